@@ -1,0 +1,1 @@
+"""JetStream, the road: publish, pull, acknowledge, park."""

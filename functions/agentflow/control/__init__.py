@@ -1,0 +1,1 @@
+"""The API: REST, authentication and the registry of workflows."""

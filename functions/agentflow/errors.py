@@ -1,0 +1,87 @@
+"""One tree of errors; the type says what the caller may do next.
+
+AgentFlowError
+├── Rejected          terminal: trying again changes nothing; carries code, path and mend
+│   └── Invalid       many problems at once, each with its path
+├── Conflict          the same key with another content, or a state that forbids the request
+├── RetryLater        try again after ``after`` seconds
+└── UnknownOutcome    an external effect may or may not have happened; never retried blindly
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in an input: where it is, what it is, how to mend it.
+
+    ``path`` addresses the document (``states.triage.transitions[0].if``), ``code`` is stable for machines.
+    """
+
+    path: str
+    message: str
+    mend: str = ""
+    code: str = "invalid"
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        return f"{text} ({self.mend})" if self.mend else text
+
+
+class AgentFlowError(Exception):
+    """The root: everything AgentFlow raises on purpose."""
+
+
+class Rejected(AgentFlowError):
+    """Terminal: the same input fails the same way."""
+
+    def __init__(self, message: str, *, code: str = "rejected", path: str = "", mend: str = "") -> None:
+        super().__init__(message)
+        self.problem = Problem(path, message, mend, code)
+
+    @property
+    def code(self) -> str:
+        return self.problem.code
+
+    def __str__(self) -> str:
+        return str(self.problem)
+
+
+class Invalid(Rejected):
+    """An input with one or more faults, each addressed by path."""
+
+    def __init__(self, problems: Sequence[Problem], *, code: str = "invalid") -> None:
+        first = problems[0]
+        super().__init__(first.message, code=code, path=first.path, mend=first.mend)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.problems))
+
+
+class Conflict(AgentFlowError):
+    """The request contradicts what is already recorded."""
+
+    def __init__(self, message: str, *, code: str = "conflict") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RetryLater(AgentFlowError):
+    """A passing fault: the same request may succeed after ``after`` seconds."""
+
+    def __init__(self, message: str, *, after: float = 1.0, code: str = "retry_later") -> None:
+        super().__init__(message)
+        self.after = after
+        self.code = code
+
+
+class UnknownOutcome(AgentFlowError):
+    """An external effect was begun and its outcome is not known."""
+
+    def __init__(self, message: str, *, code: str = "unknown_outcome") -> None:
+        super().__init__(message)
+        self.code = code

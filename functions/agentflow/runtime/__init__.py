@@ -1,0 +1,1 @@
+"""Hosts: the reactor, performers, relay, bridge and the embedded stack."""

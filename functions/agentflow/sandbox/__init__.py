@@ -1,0 +1,1 @@
+"""Where tool code runs: gVisor, Docker and plain-process drivers behind one protocol."""

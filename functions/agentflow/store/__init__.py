@@ -1,0 +1,1 @@
+"""Postgres, the truth: rows in, rows out, one transaction per batch."""

@@ -1,0 +1,1 @@
+"""Tool kinds behind one protocol."""
