@@ -1,1 +1,5 @@
 """Where tool code runs: gVisor, Docker and plain-process drivers behind one protocol."""
+
+from agentflow.sandbox.job import RETRYABLE, Code, Job, Outcome, Profile, Sandbox
+
+__all__ = ["RETRYABLE", "Code", "Job", "Outcome", "Profile", "Sandbox"]

@@ -1,0 +1,260 @@
+"""JetStream: publish with acknowledgements, pull with backpressure, hints without guarantees.
+
+Nothing here is durable truth: what is published has a twin in Postgres, and what is lost is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+import orjson
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from agentflow.errors import RetryLater
+from agentflow.wire.event import Event
+from agentflow.wire.nats import message_id, to_nats
+from agentflow.wire.streams import CONSUMERS, STREAMS, Consumer
+
+log = structlog.get_logger(__name__)
+HINTS = "agentflow.hints"
+PULL_EXPIRES_S = 30
+Handler = Callable[[Msg], Awaitable[None]]
+
+
+class JetStream:
+    """One connection to NATS. ``on_wipe`` is awaited when streams had to be made anew after a reconnect."""
+
+    def __init__(
+        self, url: str, *, name: str = "agentflow", on_wipe: Callable[[], Awaitable[None]] | None = None
+    ):
+        self._url = url
+        self._name = name
+        self._on_wipe = on_wipe
+        self._nc = Client()
+        self._js: JetStreamContext | None = None
+        self._pulls: list[Pull] = []
+        self._repair: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._nc.is_connected
+
+    async def open(self, *, wait_s: float = 30.0) -> None:
+        """Connect and make the streams and consumers of the catalogue. ``RetryLater`` when NATS stays away."""
+        try:
+            await asyncio.wait_for(self._connect(), wait_s)
+        except (TimeoutError, OSError, nats.errors.Error) as fault:
+            raise RetryLater(f"NATS can't be reached: {fault or type(fault).__name__}") from fault
+        self._js = self._nc.jetstream(timeout=5)
+        await self.ensure()
+
+    async def _connect(self) -> None:
+        await self._nc.connect(
+            self._url,
+            name=self._name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; a float works
+            connect_timeout=2,
+            allow_reconnect=True,
+            error_cb=self._on_error,
+            reconnected_cb=self._on_reconnect,
+            disconnected_cb=self._on_disconnect,
+            pending_size=16 * 1024 * 1024,
+            flush_timeout=5,
+        )
+
+    async def stop_pulling(self) -> None:
+        """Take in no more messages and let those at hand be finished."""
+        await asyncio.gather(*(pull.stop() for pull in self._pulls))
+
+    async def close(self) -> None:
+        if self._repair is not None:
+            self._repair.cancel()
+        await self.stop_pulling()
+        if self._nc.is_connected:
+            await self._nc.drain()
+        elif not self._nc.is_closed:
+            await self._nc.close()
+
+    async def ensure(self) -> bool:
+        """Make the streams and consumers that are missing; returns whether any stream was."""
+        assert self._js is not None
+        made = False
+        for stream in STREAMS:
+            try:
+                await self._js.stream_info(stream.name)
+            except nats.js.errors.NotFoundError:
+                made = True
+                # from_response reads the server's own units (nanoseconds), which is what the catalogue states
+                await self._js.add_stream(StreamConfig.from_response(stream.config()))
+        for consumer in CONSUMERS:
+            config = ConsumerConfig.from_response(consumer.config())
+            await self._js.add_consumer(consumer.stream, config)
+        return made
+
+    async def publish(self, event: Event, subject: str) -> None:
+        """Publish and wait until the stream has it. ``RetryLater`` when it does not say so."""
+        await (await self.send(event, subject))
+
+    async def send(self, event: Event, subject: str) -> asyncio.Future[Any]:
+        """Publish; the future ends when the stream has acknowledged. The event's id dedupes within two minutes."""
+        if self._js is None or not self._nc.is_connected:
+            raise RetryLater("NATS is not connected")
+        headers, payload = to_nats(event, "structured")
+        headers["Nats-Msg-Id"] = message_id(event)
+        try:
+            return await self._js.publish_async(subject, payload, headers=headers, wait_stall=5)
+        except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+            raise RetryLater(f"NATS: {fault or type(fault).__name__}") from fault
+
+    async def republish(self, subject: str, headers: Mapping[str, str], payload: bytes) -> None:
+        """Put a message back as it was, under no id: it is not to be taken for the one that was parked."""
+        if self._js is None:
+            raise RetryLater("NATS is not connected")
+        kept = {name: text for name, text in headers.items() if not name.startswith("Nats-")}
+        try:
+            await self._js.publish(subject, payload, headers=kept or None, timeout=5)
+        except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+            raise RetryLater(f"NATS: {fault or type(fault).__name__}") from fault
+
+    async def hint(self, content: dict[str, Any]) -> None:
+        """Tell other hosts something they may as well not hear."""
+        if self._nc.is_connected:
+            await self._nc.publish(HINTS, orjson.dumps(content))
+
+    async def on_hint(self, heard: Callable[[dict[str, Any]], None]) -> None:
+        async def receive(msg: Msg) -> None:
+            heard(orjson.loads(msg.data))
+
+        await self._nc.subscribe(HINTS, cb=receive)
+
+    async def pull(self, consumer: Consumer, handler: Handler, *, limit: int) -> Pull:
+        """Have messages of a durable consumer handled, at most ``limit`` at a time."""
+        pull = Pull(self._nc, consumer, handler, limit)
+        await pull.start()
+        self._pulls.append(pull)
+        return pull
+
+    # -- when NATS comes and goes --------------------------------------------------------------------
+
+    async def _on_error(self, fault: Exception) -> None:
+        log.debug("nats", reason=str(fault) or type(fault).__name__)
+
+    async def _on_disconnect(self) -> None:
+        if not self._nc.is_closed and not self._nc.is_draining:
+            log.warning("nats disconnected")
+
+    async def _on_reconnect(self) -> None:
+        log.info("nats reconnected")
+        if self._repair is not None:
+            self._repair.cancel()
+        self._repair = asyncio.create_task(self._restore(), name="nats-restore")
+
+    async def _restore(self) -> None:
+        """After a reconnect the server may be another one, or an empty one."""
+        while True:
+            try:
+                wiped = await self.ensure()
+                break
+            except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+                log.warning("jetstream is not ready", reason=str(fault) or type(fault).__name__)
+                await asyncio.sleep(0.2)
+        for pull in self._pulls:
+            await pull.ask_again()
+        if wiped:
+            log.warning("jetstream was empty: streams made anew, everything open is sent again")
+            if self._on_wipe is not None:
+                await self._on_wipe()
+
+
+class Pull:
+    """A standing pull request on one durable consumer: asks for as much as may still be taken in."""
+
+    def __init__(self, nc: Client, consumer: Consumer, handler: Handler, limit: int) -> None:
+        self._nc = nc
+        self._consumer = consumer
+        self._handler = handler
+        self._limit = limit
+        self._asked = 0
+        self._taken = 0
+        self._sub: Any = None
+        self._inbox = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watchdog: asyncio.Task[None] | None = None
+        self._heard = 0.0
+        self._stopping = False
+
+    async def start(self) -> None:
+        self._inbox = self._nc.new_inbox()
+        self._sub = await self._nc.subscribe(
+            self._inbox, cb=self._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        await self._ask()
+        self._watchdog = asyncio.create_task(self._watch(), name=f"pull-{self._consumer.function}")
+
+    async def stop(self) -> None:
+        """Ask for nothing more and let what was taken be finished (its acks included)."""
+        self._stopping = True
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=30)
+
+    async def ask_again(self) -> None:
+        """Forget what was asked: the server that knew of it is gone."""
+        self._asked = 0
+        await self._ask()
+
+    async def _ask(self) -> None:
+        room = self._limit - self._taken - self._asked
+        if self._stopping or room <= 0 or (self._asked and room < self._limit // 4):
+            return
+        self._asked += room
+        self._heard = asyncio.get_running_loop().time()
+        request = {"batch": room, "expires": PULL_EXPIRES_S * 1_000_000_000}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer.stream}.{self._consumer.function}"
+        try:
+            await self._nc.publish(subject, orjson.dumps(request), reply=self._inbox)
+        except (nats.errors.Error, OSError):
+            self._asked = 0  # the watchdog or the reconnect asks again
+
+    async def _receive(self, msg: Msg) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        if not msg.reply.startswith("$JS.ACK."):
+            # A status: this request is over (408 expired, 404/409 nothing or gone). Its remainder is not coming.
+            self._asked = 0
+            if not (msg.headers or {}).get("Status", "").startswith("4"):
+                return
+            if (msg.headers or {}).get("Status") != "408":
+                await asyncio.sleep(0.1)
+            await self._ask()
+            return
+        self._asked = max(0, self._asked - 1)
+        self._taken += 1
+        task = asyncio.create_task(self._handle(msg))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, msg: Msg) -> None:
+        try:
+            await self._handler(msg)
+        except Exception:
+            log.exception("message handler failed", consumer=self._consumer.function)
+        finally:
+            self._taken -= 1
+            await self._ask()
+
+    async def _watch(self) -> None:
+        """A request whose answer got lost is repeated."""
+        while True:
+            await asyncio.sleep(PULL_EXPIRES_S / 2)
+            if asyncio.get_running_loop().time() - self._heard > PULL_EXPIRES_S + 5:
+                await self.ask_again()

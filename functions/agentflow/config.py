@@ -1,0 +1,135 @@
+"""Configuration: the only reader of the environment.
+
+``Settings.from_env()`` reads every variable once into a frozen value; each field documents its variable, and
+the table in functions/README.md is tested against it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from agentflow.errors import Invalid, Problem, Rejected
+
+PREFIX = "AGENTFLOW_"
+
+
+def _option(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a host may be told from outside. Field ``x_y`` is read from ``AGENTFLOW_X_Y``."""
+
+    home: Path = _option(
+        Path(".agentflow"), "folder for the embedded stack's data, logs and the local API key"
+    )
+    database_url: str = _option("", "PostgreSQL URL without a user; empty: start the embedded PostgreSQL")
+    nats_url: str = _option("", "NATS URL; empty: start the embedded nats-server")
+    http_host: str = _option("127.0.0.1", "address the API and push servers listen on")
+    http_port: int = _option(
+        8080, "port the API and push servers listen on; PORT wins where the platform sets it"
+    )
+    api_url: str = _option("http://127.0.0.1:8080", "where the CLI finds the API")
+    api_key: str = _option("", "API key of the CLI; empty: the one the embedded stack wrote to its home")
+    key_pepper: str = _option(
+        "local-development-pepper", "secret that API key hashes are made with; set it in production"
+    )
+    models: str = _option(
+        "", "model aliases: JSON, or the path of a YAML/JSON file; empty: see model and llm_base_url"
+    )
+    model: str = _option(
+        "", "model name every alias falls back to, e.g. gpt-5-mini; empty: the scripted model"
+    )
+    llm_base_url: str = _option(
+        "", "base URL of an OpenAI-compatible API (OpenAI, vLLM, Ollama, TGI, llama.cpp)"
+    )
+    llm_api_key: str = _option("", "key of that API")
+    script_dir: Path = _option(
+        Path("local/workflows"), "folder searched for *.model.yaml rules of the scripted model"
+    )
+    sandbox: str = _option("auto", "driver for tool code: auto, gvisor, docker or process")
+    sandbox_image: str = _option("python:3.12-slim", "image that container drivers run Python tools in")
+    batch: int = _option(256, "most events handled in one transaction")
+    calls: int = _option(1000, "most external calls in flight per function and process")
+    handoff: bool = _option(True, "give a request straight to a function in the same process after commit")
+    function_urls: str = _option(
+        "", "where the bridge finds functions: a URL with {function} in it, or JSON by name"
+    )
+    log_level: str = _option("info", "debug, info, warning or error")
+    trace_sample: float = _option(1.0, "share of runs that are traced, 0.0 to 1.0")
+    otlp_endpoint: str = _option("", "OTLP/HTTP endpoint for spans; empty: spans are kept out of the network")
+
+    def dsn(self, user: str) -> str:
+        """The database URL for one of the roles. ``Rejected`` where no database is configured."""
+        if not self.database_url:
+            raise Rejected(
+                "there is no database",
+                code="no_database",
+                path="AGENTFLOW_DATABASE_URL",
+                mend="set it, e.g. postgresql://db.internal:5432/agentflow",
+            )
+        scheme, _, rest = self.database_url.partition("://")
+        return f"{scheme}://{user}@{rest.rpartition('@')[2]}"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings; a malformed or unknown ``AGENTFLOW_*`` variable raises ``Invalid`` naming it."""
+        source = os.environ if environ is None else environ
+        known = {PREFIX + f.name.upper(): f for f in fields(cls)}
+        values: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for variable, text in source.items():
+            if not variable.startswith(PREFIX):
+                continue
+            spec = known.get(variable)
+            if spec is None:
+                if variable not in RESERVED:
+                    mend = "see the configuration table in functions/README.md"
+                    problems.append(Problem(variable, "unknown setting", mend, "unknown_setting"))
+                continue
+            try:
+                values[spec.name] = _convert(text, spec.default)
+            except ValueError as fault:
+                problems.append(
+                    Problem(variable, str(fault), "correct the environment variable", "bad_setting")
+                )
+        if "http_port" not in values and source.get("PORT", "").isdigit():
+            values["http_port"] = int(source["PORT"])
+        if problems:
+            raise Invalid(problems)
+        return cls(**values)
+
+    @classmethod
+    def table(cls) -> list[tuple[str, str, str]]:
+        """Rows (variable, default, meaning) for the documentation."""
+        rows = []
+        for spec in fields(cls):
+            assert spec.default is not MISSING
+            rows.append((PREFIX + spec.name.upper(), str(spec.default), str(spec.metadata["doc"])))
+        return rows
+
+
+# Read by the test suite and the deployment, not by a host.
+RESERVED = frozenset({"AGENTFLOW_CRDS", "AGENTFLOW_REQUIRE_ALL"})
+
+
+def _convert(text: str, default: object) -> object:
+    if isinstance(default, bool):
+        lowered = text.strip().lower()
+        if lowered not in {"1", "0", "true", "false"}:
+            raise ValueError(f"must be true or false, not {text!r}")
+        return lowered in {"1", "true"}
+    if isinstance(default, int | float):
+        kind = type(default)
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"must be a number, not {text!r}") from None
+    if isinstance(default, Path):
+        return Path(text)
+    return text

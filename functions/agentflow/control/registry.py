@@ -1,0 +1,79 @@
+"""The registry of workflows: documents are checked and compiled here, before anybody may run them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+from uuid import UUID
+
+from agentflow.control.call import Models, no_workflow
+from agentflow.core.plan import Plan
+from agentflow.errors import Invalid, Problem, Rejected
+from agentflow.wire.document import compile_document, load_json, load_yaml
+
+MAX_DOCUMENT = 256 * 1024
+MAX_PLANS = 500
+
+
+class WorkflowStore(Protocol):
+    """Where registered documents are kept."""
+
+    async def newest_version(self, tenant: UUID, name: str) -> int | None: ...
+
+    async def workflow(self, tenant: UUID, name: str, version: int | None) -> dict[str, Any] | None: ...
+
+
+class Registry:
+    """Compiles documents, in one thread of its own so that requests go on meanwhile, and remembers plans."""
+
+    def __init__(self, store: WorkflowStore, models: Models) -> None:
+        self._store = store
+        self._models = models
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        # A version never changes, so its plan is compiled once.
+        self._plans: OrderedDict[tuple[UUID, str, int], Plan] = OrderedDict()
+
+    async def check(self, body: bytes, *, yaml: bool) -> Plan:
+        """The plan of a document from outside; ``Invalid`` names every fault, unknown models included."""
+        return await self._in_thread(self._check, body, yaml)
+
+    async def plan(self, tenant: UUID, name: str, version: int | None) -> tuple[int, Plan]:
+        """A registered workflow's version (None: the newest) and plan; ``Rejected`` (not_found) otherwise."""
+        number = version or await self._store.newest_version(tenant, name)
+        if number is None:
+            raise no_workflow(name, version)
+        key = (tenant, name, number)
+        plan = self._plans.get(key)
+        if plan is None:
+            row = await self._store.workflow(tenant, name, number)
+            if row is None:
+                raise no_workflow(name, version)
+            plan = await self._in_thread(compile_document, row["document"])
+            self._plans[key] = plan
+            if len(self._plans) > MAX_PLANS:
+                self._plans.popitem(last=False)
+        else:
+            self._plans.move_to_end(key)
+        return number, plan
+
+    async def _in_thread(self, work: Callable[..., Plan], *given: object) -> Plan:
+        return await asyncio.get_running_loop().run_in_executor(self._compiler, work, *given)
+
+    def _check(self, body: bytes, yaml: bool) -> Plan:
+        document: Mapping[str, Any] = load_yaml(body) if yaml else load_json(body)
+        plan = compile_document(document)
+        problems = []
+        for task in plan.tasks.values():
+            if task.kind != "llm":
+                continue
+            try:
+                self._models.resolve(task.use)
+            except Rejected as refusal:
+                found = refusal.problem
+                problems.append(Problem(f"tasks.{task.name}.use", found.message, found.mend, found.code))
+        if problems:
+            raise Invalid(problems)
+        return plan

@@ -1,0 +1,136 @@
+"""The one table of routes: what the application serves and what the OpenAPI document says come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from agentflow.control import events, parked, runs, shapes, streams, workflows
+from agentflow.control.call import Call
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+JSON = "application/json"
+YAML = "application/yaml"
+CLOUDEVENT = "application/cloudevents+json"
+CLOUDEVENTS = "application/cloudevents-batch+json"
+STREAM = "text/event-stream"
+
+HEADERS = {
+    "Idempotency-Key": "1 to 200 visible ASCII characters: the same key and request count once.",
+    "Last-Event-ID": "Go on after this event of the stream.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One successful answer: its body (None: none) and what it means."""
+
+    meaning: str
+    body: type[BaseModel] | None = None
+    media: str = JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation.
+
+    ``request`` maps the media types it takes to the class of the body (None: any such document). ``errors``
+    are the statuses it may answer with besides 401, 500 and 503, which every operation may.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answers: dict[int, Answer]
+    errors: tuple[int, ...] = ()
+    request: dict[str, type[BaseModel] | None] = field(default_factory=dict)
+    optional_body: bool = False
+    query: type[shapes.Query] = shapes.NoQuery
+    headers: tuple[str, ...] = ()
+
+
+_DOCUMENT: dict[str, type[BaseModel] | None] = {YAML: None, JSON: None}
+_EVENTS: dict[str, type[BaseModel] | None] = {CLOUDEVENT: None, CLOUDEVENTS: None, "*/*": None}
+
+ROUTES = (
+    Route(
+        "POST", "/v1/workflows", workflows.register_workflow, "Register a workflow",
+        {201: Answer("A new version.", shapes.Registered), 200: Answer("Known content.", shapes.Registered)},
+        (400, 408, 413, 415, 422), _DOCUMENT,
+    ),
+    Route(
+        "GET", "/v1/workflows", workflows.list_workflows, "List workflows",
+        {200: Answer("The newest version of each.", shapes.Workflows)},
+        (400,), query=shapes.PageQuery,
+    ),
+    Route(
+        "GET", "/v1/workflows/{name}", workflows.get_workflow, "Get a workflow",
+        {200: Answer("The version asked for, or the newest.", shapes.WorkflowDocument)},
+        (400, 404), query=shapes.VersionQuery,
+    ),
+    Route(
+        "POST", "/v1/validate", workflows.validate_workflow, "Check a workflow without registering it",
+        {200: Answer("The document is valid.", shapes.Checked)},
+        (400, 408, 413, 415, 422), _DOCUMENT,
+    ),
+    Route(
+        "POST", "/v1/runs", runs.start_run, "Start a run",
+        {202: Answer("Accepted and durable.", shapes.Accepted), 200: Answer("It has ended.", shapes.Run)},
+        (400, 404, 408, 413, 415, 422), {JSON: shapes.RunRequest},
+        query=shapes.WaitQuery, headers=("Idempotency-Key",),
+    ),
+    Route(
+        "GET", "/v1/runs", runs.list_runs, "List runs, newest first",
+        {200: Answer("A page of runs.", shapes.Runs)},
+        (400,), query=shapes.RunsQuery,
+    ),
+    Route(
+        "GET", "/v1/runs/{run}", runs.get_run, "Get a run",
+        {200: Answer("The run as it is now.", shapes.Run)},
+        (404,),
+    ),
+    Route(
+        "GET", "/v1/runs/{run}/steps", runs.list_steps, "List a run's steps",
+        {200: Answer("A page of attempts.", shapes.Steps)},
+        (400, 404), query=shapes.PageQuery,
+    ),
+    Route(
+        "GET", "/v1/runs/{run}/events", streams.stream_run, "Follow a run",
+        {
+            200: Answer("The history so far, then what follows; the last id is `end`.", media=STREAM),
+            204: Answer("There is nothing after that event."),
+        },
+        (400, 404), query=shapes.FollowQuery, headers=("Last-Event-ID",),
+    ),
+    Route(
+        "POST", "/v1/runs/{run}/cancel", runs.cancel_run, "Cancel a run",
+        {202: Answer("The run will stop, or has been cancelled before.", shapes.Noted)},
+        (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.CancelRequest}, optional_body=True,
+    ),
+    Route(
+        "POST", "/v1/runs/{run}/signals/{name}", runs.signal_run, "Send a run a signal",
+        {202: Answer("Accepted and durable.", shapes.Noted)},
+        (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.SignalRequest}, optional_body=True,
+        headers=("Idempotency-Key",),
+    ),
+    Route(
+        "POST", "/v1/events", events.publish_events, "Publish CloudEvents: binary, structured or a batch",
+        {202: Answer("Accepted and durable; the same source and id count once.", shapes.AcceptedEvents)},
+        (400, 408, 413, 415, 422), _EVENTS,
+    ),
+    Route(
+        "GET", "/v1/parked", parked.list_parked, "List messages that could not be handled",
+        {200: Answer("A page of messages with their reasons.", shapes.ParkedPage)},
+        (400,), query=shapes.PageQuery,
+    ),
+    Route(
+        "POST", "/v1/parked/{parked}/retry", parked.retry_parked, "Retry a parked message",
+        {202: Answer("The message is on its way again.", shapes.Retried)},
+        (404, 413),
+    ),
+)  # fmt: skip

@@ -1,0 +1,291 @@
+"""What the API takes and gives: one pydantic class per body, the source of its JSON Schemas.
+
+Requests are strict, bounded and refuse what they do not know; answers are open, so that they may grow.
+Money is integer micro-dollars (``_micro``); ``budget_usd`` is the one place where dollars come in.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = r"^[a-z][a-z0-9_-]{0,63}$"
+REFERENCE = r"^[a-z][a-z0-9_-]{0,63}(@[1-9][0-9]{0,8})?$"
+MAX_PAGE = 100
+
+Status = Literal["requested", "planned", "running", "succeeded", "failed", "cancelled"]
+Json = dict[str, Any]
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Most items of the page.")]
+Cursor = Annotated[
+    str | None,
+    Field(max_length=300, description="`next` of the page before; leave it out for the first page."),
+]
+Next = Annotated[str | None, Field(description="Cursor of the next page; null when this is the last one.")]
+
+
+class Request(BaseModel):
+    """A body from outside."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Query(BaseModel):
+    """Query parameters; texts become numbers where numbers are meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(BaseModel):
+    """A body to outside."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# -- requests --------------------------------------------------------------------------------------------
+
+
+class RunRequest(Request):
+    """Start a run."""
+
+    workflow: Annotated[
+        str, Field(pattern=REFERENCE, description="`name` (newest version) or `name@version`.")
+    ]
+    input: Annotated[
+        Json,
+        Field(description="By the workflow's input types; a `file` is its content, or a `blob:` reference."),
+    ] = {}
+    budget_usd: Annotated[
+        float | None,
+        Field(
+            ge=0.000001, le=1_000_000, description="Most the run may spend; the workflow's own limit stays."
+        ),
+    ] = None
+
+
+class CancelRequest(Request):
+    """Stop a run."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1000)] = "cancelled by request"
+
+
+class SignalRequest(Request):
+    """Tell a run something."""
+
+    data: Annotated[Any, Field(description="Any JSON value.")] = None
+
+
+class PageQuery(Query):
+    """A page of a list."""
+
+    limit: Limit = 50
+    cursor: Cursor = None
+
+
+class RunsQuery(PageQuery):
+    """A page of runs; with a filter it may be short although more follow."""
+
+    status: Annotated[Status | None, Field(description="Only runs in this status.")] = None
+    workflow: Annotated[str | None, Field(pattern=NAME, description="Only runs of this workflow.")] = None
+
+
+class VersionQuery(Query):
+    """Which version of a workflow."""
+
+    version: Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Without it: the newest.")] = None
+
+
+class WaitQuery(Query):
+    """How long to wait for the result."""
+
+    wait: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9]{1,6}(ms|s|m)$",
+            description="Answer when the run has ended, at the latest after this long (60s at most): `30s`.",
+        ),
+    ] = None
+
+
+class FollowQuery(Query):
+    """How long to stay."""
+
+    follow: Annotated[bool, Field(description="`false`: end with what there is now.")] = True
+
+
+class NoQuery(Query):
+    """No query parameters."""
+
+
+# -- answers ---------------------------------------------------------------------------------------------
+
+
+class Checked(Answer):
+    """A valid document."""
+
+    name: str
+    kind: Literal["fsm", "bt"]
+    hash: Annotated[
+        str, Field(description="SHA-256 of the canonical document: the same content, the same hash.")
+    ]
+
+
+class Registered(Checked):
+    """A version of a workflow."""
+
+    version: int
+
+
+class Workflow(Answer):
+    """A workflow's version, without its document."""
+
+    name: str
+    version: int
+    hash: str
+    created_at: datetime
+
+
+class WorkflowDocument(Workflow):
+    """A workflow's version."""
+
+    document: Json
+
+
+class Workflows(Answer):
+    """The newest version of each workflow, by name."""
+
+    items: list[Workflow]
+    next: Next
+
+
+class Accepted(Answer):
+    """A run that will be carried out: it is durable."""
+
+    id: UUID
+    workflow: str
+    version: int | None
+    status: Status
+
+
+class RunSummary(Accepted):
+    """A run, without what went in and came out."""
+
+    steps: Annotated[int, Field(description="Steps started.")]
+    tokens: Annotated[int, Field(description="Tokens used by model calls, in and out.")]
+    limit_micro: Annotated[int, Field(description="Most it may spend, in micro-dollars.")]
+    spent_micro: int
+    held_micro: Annotated[int, Field(description="Reserved for calls that are being made.")]
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+class Run(RunSummary):
+    """A run. `error` has `code`, `message` and the `path` of the fault in the plan or the input."""
+
+    input: Json | None
+    output: Json | None
+    error: Json | None
+
+
+class Runs(Answer):
+    """Runs, newest first."""
+
+    items: list[RunSummary]
+    next: Next
+
+
+class Step(Answer):
+    """One attempt of one step."""
+
+    step: int
+    attempt: int
+    task: str
+    kind: str
+    status: Literal["requested", "succeeded", "failed", "halted"]
+    input: Any
+    output: Any
+    error: Json | None
+    usage: Json | None
+    held_micro: int
+    cost_micro: int
+    requested_at: datetime
+    completed_at: datetime | None
+
+
+class Steps(Answer):
+    """The run's attempts, in order of step and attempt."""
+
+    items: list[Step]
+    next: Next
+
+
+class Noted(Answer):
+    """A request about a run that will be carried out."""
+
+    id: Annotated[UUID, Field(description="The run.")]
+
+
+class AcceptedEvent(Answer):
+    """An event that is durable; the same source and id count once."""
+
+    source: str
+    id: str
+
+
+class AcceptedEvents(Answer):
+    """The events, in the order they came."""
+
+    accepted: list[AcceptedEvent]
+
+
+class Parked(Answer):
+    """A message that could not be handled."""
+
+    id: UUID
+    consumer: Annotated[str, Field(description="The function that could not handle it.")]
+    subject: str
+    reason: str
+    tries: int
+    size: Annotated[int, Field(description="Bytes of its payload.")]
+    parked_at: datetime
+
+
+class ParkedPage(Answer):
+    """Parked messages, by id."""
+
+    items: list[Parked]
+    next: Next
+
+
+class Retried(Answer):
+    """A parked message that is on its way again."""
+
+    id: UUID
+
+
+class Fault(Answer):
+    """One fault of a request."""
+
+    path: Annotated[str, Field(description="Where: `tasks.classify.use`, `input.order`, `[3].source`.")]
+    message: str
+    mend: Annotated[str, Field(description="What to do about it; may be empty.")]
+    code: str
+
+
+class ProblemDocument(Answer):
+    """Why a request was not carried out (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Annotated[str, Field(description="Stable, for machines.")]
+    mend: str
+    instance: str
+    trace_id: str
+    errors: Annotated[
+        list[Fault], Field(description="Every fault found; empty when the request as such is at fault.")
+    ]

@@ -1,0 +1,164 @@
+"""The one place where short forms are written out, and the hash that names a plan.
+
+Authors may write a task's name for a task node, ``sequence: [a, b]`` for a node with a type and children, and plain
+numbers or booleans where an expression is wanted. Everything after this module sees only the canonical form.
+``author`` maps canonical paths back to what was written, so that a problem names the author's own line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agentflow.errors import Problem
+
+MAX_TREE_DEPTH = 40
+
+PAYLOAD = {
+    "task": "task", "check": "if", "sequence": "children", "fallback": "children", "parallel": "children",
+    "retry": "child", "repeat": "child", "invert": "child", "force": "child", "map": "child",
+}  # fmt: skip
+"""The node types that have a short form, and the key that its value stands for."""
+
+_NODE_CEL = ("if", "ok_if", "skip_if", "fail_if", "over")
+
+
+def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The canonical form of ``document`` and ``author``: canonical path -> written path, where they differ.
+
+    What is not of the expected shape is left alone for the schema to refuse. The argument is not changed.
+    """
+    canonical = dict(document)
+    author: dict[str, str] = {}
+    if "root" in canonical:
+        canonical["root"] = _node(canonical["root"], "root", "root", author, 0)
+    if isinstance(tasks := canonical.get("tasks"), dict):
+        canonical["tasks"] = {
+            name: _with_cel(task, ("match", "key"), ("in",)) for name, task in tasks.items()
+        }
+    if isinstance(states := canonical.get("states"), dict):
+        canonical["states"] = {name: _state(state) for name, state in states.items()}
+    for key in ("transitions",):
+        if isinstance(transitions := canonical.get(key), list):
+            canonical[key] = [_with_cel(t, ("if",), ("set",)) for t in transitions]
+    if isinstance(canonical.get("output"), dict):
+        canonical["output"] = _texts(canonical["output"])
+    if isinstance(trigger := canonical.get("trigger"), dict):
+        canonical["trigger"] = _with_cel(trigger, ("if",), ("input",))
+    return canonical, author
+
+
+def _state(state: Any) -> Any:
+    if isinstance(state, dict) and isinstance(transitions := state.get("transitions"), list):
+        return {**state, "transitions": [_with_cel(t, ("if",), ("set",)) for t in transitions]}
+    return state
+
+
+def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int) -> Any:
+    if depth > MAX_TREE_DEPTH:
+        return node
+    if isinstance(node, str):
+        author[path + ".task"] = written
+        return {"type": "task", "task": node}
+    if not isinstance(node, dict):
+        return node
+    node = dict(node)
+    if "type" not in node:
+        short = [key for key in node if key in PAYLOAD]
+        if len(short) == 1:
+            kind, payload = short[0], PAYLOAD[short[0]]
+            value = node.pop(kind)
+            node = {"type": kind, **node, payload: value}
+            if kind != payload:
+                author[f"{path}.{payload}"] = f"{written}.{kind}"
+    if isinstance(children := node.get("children"), list):
+        base = author.get(path + ".children", written + ".children")
+        node["children"] = [
+            _child(child, f"{path}.children[{i}]", f"{base}[{i}]", author, depth)
+            for i, child in enumerate(children)
+        ]
+    if "child" in node:
+        base = author.get(path + ".child", written + ".child")
+        node["child"] = _child(node["child"], path + ".child", base, author, depth)
+    return _with_cel(node, _NODE_CEL, ("set",))
+
+
+def _child(child: Any, path: str, written: str, author: dict[str, str], depth: int) -> Any:
+    if written != path:
+        author[path] = written
+    return _node(child, path, written, author, depth + 1)
+
+
+def _with_cel(value: Any, single: tuple[str, ...], tables: tuple[str, ...]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    for key in single:
+        if key in value:
+            value[key] = _text(value[key])
+    for key in tables:
+        if isinstance(value.get(key), dict):
+            value[key] = _texts(value[key])
+    return value
+
+
+def _texts(table: dict[str, Any]) -> dict[str, Any]:
+    return {name: _text(value) for name, value in table.items()}
+
+
+def _text(value: Any) -> Any:
+    """A literal as the expression that gives it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, (int, float)) else value
+
+
+def as_written(problem: Problem, author: Mapping[str, str]) -> Problem:
+    """The problem with the path that the author wrote."""
+    path = problem.path
+    end = len(path)
+    while end > 0:
+        if path[:end] in author:
+            return replace(problem, path=author[path[:end]] + path[end:])
+        end = max(path.rfind(".", 0, end), path.rfind("[", 0, end))
+    return problem
+
+
+def digest(canonical: Mapping[str, Any]) -> str:
+    """sha256 (hex) over the canonical JSON of a canonical document, descriptions left out."""
+    text = json.dumps(
+        _without_descriptions(canonical),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_NAMED = ("tasks", "states", "tools")
+
+
+def _without_descriptions(canonical: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in canonical.items() if key != "description"}
+    for key in _NAMED:
+        if key in plain:
+            plain[key] = {
+                name: {k: v for k, v in entry.items() if k != "description"}
+                for name, entry in plain[key].items()
+            }
+    if "root" in plain:
+        plain["root"] = _bare_node(plain["root"])
+    return plain
+
+
+def _bare_node(node: Mapping[str, Any]) -> dict[str, Any]:
+    bare = {key: value for key, value in node.items() if key != "description"}
+    if "children" in bare:
+        bare["children"] = [_bare_node(child) for child in bare["children"]]
+    if "child" in bare:
+        bare["child"] = _bare_node(bare["child"])
+    return bare

@@ -1,0 +1,180 @@
+"""Tasks, tools, trigger and output: the parts of a plan that both planners share."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from agentflow.core.cel import Expr
+from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Table, micro, milliseconds, size
+from agentflow.core.plan import BUILTIN_TOOLS, Task, ToolSpec, Trigger
+from agentflow.core.prompt import placeholders
+from agentflow.core.types import Type
+
+AVAILABLE_KINDS = frozenset({"llm", "tool", "wait", "event"})
+_LATER = "use an llm, tool, wait or event task"
+_RESULT = {
+    "llm": (("text", "result.text", STRING),),
+    "event": (("data", "result.data", JSON_TYPE),),
+    "wait": (),
+}
+"""What the result of a task without ``out`` holds; of the other kinds it may be any object."""
+
+
+def tools(draft: Draft) -> dict[str, ToolSpec]:
+    """The tools shipped with the workflow."""
+    found = {}
+    for name, entry in sorted(draft.document.get("tools", {}).items()):
+        path = f"tools.{name}"
+        if name in BUILTIN_TOOLS or name.startswith("std."):
+            draft.note(
+                path, f"{name!r} is the name of a built-in tool", "choose another name", "reserved_name"
+            )
+        if "file" in entry:
+            draft.note(
+                f"{path}.file",
+                "a file cannot be read here",
+                "give the code itself under `code` (the CLI does)",
+                "tool_file",
+            )
+        found[name] = ToolSpec(
+            name=name,
+            kind=entry.get("kind", "python"),
+            code=entry.get("code", ""),
+            timeout_ms=milliseconds(entry["timeout"]) if "timeout" in entry else None,
+            memory_bytes=size(entry.get("memory", "256MiB")),
+            cpu=float(entry.get("cpu", 1.0)),
+            output_bytes=size(entry.get("output", "64KiB")),
+            price_micro=micro(entry.get("usd", 0)),
+        )
+    return found
+
+
+def tasks(draft: Draft, known_tools: dict[str, ToolSpec]) -> None:
+    """Compile the task table into ``draft.tasks``."""
+    for name, entry in sorted(draft.document["tasks"].items()):
+        draft.tasks[name] = _task(draft, name, entry)
+        if entry["kind"] == "tool":
+            _tool_use(draft, f"tasks.{name}.use", entry["use"], known_tools)
+    _money(draft, known_tools)
+
+
+def _task(draft: Draft, name: str, entry: Table) -> Task:
+    path = f"tasks.{name}"
+    kind = entry["kind"]
+    if kind not in AVAILABLE_KINDS:
+        draft.later(f"{path}.kind", f"a task of kind {kind!r}", _LATER)
+    out = draft.types(entry["out"], f"{path}.out") if "out" in entry else None
+    inputs = draft.exprs(entry.get("in", {}), {**draft.names, "item": JSON_TYPE}, f"{path}.in")
+    if kind == "llm":
+        _prompt(draft, path, entry)
+    retry = entry.get("retry", {})
+    match = entry.get("match")
+    key = entry.get("key")
+    return Task(
+        name=name,
+        kind=kind,
+        use=entry.get("use", ""),
+        prompt=entry.get("prompt", ""),
+        system=entry.get("system", ""),
+        inputs=inputs,
+        files=_files(draft, inputs),
+        out=out,
+        retry_max=retry.get("max", 1),
+        backoff_ms=milliseconds(retry.get("backoff", "1s")),
+        timeout_ms=None if kind == "wait" else milliseconds(entry.get("timeout", "60s")),
+        for_ms=milliseconds(entry["for"]) if "for" in entry else None,
+        match=match and draft.expr(match, {**draft.names, "event": JSON_TYPE}, BOOL, f"{path}.match"),
+        key=key and draft.expr(key, draft.names, STRING, f"{path}.key"),
+        max_tokens=entry.get("max_tokens", 1024),
+        price_cap_micro=micro(entry["usd"]) if "usd" in entry else None,
+        fields=_fields(kind, out),
+    )
+
+
+def _fields(kind: str, out: dict[str, Type] | None) -> tuple[tuple[str, str, Type], ...]:
+    if out is not None:
+        return tuple((field, f"result.{field}", type_) for field, type_ in out.items())
+    return _RESULT.get(kind, (("", "result", JSON_TYPE),))
+
+
+def _prompt(draft: Draft, path: str, entry: Table) -> None:
+    given = entry.get("in", {})
+    for part in ("prompt", "system"):
+        try:
+            names = placeholders(entry.get(part, ""))
+        except ValueError as fault:
+            draft.note(f"{path}.{part}", str(fault), "write {{ or }} for a brace", "prompt")
+            continue
+        for name in sorted(names - given.keys()):
+            mend = f"add it: in: {{{name}: {name if name in draft.names else '...'}}}"
+            draft.note(f"{path}.{part}", f"{{{name}}} is not a key of the task's `in`", mend, "prompt")
+
+
+def _files(draft: Draft, inputs: dict[str, Expr]) -> frozenset[str]:
+    """The inputs that are a ``file`` variable as it stands. CEL sees strings, so the type ends at an operator."""
+    return frozenset(
+        name
+        for name, expr in inputs.items()
+        if expr.source in draft.names and "file" in draft.names[expr.source].name
+    )
+
+
+def _tool_use(draft: Draft, path: str, use: str, known: dict[str, ToolSpec]) -> None:
+    if use in known or use in BUILTIN_TOOLS:
+        return
+    if "." in use and not use.startswith("std."):
+        draft.later(
+            path, f"the tool {use!r} from outside the workflow", "ship it with the workflow, under `tools`"
+        )
+    else:
+        draft.unknown(path, "tool", use, {*known, *BUILTIN_TOOLS})
+
+
+def _money(draft: Draft, known_tools: dict[str, ToolSpec]) -> None:
+    if "usd" in draft.document["limits"]:
+        return
+    for task in draft.tasks.values():
+        tool = known_tools.get(task.use) if task.kind == "tool" else None
+        if task.kind in ("llm", "agent") or (tool is not None and tool.price_micro > 0):
+            draft.note(
+                "limits.usd",
+                f"is missing, but task {task.name!r} costs money",
+                "set the most that one run may spend, e.g. usd: 1.0",
+                "no_budget",
+            )
+            return
+
+
+_CE_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
+
+
+def trigger(draft: Draft, inputs: dict[str, Type]) -> Trigger | None:
+    """The trigger: every required input is given, and by the right type."""
+    entry: dict[str, Any] | None = draft.document.get("trigger")
+    if entry is None:
+        return None
+    scope = {"event": JSON_TYPE}
+    given = entry.get("input", {})
+    for name in sorted(inputs.keys() - given.keys()):
+        draft.note(
+            f"trigger.input.{name}",
+            "is missing: the workflow needs this input",
+            "e.g. event.data." + name,
+            "missing",
+        )
+    known = {}
+    for name in sorted(given):
+        if name in draft.names:
+            known[name] = given[name]
+        else:
+            draft.unknown(f"trigger.input.{name}", "input", name, draft.names)
+    condition = draft.expr(entry["if"], scope, BOOL, "trigger.if") if "if" in entry else None
+    exprs = draft.exprs(known, scope, "trigger.input", draft.names)
+    return Trigger(entry["type"], condition, tuple(exprs.items()))
+
+
+def output(draft: Draft) -> tuple[tuple[str, Expr], ...] | None:
+    """The run's result; None: all vars."""
+    table = draft.document.get("output")
+    return None if table is None else tuple(draft.exprs(table, draft.names, "output").items())

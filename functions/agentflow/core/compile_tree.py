@@ -1,0 +1,176 @@
+"""Nodes: from the nested document to a ``Tree`` in document order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from agentflow.core.canonical import MAX_TREE_DEPTH
+from agentflow.core.cel import Expr
+from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Scope, Table, result_scope
+from agentflow.core.plan import Task
+from agentflow.core.tree import FAILURE, SUCCESS, Node, Tree
+from agentflow.core.types import Type, parse
+
+MAX_NODES = 5_000
+
+LATER = ("switch", "if", "try", "once", "delay", "timeout", "subtree", "while")
+"""Node types that plan/v1 names and this version does not run."""
+
+_TRANSPARENT = ("sequence", "fallback", "invert", "force")
+_LIST = parse("list(json)")
+_INSTEAD = {
+    "if": "use a fallback of sequences that begin with a check",
+    "switch": "use a fallback of sequences that begin with a check",
+    "try": "use a fallback whose last child is the handler",
+    "while": "use repeat with max and a check",
+    "delay": "use a wait task",
+    "timeout": "give the task a `timeout`",
+    "once": "use skip_if with a var",
+    "subtree": "write its nodes out",
+}
+
+
+def tree(draft: Draft) -> Tree | None:
+    """The compiled tree; None when it holds nodes that cannot be compiled (the problems say which)."""
+    builder = _Builder(draft)
+    root = builder.node(draft.document["root"], "root", False, None, 0)
+    if root is None or draft.problems:
+        return None
+    nodes = tuple(builder.nodes[index] for index in range(builder.count))
+    return Tree(root, nodes)
+
+
+class _Builder:
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.count = 0
+        self.nodes: dict[int, Node] = {}
+
+    def node(self, entry: Table, path: str, keep: bool, item: Type | None, depth: int) -> Node | None:
+        """One node and all below it. ``keep``: a reactive node is above; ``item``: its type inside a map."""
+        if depth > MAX_TREE_DEPTH:
+            self.draft.note(
+                path, f"nodes are nested more than {MAX_TREE_DEPTH} deep", "flatten them", "too_deep"
+            )
+            return None
+        if self.count >= MAX_NODES:
+            self.draft.note(
+                path, f"the tree has more than {MAX_NODES:,} nodes", "split the workflow", "too_large"
+            )
+            return None
+        kind = entry["type"]
+        index = self.count
+        self.count += 1
+        if kind in LATER:
+            self.draft.later(f"{path}.type", f"a node of type {kind!r}", _INSTEAD[kind])
+        scope: dict[str, Type] = dict(self.draft.names)
+        if item is not None:
+            scope["item"] = item
+        inner = item
+        over = None
+        if kind == "map":
+            over, inner = self._over(entry, scope, path)
+        children = self._children(entry, path, kind, keep, inner, depth)
+        task = self.draft.task(entry["task"], f"{path}.task") if kind == "task" else None
+        node = Node(
+            index=index,
+            last=self.count - 1,
+            kind=kind,
+            path=path,
+            key=str(index),
+            keep=keep,
+            live=bool(entry.get("reactive")) or any(child.live for child in children),
+            children=children,
+            first=tuple(child.index for child in children),
+            reactive=bool(entry.get("reactive")),
+            condition=self._guard(entry, "if", scope, path) if kind == "check" else None,
+            over=over,
+            max=entry.get("max", 0),
+            need=entry.get("need", 0),
+            fail_at=entry.get("fail_at", 1),
+            concurrency=entry.get("concurrency", entry.get("max", 0)),
+            forced=FAILURE if entry.get("as") == "failure" else SUCCESS,
+        )
+        if kind == "parallel":
+            self._thresholds(entry, path, len(entry["children"]))
+        if kind == "task":
+            node = self._task(node, entry, task, scope, item)
+        self.nodes[index] = node
+        return node
+
+    def _children(
+        self, entry: Table, path: str, kind: str, keep: bool, item: Type | None, depth: int
+    ) -> tuple[Node, ...]:
+        below = bool(entry.get("reactive")) or (keep and kind in _TRANSPARENT)
+        given: list[tuple[Any, str]] = [
+            (child, f"{path}.children[{i}]") for i, child in enumerate(entry.get("children", ()))
+        ]
+        if "child" in entry:
+            given.append((entry["child"], path + ".child"))
+        nodes = [self.node(child, where, below, item, depth + 1) for child, where in given]
+        return tuple(node for node in nodes if node is not None)
+
+    def _guard(self, entry: Table, key: str, scope: Scope, path: str) -> Expr | None:
+        return self.draft.expr(entry[key], scope, BOOL, f"{path}.{key}") if key in entry else None
+
+    def _task(self, node: Node, entry: Table, task: Task | None, scope: Scope, item: Type | None) -> Node:
+        fail_if = self._guard(entry, "fail_if", scope, node.path)
+        skip_if = self._guard(entry, "skip_if", scope, node.path)
+        if task is None:
+            return node
+        after = {**scope, **result_scope(task)}
+        return replace(
+            node,
+            task=task,
+            inputs=self._inputs(node, task, scope, item),
+            sets=self.draft.sets(entry.get("set", {}), after, f"{node.path}.set"),
+            fail_if=fail_if,
+            skip_if=skip_if,
+            ok_if=self._guard(entry, "ok_if", after, node.path),
+        )
+
+    def _inputs(self, node: Node, task: Task, scope: Scope, item: Type | None) -> dict[str, Expr]:
+        """The task's inputs with the item's type of this place."""
+        inputs = dict(task.inputs)
+        for name, expr in task.inputs.items():
+            if "item" not in expr.names:
+                continue
+            path = f"tasks.{task.name}.in.{name}"
+            if item is None:
+                message = f"{node.path} runs this task outside a map, where there is no `item`"
+                self.draft.note(path, message, "run it inside a map, or pass a variable", "cel")
+            elif (typed := self.draft.expr(expr.source, scope, None, path)) is not None:
+                inputs[name] = typed
+        return inputs
+
+    def _over(self, entry: Table, scope: Scope, path: str) -> tuple[Expr | None, Type]:
+        over = self.draft.expr(entry["over"], scope, _LIST, path + ".over")
+        if over is None:
+            return None, JSON_TYPE
+        exact = self.draft.expr(entry["over"], scope, None, path + ".over")
+        assert exact is not None
+        return over, exact.type.of or JSON_TYPE
+
+    def _thresholds(self, entry: Table, path: str, count: int) -> None:
+        for key in ("need", "fail_at"):
+            if entry.get(key, 1) > count:
+                self.draft.note(
+                    f"{path}.{key}",
+                    f"is {entry[key]}, but there are {count} children",
+                    f"use 1 to {count}",
+                    "threshold",
+                )
+
+
+def worst_steps(node: Node) -> int | None:
+    """The most steps that one run through ``node`` starts; None when a reactive node may start some again."""
+    if node.reactive:
+        return None
+    if node.kind == "task":
+        return 1
+    below = [worst_steps(child) for child in node.children]
+    if None in below:
+        return None
+    total = sum(steps for steps in below if steps is not None)
+    return total * node.max if node.kind in ("retry", "repeat", "map") else total

@@ -1,0 +1,50 @@
+"""account_cost: turn what a step has used into spend, exactly once, and give back what was held for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agentflow.core.decide.ending import known
+from agentflow.core.decision import NOTHING, Decision, Facts, LedgerEntry, Row, TimerCleared
+from agentflow.core.message import Message
+from agentflow.core.run import Run
+
+
+def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
+    """Settle the hold of a completed step. A step that costs nothing and held nothing leaves no entry."""
+    data = message.data
+    run = known(run, message)
+    cost: int = data["cost_micro"]
+    key = f"{data['step']}.{data['attempt']}"
+    held = run.holds.get(key)
+    if held is None:
+        # Settled before, or never priced: a repeated event, or a step without a price.
+        return NOTHING
+    holds = {name: amount for name, amount in run.holds.items() if name != key}
+    settled = replace(
+        run,
+        holds=holds,
+        held_micro=run.held_micro - held,
+        spent_micro=run.spent_micro + cost,
+        # Billed more than was held: the run is over its word and gets nothing more.
+        frozen=run.frozen or cost > held,
+    )
+    entry = LedgerEntry(
+        step=data["step"],
+        attempt=data["attempt"],
+        entry="settle",
+        amount_micro=cost,
+        held_micro=-held,
+        price=_price_version(run, data["task"], facts),
+        usage=data["usage"],
+    )
+    rows: tuple[Row, ...] = (entry,)
+    if data["late"]:
+        rows = (entry, TimerCleared(f"hold:{key}"))
+    return Decision(run=settled, rows=rows)
+
+
+def _price_version(run: Run, task_name: str, facts: Facts) -> str:
+    task = facts.plan.tasks[task_name] if facts.plan else None
+    price = run.models.get(task.use or "") if task else None
+    return price.price_version if price else "plan"

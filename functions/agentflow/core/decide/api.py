@@ -1,0 +1,50 @@
+"""api: what is accepted from outside becomes durable, once, before anybody is told so."""
+
+from __future__ import annotations
+
+from agentflow.core.decision import NOTHING, Decision, Facts
+from agentflow.core.message import Message
+from agentflow.core.run import Run
+from agentflow.errors import Conflict, Rejected
+
+
+def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
+    """Accept a request for a run, or refuse it: ``Rejected`` (unknown run), ``Conflict`` (contradicts the record)."""
+    if message.name == "event.received":
+        return Decision(messages=(message,))
+    if message.name == "run.requested":
+        return _accept_run(run, message, facts)
+    if run is None:
+        raise Rejected("no such run", code="not_found", path="run", mend="look it up with GET /v1/runs")
+    if run.terminal:
+        raise Conflict(f"the run has already {_past(run.status)}", code="run_over")
+    return Decision(messages=(message,))
+
+
+def _accept_run(run: Run | None, message: Message, facts: Facts) -> Decision:
+    request_hash = message.data.get("request_hash") or ""
+    if run is not None:
+        if run.request_hash != request_hash:
+            raise Conflict("this Idempotency-Key was used with another request", code="idempotency_mismatch")
+        return NOTHING
+    return Decision(run=requested(message, facts), messages=(message,))
+
+
+def requested(message: Message, facts: Facts) -> Run:
+    """The run that a run.requested message asks for."""
+    data = message.data
+    return Run(
+        tenant=message.tenant,
+        id=message.run,
+        workflow=data["workflow"],
+        version=data["version"],
+        limit_micro=data.get("budget_micro") or 0,
+        input=data["input"],
+        request_hash=data.get("request_hash") or "",
+        trace=message.trace,
+        created_ms=facts.now_ms,
+    )
+
+
+def _past(status: str) -> str:
+    return "been cancelled" if status == "cancelled" else status

@@ -1,0 +1,98 @@
+"""plan: turn a request into a plan that is pinned to its run, and route events to whom they concern."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from uuid import uuid5
+
+from agentflow.core.decide.api import requested
+from agentflow.core.decide.ending import failed
+from agentflow.core.decision import NOTHING, Decided, Decision, Facts
+from agentflow.core.message import Message
+from agentflow.core.plan import Plan
+from agentflow.core.planner import check_input, match_trigger
+from agentflow.core.run import Price, Run
+from agentflow.errors import Rejected
+
+
+def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
+    """Plan a requested run, or start and wake runs by an external event."""
+    if message.name == "event.received":
+        return _route(message, facts)
+    run = run or requested(message, facts)
+    if run.status != "requested":
+        return NOTHING
+    plan = facts.plan
+    if plan is None:
+        return failed(run, facts, "unknown_workflow", f"there is no workflow {run.workflow}", path="workflow")
+    problems = check_input(plan, dict(run.input))
+    if problems:
+        return failed(run, facts, "invalid_input", "; ".join(map(str, problems)), path=problems[0].path)
+    try:
+        models = _pin_models(plan, facts)
+    except Rejected as refusal:
+        return failed(run, facts, refusal.code, str(refusal), path=refusal.problem.path)
+    limit = plan.limits.micro if not run.limit_micro else min(plan.limits.micro, run.limit_micro)
+    planned = run.move(
+        "planned",
+        version=facts.version,
+        plan_hash=plan.hash,
+        models=models,
+        limit_micro=limit,
+        seq=run.seq + 1,
+    )
+    data: dict[str, Any] = {
+        "run": str(run.id),
+        "workflow": run.workflow,
+        "version": facts.version,
+        "plan_hash": plan.hash,
+        "input": dict(run.input),
+        "models": {alias: _price_json(price) for alias, price in models.items()},
+        "limit_micro": limit,
+    }
+    line = Decided(
+        "run.planned", {"workflow": run.workflow, "version": facts.version, "plan_hash": plan.hash}
+    )
+    message_out = Message("run.planned", run.tenant, run.id, "planned", data, run.trace)
+    return Decision(run=planned, rows=(line,), messages=(message_out,))
+
+
+def _pin_models(plan: Plan, facts: Facts) -> dict[str, Price]:
+    assert facts.price is not None
+    aliases = sorted({task.use for task in plan.tasks.values() if task.kind == "llm" and task.use})
+    return {alias: facts.price(alias) for alias in aliases}
+
+
+def _price_json(price: Price) -> dict[str, Any]:
+    return {
+        "provider": price.provider,
+        "model": price.model,
+        "input_micro_per_mtok": price.input_micro_per_mtok,
+        "output_micro_per_mtok": price.output_micro_per_mtok,
+        "price_version": price.price_version,
+    }
+
+
+def _route(message: Message, facts: Facts) -> Decision:
+    """One external event: a new run for every trigger that matches, a signal for every step that waits."""
+    event = message.data["event"]
+    out: list[Message] = []
+    for plan, version in facts.triggered:
+        run_input = match_trigger(plan, event)
+        if run_input is None:
+            continue
+        run_id = uuid5(message.run, plan.name)
+        data = {
+            "run": str(run_id),
+            "workflow": plan.name,
+            "version": version,
+            "input": run_input,
+            "budget_micro": None,
+        }
+        out.append(Message("run.requested", message.tenant, run_id, "requested", data, message.trace))
+    for run_id, step in facts.subscribers:
+        data = {"run": str(run_id), "name": event["type"], "data": event, "step": step}
+        key = f"event:{message.run}:{step}"
+        out.append(Message("signal.received", message.tenant, run_id, key, data, message.trace))
+    return replace(NOTHING, messages=tuple(out))

@@ -1,0 +1,76 @@
+"""invoke_llm and run_tool: record the one result an attempt gets, and what it cost.
+
+The performer reports what it saw (a step.completed without a cost); this decides whether the run still waits
+for it. The first report of an attempt wins; a report for a halted or ended step changes nothing but the money.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from agentflow.core.decide.ending import known
+from agentflow.core.decision import NOTHING, Decision, Facts, StepClosed
+from agentflow.core.message import Message
+from agentflow.core.money import cost_micro
+from agentflow.core.plan import Plan
+from agentflow.core.run import Run
+from agentflow.core.types import Mismatch, conform
+
+
+def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
+    """Close the attempt with its result, once, and tell account_cost and dispatch."""
+    run = known(run, message)
+    assert facts.plan is not None, "a run with an open step has a plan"
+    data = message.data
+    step, attempt = data["step"], data["attempt"]
+    opened = run.open.get(step)
+    if opened is not None and (opened.waits, opened.attempt, opened.epoch) != (
+        "call",
+        attempt,
+        data["epoch"],
+    ):
+        opened = None
+    if opened is None and f"{step}.{attempt}" not in run.holds:
+        return NOTHING  # recorded before, and nothing left to settle
+    task = facts.plan.tasks[data["task"]]
+    usage = data["usage"]
+    result = _checked(data, facts.plan)
+    result["cost_micro"] = cost_micro(task, run, usage, facts.plan)
+    if opened is None:
+        result["late"] = True
+        return Decision(messages=(replace(message, data=result),))
+    closed = StepClosed(
+        step=step,
+        attempt=attempt,
+        status=result["status"],
+        output=result["output"],
+        error=result["error"],
+        usage=usage,
+        cost_micro=result["cost_micro"],
+    )
+    tokens = usage["input_tokens"] + usage["output_tokens"]
+    recorded = replace(
+        run, tokens=run.tokens + tokens, open={**run.open, step: replace(opened, waits="decision")}
+    )
+    return Decision(run=recorded, rows=(closed,), messages=(replace(message, data=result),))
+
+
+def _checked(data: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """The report, failed if the output is not of the shape the plan declares."""
+    task = plan.tasks[data["task"]]
+    if data["status"] != "succeeded" or task.out is None:
+        return dict(data)
+    output = data["output"]
+    name = ""
+    try:
+        fixed = {}
+        for name, kind in task.out.items():
+            if name not in output:
+                raise Mismatch("is missing from the result")
+            fixed[name] = conform(output[name], kind)
+    except Mismatch as fault:
+        message = f"tasks.{task.name}.out.{name}{fault.where}: {fault.message}"
+        error = {"code": "bad_result", "message": message, "retryable": True, "retry_after_ms": None}
+        return {**data, "status": "failed", "output": None, "error": error}
+    return {**data, "output": {**output, **fixed}}

@@ -1,0 +1,305 @@
+"""A turn: one decision while it is being made. Collects rows and messages; nothing here has an effect."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agentflow.core.chat import chat, output_schema
+from agentflow.core.decide.ending import end
+from agentflow.core.decision import (
+    Decided,
+    Decision,
+    Facts,
+    LedgerEntry,
+    Row,
+    RunEnded,
+    StepClosed,
+    StepOpened,
+    Subscribed,
+    TimerCleared,
+    TimerSet,
+    Unsubscribed,
+    Withdrawn,
+)
+from agentflow.core.message import Message
+from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
+from agentflow.core.plan import Plan, Task
+from agentflow.core.planner import Failed, Finish, Halt, PlanEvent, Start, advance
+from agentflow.core.run import OpenStep, Run
+
+JSON = Any
+MAX_BACKOFF_MS = 300_000
+HOLD_GRACE_MS = 60_000
+Fault = tuple[str, str]  # code, message
+
+
+class Turn:
+    """The decision in the making: ``run`` as it will be, with what has to be written and sent."""
+
+    __slots__ = ("_commands", "_held_now", "_line", "_messages", "_rows", "_started", "facts", "plan", "run")
+
+    def __init__(self, run: Run, facts: Facts) -> None:
+        assert facts.plan is not None
+        self.run = run
+        self.facts = facts
+        self.plan: Plan = facts.plan
+        self._rows: list[Row] = []
+        self._messages: list[Message] = []
+        self._commands: list[Any] = []
+        self._line: tuple[str, Mapping[str, JSON]] | None = None
+        self._started: list[dict[str, JSON]] = []
+        self._held_now = 0
+
+    def note(self, name: str, data: Mapping[str, JSON]) -> None:
+        """Say for the history what is being decided upon."""
+        self._line = (name, data)
+
+    def decision(self) -> Decision:
+        if self._line is None:
+            return Decision(rows=tuple(self._rows)) if self._rows else Decision()
+        name, data = self._line
+        if self._started:
+            data = {**data, "started": self._started}
+        self.run = replace(self.run, seq=self.run.seq + 1)
+        line = Decided(name, data, tuple(self._commands))
+        return Decision(run=self.run, rows=(line, *self._rows), messages=tuple(self._messages))
+
+    # -- what the planner commands ------------------------------------------------------------------
+
+    def obey(self, event: PlanEvent) -> list[PlanEvent]:
+        """Advance the planner by one event and carry out its commands; returns the refusals as new events."""
+        moved = advance(self.plan, self.run.plan, event)
+        self.run = replace(self.run, plan=moved.state)
+        self._commands += moved.commands
+        refused: list[PlanEvent] = []
+        for command in moved.commands:
+            if isinstance(command, Start):
+                fault = self._start(command)
+                if fault:
+                    refused.append(Failed(command.step, *fault))
+            elif isinstance(command, Halt):
+                self.halt(command.step)
+            elif isinstance(command, Finish):
+                self._finish(command)
+        return refused
+
+    def _start(self, command: Start) -> Fault | None:
+        task = self.plan.tasks[command.task]
+        self._started.append({"step": command.step, "task": task.name, "kind": task.kind})
+        if task.kind in ("llm", "tool"):
+            return self.request(command.step, task.name, command.input, 1)
+        waits = "timer" if task.kind == "wait" else "event"
+        self._open(command.step, task, 1, waits, command.input, 0)
+        if task.kind == "wait":
+            self._rows.append(TimerSet(f"wait:{command.step}", "wait", task.for_ms or 0, command.step, 1))
+            return None
+        self._rows.append(Subscribed(command.step, task.use))
+        if task.timeout_ms:
+            self._rows.append(
+                TimerSet(f"timeout:{command.step}", "timeout", task.timeout_ms, command.step, 1)
+            )
+        return None
+
+    def _finish(self, command: Finish) -> None:
+        if command.ok:
+            self.end("succeeded", output=command.output)
+        elif self.run.cancel_reason is not None:
+            self.end("cancelled")
+        else:
+            path, _, _ = command.reason.partition(":")
+            self.fail("plan_failed", command.reason, path if " " not in path else "")
+
+    # -- steps ----------------------------------------------------------------------------------------
+
+    def request(self, step: int, task_name: str, given: Mapping[str, JSON], attempt: int) -> Fault | None:
+        """Ask for one attempt of an llm or tool step, with its worst price held; a refusal is returned."""
+        task = self.plan.tasks[task_name]
+        data: dict[str, JSON] = {
+            "run": str(self.run.id),
+            "step": step,
+            "attempt": attempt,
+            "epoch": self.run.epoch,
+            "task": task.name,
+        }
+        if task.kind == "llm":
+            price = self.run.models[task.use]
+            messages, schema = chat(task, given), output_schema(task)
+            bound = input_tokens_bound(messages, len(str(schema)) if schema else 0)
+            held, version = llm_micro(price, bound, task.max_tokens), price.price_version
+            data |= {
+                "model": {"provider": price.provider, "model": price.model},
+                "messages": messages,
+                "max_output_tokens": task.max_tokens,
+                "output_schema": schema,
+            }
+        else:
+            held, version = tool_micro(self.plan, task), "plan"
+            data |= {
+                "tool": task.use,
+                "workflow": self.run.workflow,
+                "version": self.run.version,
+                "input": dict(given),
+                "key": None,
+            }
+        data |= {"timeout_ms": task.timeout_ms or 60_000, "hold_micro": held}
+        refusal = self._hold(step, attempt, task, held, version)
+        self._open(step, task, attempt, "call", given, 0 if refusal else held)
+        if refusal:
+            code, message = refusal
+            error = {"code": code, "message": message}
+            self._rows.append(StepClosed(step, attempt, "failed", error=error))
+            self._drop(step)
+            return refusal
+        self._messages.append(
+            Message(
+                f"{task.kind}.requested",
+                self.run.tenant,
+                self.run.id,
+                f"{step}.{attempt}",
+                data,
+                self.run.trace,
+            )
+        )
+        return None
+
+    def _open(
+        self, step: int, task: Task, attempt: int, waits: str, given: Mapping[str, JSON], held: int
+    ) -> None:
+        opened = OpenStep(task.name, attempt, self.run.epoch, waits)
+        self.run = replace(self.run, open={**self.run.open, step: opened})
+        self._rows.append(StepOpened(step, attempt, self.run.epoch, task.name, task.kind, given, held))
+
+    def close(self, step: int) -> None:
+        """The step has its result (recorded before): it is no longer open."""
+        self._drop(step)
+
+    def finish(
+        self,
+        step: int,
+        opened: OpenStep,
+        status: str,
+        output: Mapping[str, JSON] | None,
+        *,
+        code: str = "",
+        message: str = "",
+    ) -> None:
+        """End a step that waited for a timer or an event."""
+        error = {"code": code, "message": message} if code else None
+        self._rows.append(StepClosed(step, opened.attempt, status, output=output, error=error))
+        self._unwait(step, opened)
+        self._drop(step)
+
+    def retry(self, step: int, opened: OpenStep, at_least_ms: int) -> None:
+        """Wait before the next attempt: exponential, capped, spread by a jitter derived from the step's name."""
+        task = self.plan.tasks[opened.task]
+        delay = min(task.backoff_ms * 2 ** (opened.attempt - 1), MAX_BACKOFF_MS)
+        spread = hashlib.blake2b(f"{self.run.id}:{step}.{opened.attempt}".encode(), digest_size=2).digest()
+        delay += delay * int.from_bytes(spread) // (4 * 65_536)
+        delay = max(delay, min(at_least_ms, MAX_BACKOFF_MS))
+        self.run = replace(self.run, open={**self.run.open, step: replace(opened, waits="retry")})
+        self._rows.append(TimerSet(f"retry:{step}", "retry", delay, step, opened.attempt))
+
+    def halt(self, step: int) -> None:
+        """Nobody waits for this step any more; what it may yet cost stays held until it reports or expires."""
+        opened = self.run.open.get(step)
+        if opened is None:
+            return
+        if opened.waits == "call":
+            self._rows += [StepClosed(step, opened.attempt, "halted"), Withdrawn(f"{step}.{opened.attempt}")]
+            if f"{step}.{opened.attempt}" in self.run.holds:
+                after = (self.plan.tasks[opened.task].timeout_ms or 0) + HOLD_GRACE_MS
+                self._rows.append(
+                    TimerSet(f"hold:{step}.{opened.attempt}", "hold", after, step, opened.attempt)
+                )
+        elif opened.waits != "decision":
+            if opened.waits != "retry":
+                self._rows.append(StepClosed(step, opened.attempt, "halted"))
+            self._unwait(step, opened)
+        self._drop(step)
+        self.run = replace(self.run, epoch=self.run.epoch + 1)
+
+    def halt_all(self) -> None:
+        for step in sorted(self.run.open):
+            self.halt(step)
+
+    def _unwait(self, step: int, opened: OpenStep) -> None:
+        if opened.waits == "retry":
+            self._rows.append(TimerCleared(f"retry:{step}"))
+        elif opened.waits == "timer":
+            self._rows.append(TimerCleared(f"wait:{step}"))
+        elif opened.waits == "event":
+            self._rows += [Unsubscribed(step), TimerCleared(f"timeout:{step}")]
+
+    def _drop(self, step: int) -> None:
+        self.run = replace(self.run, open={n: o for n, o in self.run.open.items() if n != step})
+
+    # -- money ------------------------------------------------------------------------------------------
+
+    def _hold(self, step: int, attempt: int, task: Task, amount: int, price: str) -> Fault | None:
+        if amount == 0:
+            return None
+        run = self.run
+        run_headroom = 0 if run.frozen else run.limit_micro - run.spent_micro - run.held_micro
+        short_of = None
+        if amount > run_headroom:
+            short_of = ("run", run.limit_micro, run.spent_micro, run.held_micro)
+        elif not self.facts.headroom.admits(self._held_now + amount):
+            scope = self.facts.headroom
+            short_of = ("tenant", scope.limit_micro or 0, scope.spent_micro, scope.held_micro)
+        if short_of:
+            scope_name, limit, spent, held = short_of
+            data = {
+                "run": str(run.id),
+                "step": step,
+                "scope": scope_name,
+                "limit_micro": limit,
+                "spent_micro": spent,
+                "held_micro": held,
+                "needed_micro": amount,
+            }
+            key = f"{step}.{attempt}:budget"
+            self._messages.append(Message("budget.exhausted", run.tenant, run.id, key, data, run.trace))
+            mend = "raise limits.usd" if scope_name == "run" else "raise the tenant's limit"
+            return "budget_exhausted", (
+                f"tasks.{task.name}: may cost up to {amount} micro-dollars, but the {scope_name} has "
+                f"{limit - spent - held} left of {limit} ({mend} or lower max_tokens)"
+            )
+        self._held_now += amount
+        self.run = replace(
+            run, held_micro=run.held_micro + amount, holds={**run.holds, f"{step}.{attempt}": amount}
+        )
+        self._rows.append(LedgerEntry(step, attempt, "hold", amount, amount, price))
+        return None
+
+    def settle_whole(self, step: int, attempt: int, held: int) -> None:
+        """Count a whole hold as spent (late, after the run's end or not)."""
+        key = f"{step}.{attempt}"
+        holds = {name: amount for name, amount in self.run.holds.items() if name != key}
+        spent, still = self.run.spent_micro + held, self.run.held_micro - held
+        self.run = replace(self.run, holds=holds, spent_micro=spent, held_micro=still)
+        self._rows.append(LedgerEntry(step, attempt, "settle", held, -held, "expired"))
+        self.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def wall(self) -> None:
+        self._rows.append(TimerSet("wall", "wall", self.plan.limits.wall_ms))
+
+    def fail(self, code: str, message: str, path: str = "") -> None:
+        self.end("failed", error={"code": code, "message": message, "path": path})
+
+    def end(
+        self,
+        status: str,
+        *,
+        output: Mapping[str, JSON] | None = None,
+        error: Mapping[str, JSON] | None = None,
+    ) -> None:
+        for step in sorted(self.run.open):
+            self.halt(step)
+        self.run, fact = end(self.run, self.facts, status, output=output, error=error)
+        self._rows.append(RunEnded())
+        self._messages.append(fact)

@@ -1,0 +1,166 @@
+"""What a function decides: the run's next value, rows to write and messages to send. Values only.
+
+``decide(run, message, facts) -> Decision`` is the shape of every pure function: the same arguments give the
+same decision, on any host. Rows are written and messages sent by the reactor, in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from agentflow.core.message import Message
+from agentflow.core.plan import Plan
+from agentflow.core.run import Price, Run
+
+JSON = Any
+
+
+@dataclass(frozen=True, slots=True)
+class StepOpened:
+    """A step's attempt was started and asks for ``input`` to be worked on."""
+
+    step: int
+    attempt: int
+    epoch: int
+    task: str
+    kind: str
+    input: Mapping[str, JSON]
+    held_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepClosed:
+    """A step's attempt has its one and only result (``status`` succeeded or failed), or was halted."""
+
+    step: int
+    attempt: int
+    status: str
+    output: Mapping[str, JSON] | None = None
+    error: Mapping[str, JSON] | None = None
+    usage: Mapping[str, JSON] | None = None
+    cost_micro: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TimerSet:
+    """Wake the run ``after_ms`` from now, by the database's clock."""
+
+    key: str
+    kind: str
+    after_ms: int
+    step: int | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimerCleared:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    step: int
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribed:
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A request that nobody waits for any more: its twin goes, and whoever works on it may stop."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over: its timers (but for holds) and subscriptions go."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """``entry`` is hold, settle or release; ``held_micro`` is what it adds to or takes from the hold."""
+
+    step: int
+    attempt: int
+    entry: str
+    amount_micro: int
+    held_micro: int
+    price: str
+    usage: Mapping[str, JSON] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A line of history: what was decided upon, and what it led to."""
+
+    name: str
+    data: Mapping[str, JSON]
+    commands: tuple[Any, ...] = ()
+
+
+Row = (
+    StepOpened
+    | StepClosed
+    | TimerSet
+    | TimerCleared
+    | Subscribed
+    | Unsubscribed
+    | Withdrawn
+    | RunEnded
+    | LedgerEntry
+    | Decided
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``run`` is the run's next value (None: unchanged or there is none)."""
+
+    run: Run | None = None
+    rows: tuple[Row, ...] = ()
+    messages: tuple[Message, ...] = ()
+
+
+NOTHING = Decision()
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What a tenant may still spend, in micro-dollars; None: unlimited."""
+
+    limit_micro: int | None = None
+    spent_micro: int = 0
+    held_micro: int = 0
+    frozen: bool = False
+
+    def admits(self, amount: int) -> bool:
+        if self.frozen:
+            return False
+        return self.limit_micro is None or self.spent_micro + self.held_micro + amount <= self.limit_micro
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a decision may know besides the run and the message; read in the same transaction.
+
+    ``now_ms``: the database's clock, milliseconds since the epoch. ``plan``/``version``: the run's compiled plan.
+    ``price(alias)``: the model an alias stands for today. ``headroom``: the tenant's. ``step_input``: the input of
+    the step a retry timer names. ``triggered``: for event.received, the plans that declare a trigger on the
+    event's type (by workflow, with version) and the steps subscribed to it (run id, step).
+    """
+
+    now_ms: int
+    plan: Plan | None = None
+    version: int | None = None
+    price: Callable[[str], Price] | None = None
+    headroom: Headroom = field(default_factory=Headroom)
+    step_input: Mapping[str, JSON] | None = None
+    triggered: tuple[tuple[Plan, int], ...] = ()
+    subscribers: tuple[tuple[UUID, int], ...] = ()

@@ -1,0 +1,27 @@
+"""A message between functions, before it has an envelope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one function tells another about a run.
+
+    ``name`` is the catalogue's, ``key`` is unique within the run, so that ``run:key`` is the event's id wherever
+    and however often it is made; ``data`` is JSON of the shape the catalogue gives the name.
+    """
+
+    name: str
+    tenant: UUID
+    run: UUID
+    key: str
+    data: dict[str, Any]
+    trace: str | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.run}:{self.key}"

@@ -1,0 +1,114 @@
+"""What goes into a planner and what comes out: its state, the events it is told, the commands it gives.
+
+Everything here is a value. ``core.planner`` is the door; this module exists so that both planners can share the
+words without importing each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentflow.core.types import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class PlanState:
+    """Where a run is. JSON all through and bounded by the plan's size, never by the run's length.
+
+    ``vars`` holds inputs and working variables (it is the same object as before when nothing was set); ``cursor``
+    belongs to the planner; ``steps`` counts the steps started so far, so the next one is ``steps + 1``.
+    Treat it as immutable: states share structure.
+    """
+
+    vars: dict[str, JSON]
+    cursor: dict[str, JSON]
+    steps: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has finished: nothing moves it any more."""
+        return "ended" in self.cursor
+
+
+# ------------------------------------------------------------------------------------------------- plan events
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The run starts, with an input that ``check_input`` found no fault in."""
+
+    input: dict[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A step ended well with this result (an object)."""
+
+    step: int
+    result: dict[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A step failed for good: its retries are over."""
+
+    step: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """A task that waits for an event ran out of time."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Somebody says something to the run: transitions on this name may take it."""
+
+    name: str
+    data: JSON = None
+
+
+PlanEvent = Begin | Completed | Failed | TimedOut | Signal
+
+
+# --------------------------------------------------------------------------------------------------- commands
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start this task as this step."""
+
+    step: int
+    task: str
+    input: dict[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A running step is preempted: drop its result."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over. ``reason`` is '' when ok, else a sentence that begins with a path into the plan."""
+
+    ok: bool
+    output: dict[str, JSON]
+    reason: str
+
+
+Command = Start | Halt | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The new state and what to do now: halts first, then starts, or halts and the finish."""
+
+    state: PlanState
+    commands: tuple[Command, ...]

@@ -1,0 +1,30 @@
+"""What an external call gave, and who makes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentflow.core.message import Message
+
+NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "calls": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """A call's outcome: the step's output and what it used; ``error`` when it gave nothing usable, at a cost.
+
+    ``usage`` has the keys of ``NO_USAGE``; ``error`` is {code, message, retryable, retry_after_ms}.
+    """
+
+    output: dict[str, Any] | None
+    usage: dict[str, int] = field(default_factory=lambda: dict(NO_USAGE))
+    error: dict[str, Any] | None = None
+
+
+class Effect(Protocol):
+    """Makes the external call that a request asks for. Raises ``Rejected``, ``RetryLater`` or ``UnknownOutcome``."""
+
+    async def perform(self, request: Message) -> Performed: ...
+
+    async def close(self) -> None: ...

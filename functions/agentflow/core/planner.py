@@ -1,0 +1,141 @@
+"""The planner's face: one pure function that moves a run on, whatever kind of plan it follows.
+
+``advance(plan, state, event)`` gives the next state and the commands that follow from the event. It runs to
+completion: when it returns, either something is running or the run has finished. An event that comes late, twice
+or after the end changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agentflow.core import fsm, tree
+from agentflow.core.cel import CelFault, Expr
+from agentflow.core.moves import (
+    Advance,
+    Begin,
+    Command,
+    Completed,
+    Failed,
+    Finish,
+    Halt,
+    PlanEvent,
+    PlanState,
+    Signal,
+    Start,
+    TimedOut,
+)
+from agentflow.core.plan import Plan
+from agentflow.core.types import JSON, conform, problem, zero
+from agentflow.errors import Problem, Rejected
+
+__all__ = [
+    "Advance",
+    "Begin",
+    "Command",
+    "Completed",
+    "Failed",
+    "Finish",
+    "Halt",
+    "PlanEvent",
+    "PlanState",
+    "Signal",
+    "Start",
+    "TimedOut",
+    "advance",
+    "check_input",
+    "match_event",
+    "match_trigger",
+]
+
+
+def advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
+    """Move the run on by one event; ``state`` is None for ``Begin`` and only then (ValueError otherwise)."""
+    if state is None:
+        if not isinstance(event, Begin):
+            raise ValueError(f"a run begins with Begin, not {type(event).__name__}")
+        variables = _first_vars(plan, event.input)
+        if plan.machine is not None:
+            return fsm.begin(plan, plan.machine, variables)
+        assert plan.tree is not None
+        return tree.begin(plan, plan.tree, variables)
+    if "ended" in state.cursor or event.__class__ is Begin:
+        return Advance(state, ())
+    if plan.machine is not None:
+        return fsm.advance(plan, plan.machine, state, event)
+    assert plan.tree is not None
+    return tree.advance(plan, plan.tree, state, event)
+
+
+def _first_vars(plan: Plan, given: Mapping[str, JSON]) -> dict[str, JSON]:
+    declared = {**plan.input, **plan.vars}
+    return {
+        name: conform(given[name], type_) if name in given else zero(type_)
+        for name, type_ in declared.items()
+    }
+
+
+def check_input(plan: Plan, given: Mapping[str, JSON]) -> list[Problem]:
+    """The faults of a run's input: every declared input is there, nothing else but first values of vars."""
+    problems = []
+    for name, type_ in plan.input.items():
+        if name not in given:
+            problems.append(
+                Problem(f"input.{name}", "is missing", f"give a value of type {type_}", "missing")
+            )
+    declared = {**plan.input, **plan.vars}
+    for name, value in given.items():
+        if name not in declared:
+            known = ", ".join(declared) or "nothing"
+            problems.append(
+                Problem(
+                    f"input.{name}",
+                    f"{plan.name} takes no input {name!r}",
+                    f"it takes: {known}",
+                    "unknown_input",
+                )
+            )
+        elif fault := problem(value, declared[name], f"input.{name}"):
+            problems.append(fault)
+    return problems
+
+
+def match_trigger(plan: Plan, event: Mapping[str, JSON]) -> dict[str, JSON] | None:
+    """The run's input when ``event`` (a CloudEvent as an object) starts this workflow, else None.
+
+    A condition that cannot be evaluated on this event does not hold; an input that cannot be is ``Rejected``.
+    """
+    trigger = plan.trigger
+    if trigger is None or event.get("type") != trigger.type:
+        return None
+    local = {"event": dict(event)}
+    if trigger.condition is not None and not _holds(trigger.condition, {}, local):
+        return None
+    given = {}
+    for name, expr in trigger.input:
+        try:
+            given[name] = expr.value({}, local)
+        except CelFault as fault:
+            message = f"`{expr.source}` of {plan.name}: {fault.message}"
+            raise Rejected(
+                message, code="bad_trigger_input", path=f"trigger.input.{name}", mend=fault.mend
+            ) from None
+    return given
+
+
+def match_event(plan: Plan, task: str, variables: Mapping[str, JSON], event: Mapping[str, JSON]) -> bool:
+    """Whether ``event`` (a CloudEvent as an object) is the one that the event task ``task`` waits for.
+
+    A ``match`` that cannot be evaluated on this event does not hold.
+    """
+    waiting = plan.tasks[task]
+    if waiting.kind != "event" or event.get("type") != waiting.use:
+        return False
+    return waiting.match is None or _holds(waiting.match, variables, {"event": dict(event)})
+
+
+def _holds(condition: Expr, variables: Mapping[str, JSON], local: Mapping[str, JSON]) -> bool:
+    try:
+        return condition.value(variables, local) is True
+    except CelFault:
+        return False

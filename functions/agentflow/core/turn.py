@@ -1,0 +1,108 @@
+"""One turn of a planner: the working copies of an advance, and the rules both planners share.
+
+A turn evaluates expressions, assigns variables, collects starts and halts, and closes into an ``Advance``. A step
+that is started and preempted in the same turn never existed: numbers are given when the turn closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from agentflow.core.cel import CelFault, Expr
+from agentflow.core.moves import Advance, Command, Finish, Halt, PlanState, Start
+from agentflow.core.plan import Plan, Task
+from agentflow.core.types import JSON
+
+MAX_REASON = 500
+
+
+class Ends(Exception):
+    """The run ends here; raised inside a turn, never seen outside the planners."""
+
+    def __init__(self, ok: bool, reason: str = "") -> None:
+        super().__init__(reason)
+        self.ok = ok
+        self.reason = reason
+
+
+class Turn:
+    """The mutable side of one advance. ``starts`` maps a planner's own key to (task, input)."""
+
+    __slots__ = ("changed", "halts", "plan", "starts", "steps", "vars")
+
+    def __init__(self, plan: Plan, variables: dict[str, JSON], steps: int) -> None:
+        self.plan = plan
+        self.vars = variables
+        self.steps = steps
+        self.starts: dict[str, tuple[str, dict[str, JSON]]] = {}
+        self.halts: list[int] = []
+        self.changed = False
+
+    def value(self, expr: Expr, local: Mapping[str, JSON], path: str) -> Any:
+        """The value of ``expr``; the run ends with ``path`` in its reason when it has none."""
+        try:
+            return expr.value(self.vars, local)
+        except CelFault as fault:
+            self.fault(path, f"`{expr.source}`: {fault.message}")
+
+    def assign(self, sets: tuple[tuple[str, Expr], ...], local: Mapping[str, JSON], path: str) -> None:
+        """Set variables all at once: every expression sees the values from before."""
+        new = {name: self.value(expr, local, f"{path}.set.{name}") for name, expr in sets}
+        self.vars = {**self.vars, **new}
+        self.changed = True
+
+    def start(self, key: str, task: Task, inputs: Mapping[str, Expr], local: Mapping[str, JSON]) -> None:
+        """Note that ``task`` starts for ``key``; the run ends when that is one step too many."""
+        number = self.steps + len(self.starts) + 1
+        if number > self.plan.limits.steps:
+            self.fault(
+                "limits.steps", f"step {number} would start {task.name!r}, but {number - 1} steps are allowed"
+            )
+        path = f"tasks.{task.name}.in"
+        self.starts[key] = (
+            task.name,
+            {name: self.value(expr, local, f"{path}.{name}") for name, expr in inputs.items()},
+        )
+
+    def fault(self, path: str, message: str) -> NoReturn:
+        """End the run: something in the plan went wrong at ``path``."""
+        raise Ends(False, reason(path, message))
+
+    def numbered(self) -> dict[str, int]:
+        """The step number of every key that starts in this turn."""
+        first = self.steps + 1
+        return {key: first + i for i, key in enumerate(self.starts)}
+
+    def close(self, cursor: dict[str, JSON]) -> Advance:
+        """The advance of a run that goes on."""
+        commands: list[Command] = [Halt(step) for step in self.halts]
+        step = self.steps
+        for task, input_ in self.starts.values():
+            step += 1
+            commands.append(Start(step, task, input_))
+        return Advance(PlanState(self.vars, cursor, step), tuple(commands))
+
+    def end(self, running: list[int], ends: Ends) -> Advance:
+        """The advance that finishes: what runs is halted, what would have started does not."""
+        output: dict[str, JSON] = {}
+        if ends.ok:
+            try:
+                output = self._output()
+            except Ends as fault:
+                ends = fault
+        halts = sorted({*self.halts, *running})
+        finish = Finish(ends.ok, output, ends.reason)
+        state = PlanState(self.vars, {"ended": "ok" if ends.ok else "failed"}, self.steps)
+        return Advance(state, (*map(Halt, halts), finish))
+
+    def _output(self) -> dict[str, JSON]:
+        if self.plan.output is None:
+            return {name: self.vars[name] for name in self.plan.vars}
+        return {name: self.value(expr, {}, f"output.{name}") for name, expr in self.plan.output}
+
+
+def reason(path: str, message: str) -> str:
+    """A path-addressed sentence, bounded."""
+    text = f"{path}: {message}"
+    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 1] + "…"

@@ -1,0 +1,1 @@
+"""Seen from outside: logs, spans and metrics. Ids and numbers only, never secrets or payloads."""

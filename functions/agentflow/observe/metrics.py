@@ -1,0 +1,155 @@
+"""Metrics in Prometheus format. Labels come from small closed sets, never a run's or tenant's name.
+
+Prometheus metrics are in-process counters: each host counts what it did itself, and the scraper adds up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+OTHER = "other"
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_SLOW = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+# Every value a label may have; anything else is counted as "other".
+VALUES: dict[str, frozenset[str]] = {
+    "status": frozenset(
+        {"requested", "planned", "running", "succeeded", "failed", "cancelled", "halted", "retried"}
+    ),
+    "kind": frozenset({"llm", "agent", "tool", "human", "wait", "event", "workflow", "compensate"}),
+    "function": frozenset({"api", "plan", "dispatch", "invoke_llm", "run_tool", "account_cost", "relay"}),
+    "direction": frozenset({"input", "output", "cached"}),
+    "method": frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}),
+}
+
+registry = CollectorRegistry()
+ProcessCollector(registry=registry)
+PlatformCollector(registry=registry)
+
+RUNS = Counter("agentflow_runs", "Runs that reached a status.", ["status"], registry=registry)
+STEPS = Counter("agentflow_steps", "Step attempts that ended.", ["kind", "status"], registry=registry)
+STEP_SECONDS = Histogram(
+    "agentflow_step_seconds",
+    "Time a step's attempt took, from its start.",
+    ["kind"],
+    buckets=_SLOW,
+    registry=registry,
+)
+TOKENS = Counter("agentflow_llm_tokens", "Tokens as providers count them.", ["direction"], registry=registry)
+COST = Counter("agentflow_cost_micro_dollars", "Money spent, in micro-dollars.", registry=registry)
+BATCH = Histogram(
+    "agentflow_batch_events",
+    "Events handled in one transaction.",
+    ["function"],
+    buckets=_SIZES,
+    registry=registry,
+)
+TRANSACTION_SECONDS = Histogram(
+    "agentflow_transaction_seconds",
+    "Time of one transaction, commit included.",
+    ["function"],
+    buckets=_FAST,
+    registry=registry,
+)
+RESENT = Counter("agentflow_outbox_resent", "Messages the relay sent again.", registry=registry)
+PARKED = Counter("agentflow_parked", "Messages that could not be handled.", ["function"], registry=registry)
+CALLS = Gauge("agentflow_calls_in_flight", "External calls being made.", ["function"], registry=registry)
+REQUESTS = Counter(
+    "agentflow_http_requests", "API requests answered.", ["method", "route", "code"], registry=registry
+)
+REQUEST_SECONDS = Histogram(
+    "agentflow_http_seconds",
+    "Time to answer an API request; streams and waits count to their end.",
+    ["route"],
+    buckets=_SLOW,
+    registry=registry,
+)
+STREAMS = Gauge(
+    "agentflow_http_open_waits", "Clients held open: event streams and ?wait=.", registry=registry
+)
+
+
+def label(name: str, value: str) -> str:
+    """The value if the label may have it, else ``other``: what keeps the number of series bounded."""
+    return value if value in VALUES[name] else OTHER
+
+
+def run_reached(status: str) -> None:
+    """Count a run that has committed to a status."""
+    RUNS.labels(label("status", status)).inc()
+
+
+def step_ended(
+    kind: str, status: str, seconds: float, usage: dict[str, int] | None = None, cost_micro: int = 0
+) -> None:
+    """Count an attempt that ended: its time, tokens (``input_tokens`` …) and cost in micro-dollars."""
+    kind = label("kind", kind)
+    STEPS.labels(kind, label("status", status)).inc()
+    STEP_SECONDS.labels(kind).observe(seconds)
+    for direction in ("input", "output", "cached"):
+        count = (usage or {}).get(f"{direction}_tokens", 0)
+        if count:
+            TOKENS.labels(direction).inc(count)
+    if cost_micro:
+        COST.inc(cost_micro)
+
+
+def transaction(function: str, events: int, seconds: float) -> None:
+    """Count a committed transaction of a function: how many events it carried and how long it took."""
+    function = label("function", function)
+    BATCH.labels(function).observe(events)
+    TRANSACTION_SECONDS.labels(function).observe(seconds)
+
+
+def resent(count: int = 1) -> None:
+    """Count messages the relay sent again."""
+    RESENT.inc(count)
+
+
+def parked(function: str) -> None:
+    """Count a message that was parked."""
+    PARKED.labels(label("function", function)).inc()
+
+
+def in_flight(function: str, change: int) -> None:
+    """Note that external calls were begun (+) or ended (-)."""
+    CALLS.labels(label("function", function)).inc(change)
+
+
+def request(method: str, route: str, code: int, seconds: float) -> None:
+    """Count an API request; ``route`` is the route's pattern, never the path that was asked for."""
+    REQUESTS.labels(label("method", method), route, str(code)).inc()
+    REQUEST_SECONDS.labels(route).observe(seconds)
+
+
+def render() -> bytes:
+    """All metrics in Prometheus text format."""
+    return generate_latest(registry)
+
+
+Message = MutableMapping[str, Any]
+
+
+async def endpoint(
+    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+) -> None:
+    """ASGI application that answers with ``render()``; the host mounts it at /metrics."""
+    if scope["type"] != "http":
+        return
+    body = render()
+    headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

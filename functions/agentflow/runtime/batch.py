@@ -1,0 +1,134 @@
+"""A batch being decided: every item in turn, pure functions of the same host fused into one transaction.
+
+No I/O here. What an item leads to is added to the changes only when the whole item has been decided, so a
+bad item leaves no trace in its neighbours' transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from agentflow.core.decision import Decision, Facts, Headroom
+from agentflow.core.message import Message
+from agentflow.core.run import Run
+from agentflow.store.changes import Changes, Twin, dump
+from agentflow.wire.catalogue import CATALOGUE
+from agentflow.wire.claim import INLINE_LIMIT, blob_ref
+
+Decide = Callable[[Run | None, Message, Facts], Decision]
+EFFECTS = frozenset({"invoke_llm", "run_tool"})
+FACTS = "facts"  # the consumer of public facts: whoever subscribed on the bus
+SOON_MS = 3_000  # a request that a crash left behind is sent again after this long
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One message for one function. ``twin`` is its durable copy, consumed with it; ``once`` marks messages
+    that have no other protection against being handled twice."""
+
+    consumer: str
+    message: Message
+    twin: Twin | None = None
+    once: str | None = None
+    done: asyncio.Future[Run | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A message for a function that is not in this transaction; sent after commit."""
+
+    consumer: str
+    message: Message
+    data: str
+
+    @property
+    def twin(self) -> Twin:
+        return (self.message.tenant, self.message.run, self.message.key, self.consumer)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a transaction knows and what it will do."""
+
+    functions: Mapping[str, Decide]
+    runs: dict[UUID, Run]
+    headroom: dict[UUID, Headroom]
+    facts: Callable[[Item, Run | None], Facts]
+    changes: Changes = field(default_factory=Changes)
+    leaving: list[Leaving] = field(default_factory=list)
+    decided: list[tuple[Item, Run | None]] = field(default_factory=list)
+    refused: list[tuple[Item, Exception]] = field(default_factory=list)
+
+    def decide(self, item: Item) -> None:
+        """Decide upon an item and all that follows from it within this host; a refusal is kept with the item."""
+        before = self.runs.get(item.message.run)
+        try:
+            run, decisions, leaving = self._fuse(item, before)
+        except Exception as refusal:
+            self.refused.append((item, refusal))
+            return
+        changes = self.changes
+        if run is not None and run is not before:
+            changes.run(run, new=before is None)
+            self.runs[run.id] = run
+        for after, decision in decisions:
+            for row in decision.rows:
+                changes.row(after, row)
+        for leave in leaving:
+            self._keep(leave)
+        if item.twin is not None:
+            changes.consume(item.twin)
+        self.decided.append((item, run))
+
+    def _fuse(
+        self, item: Item, run: Run | None
+    ) -> tuple[Run | None, list[tuple[Run, Decision]], list[Leaving]]:
+        queue = deque([(item.consumer, item.message)])
+        decisions: list[tuple[Run, Decision]] = []
+        leaving: list[Leaving] = []
+        facts = self.facts(item, run)
+        while queue:
+            consumer, message = queue.popleft()
+            decision = self.functions[consumer](run, message, facts)
+            if decision.run is not None:
+                run = decision.run
+            if decision.rows:
+                assert run is not None
+                decisions.append((run, decision))
+            for out in decision.messages:
+                self._direct(out, item, queue, leaving)
+        return run, decisions, leaving
+
+    def _direct(
+        self, out: Message, item: Item, queue: deque[tuple[str, Message]], leaving: list[Leaving]
+    ) -> None:
+        """Fuse what a pure function here consumes about the same run; everything else leaves."""
+        entry = CATALOGUE[out.name]
+        data: str | None = None
+        away = False
+        for consumer in entry.consumers:
+            # Another run is not locked here: locks are taken in order, at the start.
+            if consumer in self.functions and out.run == item.message.run and consumer not in EFFECTS:
+                queue.append((consumer, out))
+                continue
+            data = data or dump(out.data)
+            assert data is not None
+            leaving.append(Leaving(consumer, out, data))
+            away = True
+        if entry.public and not away:
+            data = data or dump(out.data)
+            assert data is not None
+            leaving.append(Leaving(FACTS, out, data))
+
+    def _keep(self, leave: Leaving) -> None:
+        message = leave.message
+        timeout = message.data.get("timeout_ms", 0) if leave.consumer in EFFECTS else 0
+        self.changes.request(message, leave.consumer, leave.data, max(SOON_MS, timeout + SOON_MS))
+        if len(leave.data) > INLINE_LIMIT:
+            content = leave.data.encode()
+            self.changes.add("insert_blobs", (message.tenant, blob_ref(content), content))
+        self.leaving.append(leave)

@@ -1,0 +1,138 @@
+"""The embedded stack: real PostgreSQL, real nats-server and every function in one process.
+
+For development, tests and small installations. The data stays in ``settings.home``: start again and whatever
+was running goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import structlog
+
+from agentflow.config import Settings
+from agentflow.runtime.embedded_nats import EmbeddedNats
+from agentflow.runtime.embedded_postgres import EmbeddedPostgres
+from agentflow.runtime.function import NAMES
+from agentflow.runtime.host import Host
+from agentflow.store.admin import create_tenant, issue_key
+from agentflow.store.migrate import migrate
+
+log = structlog.get_logger(__name__)
+LOCAL_TENANT = UUID("10ca1000-0000-4000-8000-000000000001")
+KEY_FILE = "api_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The databases and the bus a host needs."""
+
+    postgres: EmbeddedPostgres
+    nats: EmbeddedNats
+
+    @property
+    def admin_dsn(self) -> str:
+        return self.postgres.dsn()
+
+    @property
+    def engine_dsn(self) -> str:
+        return self.postgres.dsn("agentflow_engine")
+
+    @property
+    def api_dsn(self) -> str:
+        return self.postgres.dsn("agentflow_api")
+
+    @property
+    def relay_dsn(self) -> str:
+        return self.postgres.dsn("agentflow_relay")
+
+
+@asynccontextmanager
+async def backends(settings: Settings) -> AsyncIterator[Backends]:
+    """PostgreSQL (migrated) and nats-server out of ``settings.home``, stopped on the way out."""
+    postgres, nats = EmbeddedPostgres(settings.home), EmbeddedNats(settings.home)
+    async with contextlib.AsyncExitStack() as stack:
+        # Each is stopped whatever becomes of the other.
+        starts = [asyncio.create_task(postgres.start()), asyncio.create_task(nats.start())]
+        stack.push_async_callback(nats.stop)
+        stack.push_async_callback(postgres.stop)
+        await asyncio.wait(starts)
+        for start in starts:
+            start.result()
+        running = Backends(postgres, nats)
+        await migrate(running.admin_dsn)
+        yield running
+
+
+async def local_key(settings: Settings, running: Backends) -> str:
+    """The API key of the local tenant, made at the first start and kept in the home folder."""
+    path = settings.home / KEY_FILE
+    if path.exists() and (kept := path.read_text().strip()):
+        return kept
+    await create_tenant(running.admin_dsn, "local", tenant=LOCAL_TENANT)
+    key = str(await issue_key(running.admin_dsn, LOCAL_TENANT, settings.key_pepper, label="embedded"))
+    path.touch(mode=0o600)
+    path.write_text(key + "\n")
+    return key
+
+
+@asynccontextmanager
+async def embedded(settings: Settings) -> AsyncIterator[tuple[Host, str, str]]:
+    """The whole system; gives the host, the API's address and the local API key."""
+    from agentflow.runtime.serve import http_server
+
+    async with backends(settings) as running:
+        key = await local_key(settings, running)
+        host = Host(
+            settings,
+            NAMES,
+            engine_dsn=running.engine_dsn,
+            relay_dsn=running.relay_dsn,
+            api_dsn=running.api_dsn,
+            nats_url=running.nats.url,
+        )
+        try:
+            await host.start()
+            async with http_server(host.http(), settings.http_host, settings.http_port) as port:
+                yield host, f"http://{settings.http_host}:{port}", key
+        finally:
+            await host.stop()
+
+
+async def dev(
+    settings: Settings, *, then: Callable[[str, str], Awaitable[int]] | None = None, stay: bool = True
+) -> int:
+    """Run the embedded stack: ``then(api_url, api_key)`` once it is up, and on until a signal if ``stay``.
+
+    Returns what ``then`` returned, or 0.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sign, stop.set)
+    async with embedded(settings) as (_, url, key):
+        code = 0
+        if then is not None:
+            work = asyncio.ensure_future(then(url, key))
+            stopped = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work})
+                return 130
+            stopped.cancel()
+            code = work.result()
+        if stay and code == 0:
+            await stop.wait()
+        return code
+
+
+def with_home(settings: Settings, **changes: object) -> Settings:
+    """The settings with some replaced (the CLI's options)."""
+    return replace(settings, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,236 @@
+"""A host: some functions, the doors they are reached by, and the one reactor they share.
+
+The composition root of every process: embedded (all functions), worker pods (some, by pull) and function
+containers (one, by push). What it does not carry is reached over the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from agentflow.bus.jetstream import JetStream
+from agentflow.config import Settings
+from agentflow.control.ports import ParkedMessage
+from agentflow.core.message import Message
+from agentflow.core.run import Price, Run
+from agentflow.errors import Conflict, Rejected, RetryLater
+from agentflow.models.catalogue import ModelCatalogue
+from agentflow.runtime import function
+from agentflow.runtime.batch import EFFECTS, Item, Leaving
+from agentflow.runtime.parking import Parking
+from agentflow.runtime.performer import Performer
+from agentflow.runtime.plans import Plans
+from agentflow.runtime.publisher import Publisher
+from agentflow.runtime.reactor import Reactor
+from agentflow.runtime.receive import Receiver, once
+from agentflow.runtime.relay import Relay
+from agentflow.runtime.serve import Asgi, not_found, with_probes
+from agentflow.runtime.watch import Watch, Watchers
+from agentflow.store.changes import Changes, dump
+from agentflow.store.control import ControlStore
+from agentflow.store.postgres import PostgresStore
+from agentflow.wire.event import Event
+from agentflow.wire.streams import consumers_of
+
+log = structlog.get_logger(__name__)
+PURE_LIMIT = 2048  # messages of a pure function taken in and not yet committed
+
+
+class Host:
+    """Carries ``names`` in this process; with ``relay`` also the relay. Start once, stop once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: Sequence[str],
+        *,
+        engine_dsn: str,
+        nats_url: str,
+        api_dsn: str | None = None,
+        relay_dsn: str | None = None,
+        pull: bool = True,
+    ) -> None:
+        self.settings = settings
+        self.functions = {name: function.load(name).function for name in names}
+        self.store = PostgresStore(engine_dsn)
+        self.watchers = Watchers()
+        self._models = ModelCatalogue.from_settings(settings)
+        self._bus = JetStream(nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all)
+        self._reactor = Reactor(
+            {name: f.decide for name, f in self.functions.items()},
+            self.store,
+            Plans(),
+            self._price,
+            self,
+            batch=settings.batch,
+        )
+        self._publisher = Publisher(self._bus, self._reactor.acknowledged)
+        self._parking = Parking(self.store)
+        self._receivers: dict[str, Receiver] = {}
+        self._control = ControlStore(api_dsn) if api_dsn else None
+        self._relay = Relay(relay_dsn, self.send) if relay_dsn else None
+        self._performers: dict[str, Performer] = {}
+        self._pull = pull
+        self._state = "starting"
+
+    async def start(self) -> None:
+        """Connect, then take in work. ``RetryLater`` when Postgres or NATS stays away."""
+        await self.store.open()
+        if self._control is not None:
+            await self._control.open()
+        self._reactor.start()
+        for name, each in self.functions.items():
+            if each.open_effect is not None:
+                effect = await each.open_effect(self.settings, self.store)
+                self._performers[name] = Performer(name, effect, self._reactor, limit=self.settings.calls)
+            receiver = Receiver(name, self._reactor, self.store, self._performers.get(name))
+            self._receivers[name] = receiver
+            function.DOORS[name] = receiver.push
+        await self._bus.open()
+        await self._bus.on_hint(self._hinted)
+        if self._pull:
+            for name, receiver in self._receivers.items():
+                limit = self.settings.calls if name in EFFECTS else PURE_LIMIT
+                for consumer in consumers_of(name):
+                    await self._bus.pull(consumer, self._parking.guard(name, receiver.pull), limit=limit)
+        if self._relay is not None:
+            self._relay.start()
+        self._state = "ready"
+
+    def draining(self) -> None:
+        """Say on /readyz that no new work should come here."""
+        self._state = "draining"
+
+    async def stop(self) -> None:
+        """Take in nothing more, finish what is at hand, leave."""
+        self._state = "stopping"
+        if self._relay is not None:
+            await self._relay.stop()
+        await self._bus.stop_pulling()
+        for performer in self._performers.values():
+            await performer.close()
+        await self._reactor.stop()
+        await self._publisher.close()
+        await self._bus.close()
+        await self._models.close()
+        if self._control is not None:
+            await self._control.close()
+        await self.store.close()
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether work can be taken in, and if not, what is missing."""
+        if self._state != "ready":
+            return False, self._state
+        if not self._bus.connected:
+            return False, "NATS is not connected"
+        return True, "ready"
+
+    # -- the reactor's outlet --------------------------------------------------------------------------
+
+    def send(self, leaving: Sequence[Leaving]) -> None:
+        """Give each message to whom it concerns: in this process, or over the bus."""
+        away = [leave for leave in leaving if not (self.settings.handoff and self._hand_over(leave))]
+        if self._relay is not None:
+            self._relay.work_seen()
+        if away:
+            self._publisher.send(away)
+
+    def _hand_over(self, leave: Leaving) -> bool:
+        performer = self._performers.get(leave.consumer)
+        if performer is not None:
+            return performer.offer(leave.message)
+        if leave.consumer in self.functions:
+            self._reactor.offer(Item(leave.consumer, leave.message, leave.twin, once(leave.message)))
+            return True
+        return False
+
+    def refused(self, item: Item, fault: Exception) -> None:
+        """A message given over within this process was not handled: park it, or have the bus try it again."""
+        self._publisher.background(self._recover(item, fault))
+
+    async def _recover(self, item: Item, fault: Exception) -> None:
+        message = item.message
+        leave = Leaving(item.consumer, message, dump(message.data) or "")
+        if isinstance(fault, Rejected | Conflict):
+            await self._parking.park_message(leave, fault)
+        elif not isinstance(fault, RetryLater):
+            await self._publisher.publish(
+                [leave]
+            )  # its deliveries are counted there, and it parks after the last
+
+    def changed(self, runs: Sequence[UUID], changes: Changes) -> None:
+        """Wake whoever watches these runs, here and on other hosts; stop calls nobody waits for; mind timers."""
+        self.watchers.wake(runs)
+        timers = changes.tables.get("set_timers")
+        soonest = min(row[6] for row in timers) if timers else None
+        self._obey_hint(soonest, changes.withdrawn)
+        hint: dict[str, Any] = {"runs": [str(run) for run in runs]}
+        if soonest is not None:
+            hint["timer_ms"] = soonest
+        if changes.withdrawn:
+            hint["withdrawn"] = [[str(run), key] for run, key in changes.withdrawn]
+        self._publisher.background(self._bus.hint(hint))
+
+    def _hinted(self, hint: dict[str, Any]) -> None:
+        self.watchers.wake([UUID(run) for run in hint.get("runs", ())])
+        self._obey_hint(hint.get("timer_ms"), [(UUID(run), key) for run, key in hint.get("withdrawn", ())])
+
+    def _obey_hint(self, soonest: int | None, withdrawn: Sequence[tuple[UUID, str]]) -> None:
+        if soonest is not None and self._relay is not None:
+            self._relay.timer_set(soonest)
+        for run, key in withdrawn:
+            for performer in self._performers.values():
+                performer.withdraw(run, key)
+
+    async def _resend_all(self) -> None:
+        if self._relay is not None:
+            self._relay.resend_all()
+
+    # -- the API's engine ------------------------------------------------------------------------------
+
+    async def submit(self, message: Message) -> Run | None:
+        """Have a message from outside accepted; durable when it returns. Raises ``Rejected``, ``Conflict`` or
+        ``RetryLater``."""
+        return await self._reactor.handle(Item("api", message, once=once(message)))
+
+    async def redeliver(self, message: ParkedMessage) -> None:
+        """Put a parked message back on its subject; on the bus when this returns."""
+        await self._bus.republish(message.subject, message.headers, message.payload)
+
+    async def receive_event(self, name: str, event: Event) -> None:
+        """Handle an event that came over HTTP for a function of this host."""
+        await self._receivers[name].receive(event)
+
+    def http(self) -> Asgi:
+        """The host's HTTP face: probes and metrics, and the API where it carries it."""
+        if self._control is None:
+            return with_probes(not_found, self)
+        from agentflow.control.app import create_app
+
+        return with_probes(create_app(self, self._control, self.settings, self._models), self)
+
+    def watch(self, run: UUID) -> Watch:
+        return self.watchers.watch(run)
+
+    def _price(self, alias: str) -> Price:
+        ref = self._models.resolve(alias)
+        per_mtok = (ref.input_micro_per_mtok, ref.output_micro_per_mtok)
+        return Price(ref.provider, ref.model, *per_mtok, ref.price_version)
+
+
+async def connected(host: Host) -> None:
+    """Start a host, waiting for Postgres and NATS as long as they take to appear."""
+    pause = 0.2
+    while True:
+        try:
+            await host.start()
+            return
+        except RetryLater as fault:
+            log.warning("not ready yet", reason=str(fault))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)

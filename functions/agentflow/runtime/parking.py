@@ -1,0 +1,115 @@
+"""What becomes of a message on the bus: acknowledged once handled, tried again, or parked with its reason.
+
+What can never be handled is parked at once, what may be is tried again, what keeps failing is parked after
+``TRIES`` deliveries. Others go on meanwhile, and nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+import structlog
+
+from agentflow.errors import AgentFlowError, Conflict, Rejected, RetryLater
+from agentflow.observe import metrics
+from agentflow.runtime.batch import Leaving
+from agentflow.runtime.envelope import envelope
+from agentflow.store.changes import Twin
+from agentflow.store.postgres import SYSTEM, Parcel, PostgresStore
+from agentflow.wire.catalogue import CATALOGUE, tenant_of_subject
+from agentflow.wire.nats import from_nats, to_nats
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+log = structlog.get_logger(__name__)
+TRIES = 5  # deliveries after which a message that keeps failing is parked
+BACKOFF_S = (0.2, 1.0, 3.0, 10.0)
+
+
+class Parking:
+    """Stands between the bus and the handlers of one host."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    def guard(
+        self, consumer: str, work: Callable[[Msg, int], Awaitable[None]]
+    ) -> Callable[[Msg], Awaitable[None]]:
+        """``work(message, tries)`` as a handler of the bus that sees to the message's end."""
+
+        async def handle(msg: Msg) -> None:
+            tries = msg.metadata.num_delivered or 1
+            try:
+                await work(msg, tries)
+            except RetryLater as fault:
+                await msg.nak(delay=fault.after)
+            except Exception as fault:
+                if isinstance(fault, Rejected | Conflict) or tries >= TRIES:
+                    await self._park(consumer, msg, fault, tries)
+                    return
+                log.warning("will be tried again", consumer=consumer, tries=tries, reason=str(fault))
+                await msg.nak(delay=BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
+            else:
+                await msg.ack()
+
+        return handle
+
+    async def park_message(self, leave: Leaving, fault: Exception) -> None:
+        """Park a message that never was on the bus; it can be retried from there like any other."""
+        event, subject = envelope(leave)
+        headers, payload = to_nats(event)
+        parked_id = uuid5(NAMESPACE_OID, f"{leave.message.id}:{leave.consumer}")
+        tenant = leave.message.tenant
+        parcel = Parcel(
+            tenant, parked_id, leave.consumer, subject, _reason(fault), headers, payload, 1, leave.twin
+        )
+        await self._keep(parcel)
+
+    async def _park(self, consumer: str, msg: Msg, fault: Exception, tries: int) -> None:
+        # The same message parks under the same id, however often it is delivered before the ack arrives.
+        parked_id = uuid5(NAMESPACE_OID, f"{msg.metadata.stream}:{msg.metadata.sequence.stream}:{consumer}")
+        tenant = tenant_of_subject(msg.subject) or SYSTEM
+        headers = {name: text.replace("\0", "\ufffd") for name, text in (msg.headers or {}).items()}
+        twin = _twin(msg, consumer)
+        parcel = Parcel(
+            tenant, parked_id, consumer, msg.subject, _reason(fault), headers, msg.data, tries, twin
+        )
+        if await self._keep(parcel):
+            await msg.term()
+        else:
+            await msg.nak(delay=1.0)
+
+    async def _keep(self, parcel: Parcel) -> bool:
+        try:
+            await self._store.park(parcel)
+        except RetryLater:
+            return False  # on the bus it is delivered again; off the bus, its twin brings it back
+        metrics.parked(parcel.consumer)
+        log.error(
+            "parked",
+            consumer=parcel.consumer,
+            subject=parcel.subject,
+            reason=parcel.reason,
+            tries=parcel.tries,
+        )
+        return True
+
+
+def _reason(fault: Exception) -> str:
+    text = str(fault).replace("\0", "\ufffd")
+    return text if isinstance(fault, AgentFlowError) else f"{type(fault).__name__}: {text}"
+
+
+def _twin(msg: Msg, consumer: str) -> Twin | None:
+    """The durable twin of a message of ours, as far as it can be read."""
+    try:
+        event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
+        if event.tenant is None or event.name not in CATALOGUE:
+            return None
+        run, _, key = event.id.partition(":")
+        return (event.tenant, UUID(run), key, consumer)
+    except (Rejected, ValueError):
+        return None

@@ -1,0 +1,142 @@
+"""The performer: external calls, made with no transaction open, reported in one.
+
+At-least-once call, exactly one accepted result: the report goes to the reactor, which takes the first one an
+attempt gets. A call whose process dies is requested again by the relay, because its twin is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import structlog
+
+from agentflow.core.message import Message
+from agentflow.core.performed import Effect, Performed
+from agentflow.errors import AgentFlowError, Rejected, RetryLater, UnknownOutcome
+from agentflow.runtime.batch import Item
+from agentflow.runtime.reactor import Reactor
+
+log = structlog.get_logger(__name__)
+
+
+class Performer:
+    """Calls in flight for one effect function, at most ``limit``, each request once at a time."""
+
+    def __init__(self, function: str, effect: Effect, reactor: Reactor, *, limit: int) -> None:
+        self.function = function
+        self._effect = effect
+        self._reactor = reactor
+        self._limit = limit
+        self._flights: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flights)
+
+    def offer(self, request: Message) -> bool:
+        """Take a request if there is room; a request that is already in flight counts as taken."""
+        key = (request.run, request.key)
+        if key in self._flights:
+            return True
+        if len(self._flights) >= self._limit:
+            return False
+        self._fly(key, request)
+        return True
+
+    async def finish(self, request: Message) -> None:
+        """Perform a request and return once its result is committed (or another's was)."""
+        key = (request.run, request.key)
+        flight = self._flights.get(key) or self._fly(key, request)
+        await asyncio.wait([flight])
+        if not flight.cancelled() and (fault := flight.exception()) is not None:
+            raise fault
+
+    def withdraw(self, run: UUID, key: str) -> None:
+        """Nobody waits for this request any more: stop working on it."""
+        flight = self._flights.get((run, key))
+        if flight is not None:
+            flight.cancel()
+
+    async def close(self, *, grace_s: float = 20.0) -> None:
+        """Let calls in flight end, then cancel what is left; their requests are sent again by the relay."""
+        if self._flights:
+            await asyncio.wait(list(self._flights.values()), timeout=grace_s)
+        for flight in list(self._flights.values()):
+            flight.cancel()
+        await self._effect.close()
+
+    def _fly(self, key: tuple[UUID, str], request: Message) -> asyncio.Task[None]:
+        flight = asyncio.create_task(self._perform(request))
+        self._flights[key] = flight
+        flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        return flight
+
+    async def _perform(self, request: Message) -> None:
+        began = time.perf_counter()
+        performed = await attempt(self._effect.perform, request)
+        spent_ms = int((time.perf_counter() - began) * 1000)
+        await self._report(request, performed, spent_ms)
+
+    async def _report(self, request: Message, performed: Performed, spent_ms: int) -> None:
+        asked = request.data
+        data = {
+            "run": asked["run"],
+            "step": asked["step"],
+            "attempt": asked["attempt"],
+            "epoch": asked["epoch"],
+            "task": asked["task"],
+            "status": "failed" if performed.error else "succeeded",
+            "output": performed.output,
+            "error": performed.error,
+            "usage": performed.usage,
+            "cost_micro": 0,
+            "duration_ms": spent_ms,
+            "late": False,
+        }
+        report = Message(
+            "step.completed", request.tenant, request.run, f"{request.key}:done", data, request.trace
+        )
+        twin = (request.tenant, request.run, request.key, self.function)
+        pause = 0.05
+        while True:
+            try:
+                await self._reactor.handle(Item(self.function, report, twin))
+                return
+            except RetryLater:
+                # The call has been made and paid for: its result is kept until the store takes it.
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+
+async def attempt(perform: Callable[[Message], Awaitable[Performed]], request: Message) -> Performed:
+    """Make one call within its time; every way it can fail becomes a result that dispatch can decide upon."""
+    timeout_s = request.data["timeout_ms"] / 1000
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await perform(request)
+    except TimeoutError:
+        return _failed("timeout", f"no answer within {timeout_s:g} s", retryable=True)
+    except Rejected as fault:
+        return _failed(fault.code, str(fault), retryable=False)
+    except RetryLater as fault:
+        return _failed(fault.code, str(fault), retryable=True, retry_after_ms=int(fault.after * 1000))
+    except UnknownOutcome as fault:
+        return _failed(fault.code, str(fault), retryable=False)
+    except AgentFlowError as fault:
+        return _failed("failed", str(fault), retryable=False)
+    except Exception as fault:
+        log.exception("call failed in a way of our own", task=request.data["task"], event=request.id)
+        return _failed("internal", f"{type(fault).__name__}: {fault}", retryable=True)
+
+
+def _failed(code: str, message: str, *, retryable: bool, retry_after_ms: int | None = None) -> Performed:
+    error = {
+        "code": code,
+        "message": message[:4000],
+        "retryable": retryable,
+        "retry_after_ms": retry_after_ms,
+    }
+    return Performed(output=None, error=error)

@@ -1,0 +1,44 @@
+"""Compiled plans, kept while they are used: a version never changes, so a plan is read and compiled once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+from uuid import UUID
+
+from agentflow.core.plan import Plan
+from agentflow.wire.document import compile_document
+
+Key = tuple[UUID, str, int]
+
+
+class Reader(Protocol):
+    """Reads a workflow's (version, document); the newest where no version is named."""
+
+    async def workflow(self, tenant: UUID, name: str, version: int | None) -> tuple[int, object] | None: ...
+
+
+class Plans:
+    """A bounded cache of compiled plans by (tenant, workflow, version)."""
+
+    def __init__(self, size: int = 1000) -> None:
+        self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._size = size
+
+    def get(self, tenant: UUID, name: str, version: int) -> Plan | None:
+        return self._plans.get((tenant, name, version))
+
+    async def ensure(self, reader: Reader, tenant: UUID, name: str, version: int | None) -> int | None:
+        """Have a plan at hand; returns its version, or None when there is no such workflow."""
+        if version is not None and (tenant, name, version) in self._plans:
+            self._plans.move_to_end((tenant, name, version))
+            return version
+        found = await reader.workflow(tenant, name, version)
+        if found is None:
+            return None
+        number, document = found
+        if (tenant, name, number) not in self._plans:
+            self._plans[tenant, name, number] = compile_document(document)
+            if len(self._plans) > self._size:
+                self._plans.popitem(last=False)
+        return number

@@ -1,0 +1,140 @@
+"""Receiving: from a message on the bus or an HTTP request to an item for the reactor or a call to perform."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+import orjson
+
+from agentflow.core.message import Message
+from agentflow.errors import Conflict, Invalid, Problem, Rejected, RetryLater
+from agentflow.runtime.batch import Item
+from agentflow.runtime.performer import Performer
+from agentflow.runtime.reactor import Reactor
+from agentflow.store.changes import Twin
+from agentflow.store.postgres import PostgresStore
+from agentflow.wire.catalogue import CATALOGUE, parse, tenant_of_subject
+from agentflow.wire.claim import check_out
+from agentflow.wire.event import Event
+from agentflow.wire.json_format import to_dict
+from agentflow.wire.nats import from_nats
+from agentflow.wire.streams import ACK_WAIT_S
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+HEARTBEAT_S = ACK_WAIT_S / 3
+
+
+class Receiver:
+    """Takes in events for one function of a host, by either door."""
+
+    def __init__(
+        self, name: str, reactor: Reactor, store: PostgresStore, performer: Performer | None
+    ) -> None:
+        self.name = name
+        self._reactor = reactor
+        self._store = store
+        self._performer = performer
+
+    async def pull(self, msg: Msg, tries: int) -> None:
+        """Handle a JetStream message; whatever is raised, the parking attendant knows what to do."""
+        tenant = tenant_of_subject(msg.subject)
+        event = from_nats(msg.headers, msg.data, tenant)
+        incoming = msg.subject.startswith(f"agentflow.{tenant}.in.")
+        if incoming and event.ours:
+            mend = "use a type of your own, e.g. com.example.order.placed"
+            raise Invalid(
+                [Problem("type", f"{event.type} may not be published by clients", mend, "reserved_type")]
+            )
+        item = await self._item(event)
+        if self._performer is None:
+            await self._reactor.handle(item)
+            return
+        await self._perform(item, msg, again=tries > 1)
+
+    async def receive(self, event: Event) -> None:
+        """Handle an event that came over HTTP."""
+        item = await self._item(event)
+        if self._performer is None:
+            await self._reactor.handle(item)
+        else:
+            await self._performer.finish(item.message)
+
+    async def push(self, cloud_event: Any) -> None:
+        """Handle the CloudEvent that functions-framework hands over; faults become HTTP statuses."""
+        from starlette.exceptions import HTTPException
+
+        from agentflow.wire.http import from_sdk
+
+        try:
+            await self.receive(from_sdk(cloud_event))
+        except RetryLater as fault:
+            raise HTTPException(503, str(fault), {"Retry-After": str(max(1, round(fault.after)))}) from fault
+        except Invalid as fault:
+            raise HTTPException(400, str(fault)) from fault
+        except (Rejected, Conflict) as fault:
+            raise HTTPException(422, str(fault)) from fault
+
+    async def _perform(self, item: Item, msg: Msg, *, again: bool) -> None:
+        """Perform a request while telling JetStream that it is being worked on."""
+        assert self._performer is not None
+        if again and item.twin is not None and not await self._store.has_twin(item.twin):
+            return  # it was done before, and only the acknowledgement got lost
+        flight = asyncio.ensure_future(self._performer.finish(item.message))
+        try:
+            while not (await asyncio.wait([flight], timeout=HEARTBEAT_S))[0]:
+                await msg.in_progress()
+        finally:
+            flight.cancel()
+        flight.result()
+
+    async def _item(self, event: Event) -> Item:
+        tenant = event.tenant
+        if tenant is None:
+            raise Invalid([Problem("tenantid", "names no tenant", "publish on agentflow.<tenant>.in.<name>")])
+        if not event.ours:
+            if self.name != "plan":
+                raise Invalid(
+                    [Problem("type", f"{event.type} is for plan", "see events/README.md", "wrong_function")]
+                )
+            message = foreign(event, tenant)
+            return Item(self.name, message, None, f"{event.source}\n{event.id}")
+        if event.dataref is not None and event.data is None:
+            content = await self._store.read_blob(tenant, event.dataref)
+            if content is None:
+                raise Invalid([Problem("dataref", "names no stored content", code="unknown_blob")])
+            event = check_out(event, content)
+        parse(event)
+        entry = CATALOGUE[event.name]
+        if self.name not in entry.consumers:
+            mend = f"it is for {', '.join(entry.consumers) or 'subscribers'}"
+            raise Invalid([Problem("type", f"{event.name} is not for {self.name}", mend, "wrong_function")])
+        assert isinstance(event.data, dict)
+        message = Message(event.name, tenant, *_identity(event), event.data, event.traceparent)
+        twin: Twin = (tenant, message.run, message.key, self.name)
+        return Item(self.name, message, twin, once(message))
+
+
+def once(message: Message) -> str | None:
+    """The inbox key of a message that nothing else protects from being handled twice."""
+    return message.id if message.name == "signal.received" else None
+
+
+def foreign(event: Event, tenant: UUID) -> Message:
+    """A client's CloudEvent as a message for plan: the same source and id give the same message."""
+    document = orjson.loads(orjson.dumps(to_dict(event.with_tenant(tenant))))
+    run = uuid5(tenant, f"{event.source}\n{event.id}")
+    return Message("event.received", tenant, run, "event", {"event": document}, event.traceparent)
+
+
+def _identity(event: Event) -> tuple[UUID, str]:
+    run, _, key = event.id.partition(":")
+    try:
+        return UUID(run), key
+    except ValueError:
+        raise Invalid(
+            [Problem("id", "is not <run>:<key>", "events of AgentFlow are made by AgentFlow")]
+        ) from None

@@ -1,0 +1,124 @@
+"""The relay: fires timers and sends again what a crash or a wiped bus left behind.
+
+It sleeps until the next timer or leftover is due and is woken when an earlier timer is set, so it costs nothing
+while nothing is due. Any number of relays may run: each row is taken by one (``skip locked``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+import psycopg
+import structlog
+from psycopg.types.json import set_json_loads
+
+from agentflow.core.message import Message
+from agentflow.runtime.batch import Leaving
+from agentflow.store.changes import dump
+from agentflow.store.queries import load
+
+log = structlog.get_logger(__name__)
+SQL = load("relay.sql")
+SWEEP_S = 3.0  # how long something left behind may wait while the relay knows of work
+IDLE_S = 30.0
+CHUNK = 500
+
+
+class Relay:
+    """Moves due rows to ``send``. ``dsn`` logs in as agentflow_relay."""
+
+    def __init__(self, dsn: str, send: Callable[[Sequence[Leaving]], None]) -> None:
+        self._dsn = dsn
+        self._send = send
+        self._wake = asyncio.Event()
+        self._resend_all = True  # at start, whatever is in the outbox has been left behind by somebody
+        self._busy_until = 0.0
+        self._next_timer = float("inf")
+        self._task: asyncio.Task[None] | None = None
+        self.resent = 0
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="relay")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def timer_set(self, after_ms: int) -> None:
+        """A timer was set: wake in time for it."""
+        due = asyncio.get_running_loop().time() + after_ms / 1000
+        if due < self._next_timer:
+            self._next_timer = due
+            self._wake.set()
+
+    def work_seen(self) -> None:
+        """Requests are on their way: look soon whether one was left behind."""
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time >= self._busy_until:
+            self._wake.set()
+        self._busy_until = loop_time + 3 * SWEEP_S
+
+    def resend_all(self) -> None:
+        """The bus has lost everything: send it all again, now."""
+        self._resend_all = True
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as conn:
+                    set_json_loads(orjson.loads, conn)
+                    while True:
+                        await self._once(conn)
+                        await self._sleep()
+            except psycopg.Error as fault:
+                log.warning("relay lost PostgreSQL", reason=str(fault).strip())
+                await asyncio.sleep(0.5)
+
+    async def _once(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        self._wake.clear()
+        while await self._move(conn, "fire_timers", (CHUNK,)) == CHUNK:
+            pass
+        everything, self._resend_all = self._resend_all, False
+        horizon_ms = 2**31 - 1 if everything else 0
+        if everything:
+            # Rows sent now become due again later: without a mark the same ones would be taken for ever.
+            count = await self._move(conn, "resend", (horizon_ms, 1_000_000))
+        else:
+            count = await self._move(conn, "resend", (horizon_ms, CHUNK))
+            if count == CHUNK:
+                self._wake.set()
+        if count:
+            self.resent += count
+            log.info("sent again", events=count, everything=everything)
+        row = await (await conn.execute(SQL["next_timer"])).fetchone()
+        now = asyncio.get_running_loop().time()
+        self._next_timer = now + row[0] / 1000 if row else float("inf")
+
+    async def _move(self, conn: psycopg.AsyncConnection[Any], statement: str, params: tuple[int, ...]) -> int:
+        cursor = await conn.execute(SQL[statement], params)
+        rows = await cursor.fetchall()
+        if rows:
+            self._send([_leaving(row) for row in rows])
+        return len(rows)
+
+    async def _sleep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        pause = SWEEP_S if now < self._busy_until else IDLE_S
+        pause = min(pause, max(0.0, self._next_timer - now))
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+
+def _leaving(row: Sequence[Any]) -> Leaving:
+    tenant, run, key, consumer, name, data, trace = row
+    text = dump(data)
+    assert text is not None
+    return Leaving(consumer, Message(name, tenant, run, key, data, trace), text)

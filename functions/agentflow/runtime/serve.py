@@ -1,0 +1,180 @@
+"""Serving: HTTP servers with probes and an orderly end, for the API and for functions by push."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from agentflow.config import Settings
+from agentflow.errors import RetryLater
+from agentflow.runtime.function import source
+
+if TYPE_CHECKING:
+    from agentflow.runtime.host import Host
+
+log = structlog.get_logger(__name__)
+Asgi = Callable[
+    [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+]
+GRACE_S = 25  # queue-proxy gives 30 s to drain
+
+
+@asynccontextmanager
+async def http_server(app: Any, host: str, port: int) -> AsyncIterator[int]:
+    """Serve an ASGI app on an address; gives the port (a free one for 0). Drains on the way out."""
+    import uvicorn
+
+    listener = socket.create_server((host, port), reuse_port=False, backlog=2048)
+    config = uvicorn.Config(
+        app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=GRACE_S, ws="none"
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    with contextlib.ExitStack() as stack:
+        stack.callback(listener.close)
+        task = asyncio.create_task(server._serve([listener]), name="http")
+        try:
+            while not server.started and not task.done():  # noqa: ASYNC110  uvicorn offers no event
+                await asyncio.sleep(0.005)
+            if task.done():
+                task.result()
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await asyncio.wait({task})
+
+
+def with_probes(app: Any, host: Host) -> Asgi:
+    """An ASGI app with the probes of a container in front: /healthz, /readyz (and OpenFaaS's names), /metrics."""
+    from agentflow.observe import metrics
+
+    async def probed(scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "") if scope["type"] == "http" else ""
+        if path in ("/healthz", "/_/health"):
+            await _answer(send, 200, b'{"status":"alive"}')
+        elif path in ("/readyz", "/_/ready"):
+            ready, reason = host.ready()
+            body = (
+                b'{"status":"ready"}' if ready else f'{{"status":"not ready","reason":"{reason}"}}'.encode()
+            )
+            await _answer(send, 200 if ready else 503, body)
+        elif path == "/metrics":
+            await metrics.endpoint(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return probed
+
+
+async def not_found(scope: Any, receive: Any, send: Any) -> None:
+    """What a host without an API says to everything but its probes."""
+    if scope["type"] == "http":
+        await _answer(send, 404, b'{"error":"this host has no API"}')
+
+
+async def _answer(send: Any, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def push_app(name: str, host: Host) -> Asgi:
+    """A function's push door: functions-framework's async app around its main.py, with batches and tracing added.
+
+    functions-framework hands over no request and refuses batches: the HTTP ``traceparent`` is put among the
+    event's attributes before, and each event of a batch is handled like one that came alone.
+    """
+    kept = os.environ.get("FUNCTION_TARGET")  # noqa: TID251  create_app writes it for its own use
+    from functions_framework.aio import create_asgi_app
+
+    app = create_asgi_app(name, str(source(name)), "http" if name == "api" else "cloudevent")  # type: ignore[no-untyped-call]
+    if kept is None:
+        os.environ.pop("FUNCTION_TARGET", None)  # noqa: TID251
+    return app if name == "api" else _with_batches(app, name, host)
+
+
+def _with_batches(app: Any, name: str, host: Host) -> Asgi:
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+
+    from agentflow.errors import Invalid
+    from agentflow.wire.http import from_http
+
+    async def door(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        if headers.get(b"content-type", b"").startswith(b"application/cloudevents-batch"):
+            request = Request(scope, receive)
+            try:
+                events = from_http(request.headers, await request.body())
+            except Invalid as fault:
+                await JSONResponse({"error": str(fault)}, 400)(scope, receive, send)
+                return
+            outcomes = await asyncio.gather(
+                *(host.receive_event(name, e) for e in events), return_exceptions=True
+            )
+            failed = [
+                {"index": i, "error": str(o)} for i, o in enumerate(outcomes) if isinstance(o, BaseException)
+            ]
+            later = any(isinstance(o, RetryLater) for o in outcomes)
+            status = 503 if later else 422 if failed else 200
+            await JSONResponse({"handled": len(events) - len(failed), "failed": failed}, status)(
+                scope, receive, send
+            )
+            return
+        if b"traceparent" in headers and b"ce-traceparent" not in headers and b"ce-id" in headers:
+            scope = {**scope, "headers": [*scope["headers"], (b"ce-traceparent", headers[b"traceparent"])]}
+        await app(scope, receive, send)
+
+    return door
+
+
+async def until_signalled(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run ``work(stop)`` with SIGTERM and SIGINT setting ``stop``."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sign, stop.set)
+    await work(stop)
+
+
+async def serve(settings: Settings, names: Sequence[str], *, push: bool, relay: bool = False) -> None:
+    """Carry functions until SIGTERM: by pull, or one function by push. Waits for Postgres and NATS to appear."""
+    from agentflow.runtime.host import Host, connected
+
+    host = Host(
+        settings,
+        names,
+        engine_dsn=settings.dsn("agentflow_engine"),
+        api_dsn=settings.dsn("agentflow_api") if "api" in names else None,
+        relay_dsn=settings.dsn("agentflow_relay") if relay else None,
+        nats_url=settings.nats_url,
+        pull=not push,
+    )
+
+    async def work(stop: asyncio.Event) -> None:
+        app = push_app(names[0], host) if push else host.http()
+        async with http_server(with_probes(app, host), settings.http_host, settings.http_port) as port:
+            log.info("listening", functions=list(names), port=port, door="push" if push else "pull")
+            starting = asyncio.ensure_future(connected(host))
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                log.info("ready", functions=list(names))
+                await stopping
+            starting.cancel()
+            host.draining()
+        await host.stop()
+
+    await until_signalled(work)

@@ -1,0 +1,145 @@
+"""The Docker engine: what the container driver asks of it, through the official SDK. Blocking calls."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from agentflow.errors import Rejected
+from agentflow.sandbox import guest
+from agentflow.sandbox.job import Job
+
+LABEL = "agentflow.sandbox.until"
+"""On each container: the unix time after which nobody waits for it, whoever made it."""
+
+SCRATCH_BYTES = 64 * 1024 * 1024
+USER = "65534:65534"
+# gVisor's own threads count against the engine's limit as well; the guest's are limited inside.
+SENTRY_PIDS = 512
+
+
+class Engine:
+    """One engine by its address, e.g. ``unix:///var/run/docker.sock``; asked nothing before the first call."""
+
+    def __init__(self, url: str, *, connections: int) -> None:
+        self.url = url
+        self._connections = connections
+
+    def problem(self) -> str:
+        """Why the engine does not answer; '' when it does."""
+        scheme, _, path = self.url.partition("://")
+        if scheme == "unix" and not Path(path).exists():
+            return f"there is no Docker engine at {self.url}"
+        try:
+            self._api.ping()
+        except Exception as fault:  # the SDK lets through errors of requests, urllib3 and socket
+            return f"the Docker engine at {self.url} does not answer: {fault}"
+        return ""
+
+    @cached_property
+    def _api(self) -> Any:
+        import docker
+
+        return docker.APIClient(self.url, version="auto", timeout=30, max_pool_size=self._connections)
+
+    def has_runtime(self, name: str) -> bool:
+        return name in self._api.info().get("Runtimes", {})
+
+    def has_image(self, image: str) -> bool:
+        from docker.errors import NotFound
+
+        try:
+            self._api.inspect_image(image)
+        except NotFound:
+            return False
+        return True
+
+    def create(self, image: str, runtime: str, job: Job, lifetime_s: float) -> str:
+        """Make the container for a job and return its id; nothing runs yet."""
+        from docker.types import LogConfig, Ulimit
+
+        profile = job.profile
+        files = sum(len(content) for _, content in job.files)
+        memory = profile.memory_bytes + files  # what lies in /tmp counts as memory
+        gvisor = runtime == "runsc"
+        limits = [Ulimit(name="core", soft=0, hard=0), Ulimit(name="nofile", soft=256, hard=256)]
+        if gvisor:
+            limits.append(Ulimit(name="nproc", soft=profile.pids, hard=profile.pids))
+        host_config = self._api.create_host_config(
+            runtime=runtime,
+            network_mode="none",
+            read_only=True,
+            tmpfs={"/tmp": f"rw,nosuid,nodev,mode=1777,size={SCRATCH_BYTES + files}"},
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            mem_limit=memory,
+            memswap_limit=memory,
+            nano_cpus=int(profile.cpu * 1e9),
+            pids_limit=SENTRY_PIDS if gvisor else profile.pids,
+            ulimits=limits,
+            ipc_mode="none",
+            log_config=LogConfig(type="none"),
+        )
+        container = self._api.create_container(
+            image,
+            entrypoint=["python3", "-I", "-S", "-X", "utf8", "-c", Path(guest.__file__).read_text()],
+            command=["tool"],
+            user=USER,
+            working_dir="/tmp",
+            hostname="tool",
+            stdin_open=True,
+            network_disabled=True,
+            labels={LABEL: str(int(time.time() + lifetime_s))},
+            host_config=host_config,
+        )
+        return str(container["Id"])
+
+    def attach(self, container: str) -> socket.socket:
+        """A socket to the container's stdin and, multiplexed, its stdout and stderr."""
+        stream = self._api.attach_socket(
+            container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        )
+        try:
+            ours = socket.socket(fileno=stream._sock.dup().detach())
+        finally:
+            stream.close()
+        ours.setblocking(False)
+        return ours
+
+    def start(self, container: str) -> None:
+        self._api.start(container)
+
+    def ended(self, container: str) -> tuple[int, bool]:
+        """Wait for the container to end: its exit code, and whether the kernel stopped it for its memory."""
+        self._api.wait(container, timeout=10)
+        state = self._api.inspect_container(container)["State"]
+        return int(state["ExitCode"]), bool(state["OOMKilled"])
+
+    def remove(self, container: str) -> None:
+        """Kill and remove; a container that is gone, or going, is fine."""
+        from docker.errors import APIError
+
+        with suppress(APIError):
+            self._api.remove_container(container, force=True, v=True)
+
+    def remove_expired(self) -> list[str]:
+        """Remove containers of hosts that were killed: those past the time their makers gave them."""
+        expired = []
+        for container in self._api.containers(all=True, filters={"label": LABEL}):
+            until = container["Labels"].get(LABEL, "0")
+            if not until.isdigit() or int(until) < time.time():
+                self.remove(container["Id"])
+                expired.append(str(container["Id"]))
+        return expired
+
+    def close(self) -> None:
+        if "_api" in self.__dict__:
+            self._api.close()
+
+
+def unavailable(message: str, mend: str) -> Rejected:
+    return Rejected(message, code="sandbox_unavailable", mend=mend)

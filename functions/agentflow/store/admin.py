@@ -1,0 +1,76 @@
+"""Tenants and their keys: what an administrator does, with the DSN that migrations are run with.
+
+No role that serves requests may create a tenant. Every function opens one connection and closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import errors as pg
+
+from agentflow.errors import Rejected, RetryLater
+from agentflow.store.api_keys import ApiKey, mint
+from agentflow.store.queries import load
+
+SQL = load("admin.sql")
+MAX_NAME = 100
+
+
+async def create_tenant(
+    admin_dsn: str, name: str, *, tenant: UUID | None = None, limit_micro: int | None = None
+) -> UUID:
+    """Create a tenant and return its id; creating the same ``tenant`` id again changes nothing but the limit.
+
+    ``limit_micro`` is the most it may ever spend, in micro-dollars; None: no limit.
+    """
+    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+        mend = f"use 1 to {MAX_NAME} printable characters"
+        raise Rejected("is not a tenant's name", code="bad_name", path="name", mend=mend)
+    tenant = tenant or uuid4()
+    async with _connection(admin_dsn) as conn:
+        await conn.execute(SQL["create_tenant"], {"tenant": tenant, "name": name})
+        if limit_micro is not None:
+            await conn.execute(SQL["limit_tenant"], {"tenant": tenant, "limit": limit_micro})
+    return tenant
+
+
+async def issue_key(admin_dsn: str, tenant: UUID, pepper: str, *, label: str = "") -> ApiKey:
+    """Create an API key; ``str()`` of it is stored nowhere. ``Rejected`` for an unknown tenant."""
+    key = mint(tenant)
+    row = {"tenant": tenant, "key_id": key.id, "hash": key.hashed(pepper), "label": label[:MAX_NAME]}
+    async with _connection(admin_dsn) as conn:
+        done = await conn.execute(SQL["insert_key"], row)
+        if done.rowcount != 1:
+            mend = "create it with: agentflow tenant create NAME"
+            raise Rejected(f"there is no tenant {tenant}", code="unknown_tenant", path="tenant", mend=mend)
+    return key
+
+
+async def revoke_key(admin_dsn: str, tenant: UUID, key_id: str) -> bool:
+    """Make a key useless, within the seconds that APIs remember keys; False when none is live."""
+    async with _connection(admin_dsn) as conn:
+        done = await conn.execute(SQL["revoke_key"], {"tenant": tenant, "key_id": key_id})
+        return done.rowcount == 1
+
+
+@asynccontextmanager
+async def _connection(admin_dsn: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    try:
+        async with await psycopg.AsyncConnection.connect(admin_dsn) as conn:
+            yield conn
+    except pg.InsufficientPrivilege as fault:
+        mend = "use the DSN of a superuser, or of a role with BYPASSRLS that owns the tables"
+        raise Rejected(
+            "this database role may not administer tenants", code="not_admin", mend=mend
+        ) from fault
+    except pg.UndefinedTable as fault:
+        raise Rejected(
+            "the database has no schema yet", code="not_migrated", mend="agentflow migrate"
+        ) from fault
+    except psycopg.OperationalError as fault:
+        raise RetryLater("the database cannot be reached") from fault

@@ -1,0 +1,144 @@
+"""Changes: what one transaction will write, collected row by row and written column by column."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from agentflow.core.decision import (
+    Decided,
+    LedgerEntry,
+    Row,
+    RunEnded,
+    StepClosed,
+    StepOpened,
+    Subscribed,
+    TimerCleared,
+    TimerSet,
+    Unsubscribed,
+    Withdrawn,
+)
+from agentflow.core.message import Message
+from agentflow.core.run import Run
+
+SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
+Twin = tuple[UUID, UUID, str, str]  # tenant, run, key, consumer
+
+
+def dump(value: Any) -> str | None:
+    """JSON text, or None for None."""
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def decision_hash(run: Run, commands: Iterable[Any]) -> bytes:
+    """What a decision came to, in 16 bytes: of the run's state and the planner's commands, keys sorted."""
+    content = orjson.dumps([run.status, run.state_json(), list(commands)], option=SORTED)
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+class Changes:
+    """Rows to write, by statement name. ``tables[name]`` is a list of row tuples in that statement's order."""
+
+    __slots__ = ("budgets", "new_runs", "runs", "tables", "withdrawn")
+
+    def __init__(self) -> None:
+        self.tables: dict[str, list[tuple[Any, ...]]] = {}
+        self.runs: dict[UUID, Run] = {}
+        self.new_runs: set[UUID] = set()
+        self.withdrawn: list[tuple[UUID, str]] = []  # (run, key) of requests nobody waits for any more
+        self.budgets: dict[UUID, list[Any]] = {}  # tenant -> [held, spent, freeze]
+
+    def add(self, statement: str, row: tuple[Any, ...]) -> None:
+        self.tables.setdefault(statement, []).append(row)
+
+    def run(self, run: Run, *, new: bool) -> None:
+        """The run's newest value; only the last one of a transaction is written."""
+        if new:
+            self.new_runs.add(run.id)
+        self.runs[run.id] = run
+
+    def row(self, run: Run, row: Row) -> None:
+        """One row of a decision about ``run`` (its value after the decision)."""
+        ROWS[type(row)](self, run, row)
+
+    def request(self, message: Message, consumer: str, data: str, due_ms: int) -> None:
+        """The durable twin of a message that leaves this transaction."""
+        twin = (message.tenant, message.run, message.key, consumer, message.name, data, message.trace, due_ms)
+        self.add("insert_outbox", twin)
+
+    def consume(self, twin: Twin) -> None:
+        self.add("delete_outbox", twin)
+
+    # -- one per row type ---------------------------------------------------------------------------
+
+    def _opened(self, run: Run, row: StepOpened) -> None:
+        given = dump(row.input)
+        step = (
+            run.tenant,
+            run.id,
+            row.step,
+            row.attempt,
+            row.epoch,
+            row.task,
+            row.kind,
+            given,
+            row.held_micro,
+        )
+        self.add("insert_steps", step)
+
+    def _closed(self, run: Run, row: StepClosed) -> None:
+        result = (row.status, dump(row.output), dump(row.error), dump(row.usage), row.cost_micro)
+        self.add("close_steps", (run.tenant, run.id, row.step, row.attempt, *result))
+
+    def _timer(self, run: Run, row: TimerSet) -> None:
+        self.add("set_timers", (run.tenant, run.id, row.key, row.kind, row.step, row.attempt, row.after_ms))
+
+    def _untimer(self, run: Run, row: TimerCleared) -> None:
+        self.add("clear_timers", (run.tenant, run.id, row.key))
+
+    def _subscribed(self, run: Run, row: Subscribed) -> None:
+        self.add("subscribe", (run.tenant, run.id, row.step, row.event_type))
+
+    def _unsubscribed(self, run: Run, row: Unsubscribed) -> None:
+        self.add("unsubscribe", (run.tenant, run.id, row.step))
+
+    def _withdrawn(self, run: Run, row: Withdrawn) -> None:
+        self.withdrawn.append((run.id, row.key))
+        for consumer in ("invoke_llm", "run_tool"):
+            self.consume((run.tenant, run.id, row.key, consumer))
+
+    def _ended(self, run: Run, row: RunEnded) -> None:
+        self.add("end_timers", (run.tenant, run.id))
+        self.add("end_subscriptions", (run.tenant, run.id))
+
+    def _entry(self, run: Run, row: LedgerEntry) -> None:
+        usage = dump(row.usage)
+        entry = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, usage, row.price)
+        self.add("insert_ledger", (run.tenant, run.id, *entry))
+        account = self.budgets.setdefault(run.tenant, [0, 0, False])
+        account[0] += row.held_micro
+        if row.entry == "settle":
+            account[1] += row.amount_micro
+            account[2] = account[2] or row.amount_micro > -row.held_micro
+
+    def _decided(self, run: Run, row: Decided) -> None:
+        line = (run.seq, row.name, dump(row.data), decision_hash(run, row.commands))
+        self.add("insert_history", (run.tenant, run.id, *line))
+
+
+ROWS: dict[type, Any] = {
+    StepOpened: Changes._opened,
+    StepClosed: Changes._closed,
+    TimerSet: Changes._timer,
+    TimerCleared: Changes._untimer,
+    Subscribed: Changes._subscribed,
+    Unsubscribed: Changes._unsubscribed,
+    Withdrawn: Changes._withdrawn,
+    RunEnded: Changes._ended,
+    LedgerEntry: Changes._entry,
+    Decided: Changes._decided,
+}

@@ -1,0 +1,229 @@
+"""The API's store: one tenant's rows, each call one short transaction under its row-level security."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from agentflow.errors import RetryLater
+from agentflow.store.queries import load
+
+SQL = load("control.sql")
+SCAN = 5_000
+"""Most runs one filtered page looks at."""
+NO_RUN = UUID(int=0)
+
+Row = dict[str, Any]
+Connection = psycopg.AsyncConnection[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """A place in the list of runs: the next page starts after it."""
+
+    created_at: datetime
+    run: UUID
+
+
+class ControlStore:
+    """Rows the API needs, by tenant. ``dsn`` logs in as agentflow_api. Open before use; close when done.
+
+    Every method raises ``RetryLater`` when the database is away or has no connection to spare.
+    """
+
+    def __init__(self, dsn: str, *, connections: int = 10, patience_s: float = 5.0) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=connections,
+            timeout=patience_s,
+            open=False,
+            configure=_configure,
+            kwargs={"row_factory": dict_row, "autocommit": True, "application_name": "agentflow-api"},
+            name="control",
+        )
+
+    async def open(self) -> None:
+        """Connect; ``RetryLater`` when the database does not answer in time."""
+        with _passing():
+            await self._pool.open(wait=True)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    # -- who -------------------------------------------------------------------------------------------
+
+    async def key_hash(self, tenant: UUID, key_id: str) -> bytes | None:
+        """The stored hash of a live API key, None when there is none."""
+        row = await self._one(tenant, "read_key", key_id=key_id)
+        return bytes(row["hash"]) if row else None
+
+    # -- workflows -------------------------------------------------------------------------------------
+
+    async def register(
+        self, tenant: UUID, name: str, digest: str, document: Mapping[str, Any], trigger: str | None
+    ) -> tuple[int, bool]:
+        """Keep a document as the next version, or find the one that holds it: (version, whether it is new).
+
+        ``trigger`` is the CloudEvent type that starts it; it always belongs to the newest version.
+        """
+        key = {"tenant": str(tenant), "name": name}
+        async with self._transaction(tenant) as conn:
+            await conn.execute(SQL["lock_workflow"], key)
+            found = await (await conn.execute(SQL["find_version"], {"name": name, "hash": digest})).fetchone()
+            if found:
+                return int(found["version"]), False
+            new = {
+                "tenant": tenant,
+                "name": name,
+                "hash": digest,
+                "document": orjson.dumps(document).decode(),
+            }
+            row = await (await conn.execute(SQL["insert_version"], new)).fetchone()
+            assert row is not None
+            version = int(row["version"])
+            await conn.execute(SQL["clear_triggers"], key)
+            if trigger is not None:
+                line = {"tenant": tenant, "event_type": trigger, "name": name, "version": version}
+                await conn.execute(SQL["insert_trigger"], line)
+            return version, True
+
+    async def newest_version(self, tenant: UUID, name: str) -> int | None:
+        """The newest version of a workflow, None when there is no such workflow."""
+        row = await self._one(tenant, "newest_version", name=name)
+        return row["version"] if row else None
+
+    async def workflow(self, tenant: UUID, name: str, version: int | None) -> Row | None:
+        """One version (None: the newest) with its document."""
+        return await self._one(tenant, "read_workflow", name=name, version=version)
+
+    async def workflows(self, tenant: UUID, after: str, limit: int) -> list[Row]:
+        """The newest version of each workflow whose name comes after ``after``, by name."""
+        return await self._all(tenant, "list_workflows", after=after, limit=limit)
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    async def put_blobs(self, tenant: UUID, blobs: Mapping[str, bytes]) -> None:
+        """Keep contents under their references; those that are there already stay."""
+        if not blobs:
+            return
+        given = {"tenant": tenant, "refs": list(blobs), "contents": list(blobs.values())}
+        async with self._transaction(tenant) as conn:
+            await conn.execute(SQL["insert_blobs"], given)
+
+    async def missing_blobs(self, tenant: UUID, refs: Sequence[str]) -> set[str]:
+        """Of these references, those that stand for nothing of this tenant's."""
+        if not refs:
+            return set()
+        rows = await self._all(tenant, "find_blobs", refs=list(refs))
+        return set(refs) - {row["ref"] for row in rows}
+
+    # -- runs ------------------------------------------------------------------------------------------
+
+    async def run(self, tenant: UUID, run: UUID) -> Row | None:
+        """A run with its input, output and error."""
+        return await self._one(tenant, "read_run", run=run)
+
+    async def run_status(self, tenant: UUID, run: UUID) -> Row | None:
+        """A run's workflow, version, status and request hash."""
+        return await self._one(tenant, "read_run_status", run=run)
+
+    async def runs(
+        self, tenant: UUID, *, after: RunKey | None, status: str | None, workflow: str | None, limit: int
+    ) -> tuple[list[Row], RunKey | None]:
+        """A page of runs, newest first, and where the next one starts (None: there is none).
+
+        With a filter a page looks at 5,000 runs at most and may be short, even empty, though more follow.
+        """
+        filtered = status is not None or workflow is not None
+        scan = SCAN if filtered else limit + 1
+        rows = await self._all(
+            tenant, "list_runs", at=after.created_at if after else None, run=after.run if after else NO_RUN,
+            scan=scan, status=status, workflow=workflow, limit=limit,
+        )  # fmt: skip
+        hits = [row for row in rows if row["part"] == 1]
+        edge = next((row for row in rows if row["part"] == 2), None)
+        if edge is None:
+            return hits, None
+        if len(hits) == limit:
+            last = hits[-1]
+            more = last["run_id"] != edge["run_id"] or edge["scanned"] == scan
+            return hits, RunKey(last["created_at"], last["run_id"]) if more else None
+        return hits, RunKey(edge["created_at"], edge["run_id"]) if edge["scanned"] == scan else None
+
+    async def steps(
+        self, tenant: UUID, run: UUID, after: tuple[int, int], limit: int
+    ) -> tuple[bool, list[Row]]:
+        """Whether the run exists, and its attempts after (step, attempt), in that order."""
+        key = {"run": run, "step": after[0], "attempt": after[1], "limit": limit}
+        found, steps = await self._read(tenant, ("read_run_status", {"run": run}), ("list_steps", key))
+        return bool(found), steps
+
+    async def history(self, tenant: UUID, run: UUID, after: int, limit: int) -> tuple[Row | None, list[Row]]:
+        """The run, and what it has decided upon after ``after``: a run seen as ended has all its lines."""
+        # The run first: a line that is missed by the second query is younger than the run's state.
+        line = {"run": run, "after": after, "limit": limit}
+        found, lines = await self._read(tenant, ("read_run", {"run": run}), ("list_history", line))
+        return (found[0] if found else None), lines
+
+    # -- parked ----------------------------------------------------------------------------------------
+
+    async def parked(self, tenant: UUID, after: UUID, limit: int) -> list[Row]:
+        """Messages that could not be handled, by id, without their payload."""
+        return await self._all(tenant, "list_parked", after=after, limit=limit)
+
+    @asynccontextmanager
+    async def taking_parked(self, tenant: UUID, parked: UUID) -> AsyncIterator[Row | None]:
+        """A parked message, gone when the block ends well and still there when it raises."""
+        async with self._transaction(tenant) as conn:
+            found = await conn.execute(SQL["take_parked"], {"parked": parked})
+            yield await found.fetchone()
+
+    # -- transactions ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _transaction(self, tenant: UUID) -> AsyncIterator[Connection]:
+        with _passing():
+            async with self._pool.connection() as conn, conn.transaction():
+                await conn.execute(SQL["name_tenant"], {"tenant": str(tenant)})
+                yield conn
+
+    async def _read(self, tenant: UUID, *queries: tuple[str, Row]) -> list[list[Row]]:
+        # Begin, naming, queries and commit go out together: one round trip.
+        with _passing():
+            async with self._pool.connection() as conn, conn.pipeline():
+                async with conn.transaction():
+                    await conn.execute(SQL["name_tenant"], {"tenant": str(tenant)})
+                    cursors = [await conn.execute(SQL[query], values) for query, values in queries]
+                return [await cursor.fetchall() for cursor in cursors]
+
+    async def _all(self, tenant: UUID, query: str, **values: Any) -> list[Row]:
+        return (await self._read(tenant, (query, values)))[0]
+
+    async def _one(self, tenant: UUID, query: str, **values: Any) -> Row | None:
+        rows = await self._all(tenant, query, **values)
+        return rows[0] if rows else None
+
+
+async def _configure(conn: Connection) -> None:
+    set_json_loads(orjson.loads, conn)
+
+
+@contextmanager
+def _passing() -> Iterator[None]:
+    """Turn a database that is away, slow or full into ``RetryLater``."""
+    try:
+        yield
+    except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as fault:
+        raise RetryLater("the database is not available", code="database_unavailable") from fault

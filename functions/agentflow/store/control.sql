@@ -1,0 +1,118 @@
+-- Every statement of the API, by name, run as agentflow_api. Row-level security confines each to the one tenant
+-- that its transaction has named, which is why none says so itself. Lists are keyset-paginated.
+
+-- name: name_tenant
+-- The tenant whose rows this transaction may see, and the longest any of its statements may take.
+select set_config('app.tenant_id', %(tenant)s, true), set_config('statement_timeout', '10s', true);
+
+-- name: read_key
+select hash from agentflow.api_keys where key_id = %(key_id)s and revoked_at is null;
+
+-- name: lock_workflow
+-- One registration of a workflow at a time, so that versions and triggers follow each other.
+select pg_advisory_xact_lock(hashtextextended(%(tenant)s || '/' || %(name)s, 0));
+
+-- name: find_version
+select version from agentflow.workflows where name = %(name)s and hash = %(hash)s;
+
+-- name: insert_version
+insert into agentflow.workflows (tenant_id, name, version, hash, document)
+select %(tenant)s::uuid, %(name)s, coalesce(max(version), 0) + 1, %(hash)s, %(document)s::json
+from agentflow.workflows where name = %(name)s
+returning version;
+
+-- name: clear_triggers
+delete from agentflow.triggers where workflow = %(name)s;
+
+-- name: insert_trigger
+insert into agentflow.triggers (tenant_id, event_type, workflow, version)
+values (%(tenant)s, %(event_type)s, %(name)s, %(version)s);
+
+-- name: newest_version
+select version from agentflow.workflows where name = %(name)s order by version desc limit 1;
+
+-- name: read_workflow
+select name, version, hash, document, created_at from agentflow.workflows
+where name = %(name)s and (version = %(version)s or %(version)s::int is null)
+order by version desc limit 1;
+
+-- name: list_workflows
+-- The newest version of each, by name: one index descent per workflow, however many versions there are.
+with recursive page (name, n) as (
+  (select name, 1 from agentflow.workflows where name > %(after)s order by name limit 1)
+  union all
+  select (select w.name from agentflow.workflows w where w.name > page.name order by w.name limit 1), n + 1
+  from page where page.name is not null and n < %(limit)s
+)
+select w.name, w.version, w.hash, w.created_at
+from page
+cross join lateral (
+  select * from agentflow.workflows v where v.name = page.name order by v.version desc limit 1
+) w
+order by page.n;
+
+-- name: insert_blobs
+insert into agentflow.blobs (tenant_id, ref, content)
+select %(tenant)s::uuid, c.ref, c.content from unnest(%(refs)s::text[], %(contents)b::bytea[]) as c (ref, content)
+order by c.ref
+on conflict do nothing;
+
+-- name: find_blobs
+select ref from agentflow.blobs where ref = any (%(refs)s);
+
+-- name: read_run
+select run_id, workflow, version, status, seq, steps, tokens, limit_micro, spent_micro, held_micro, input, output,
+       error, request_hash, created_at, updated_at, finished_at
+from agentflow.runs where run_id = %(run)s;
+
+-- name: read_run_status
+select run_id, workflow, version, status, request_hash from agentflow.runs where run_id = %(run)s;
+
+-- name: list_runs
+-- Newest first. Looks at no more than "scan" rows, so that a filter that hits little costs no more than one that
+-- hits much: a page may be short, and the last row says how far the look went.
+with seen as materialized (
+  select run_id, workflow, version, status, steps, tokens, limit_micro, spent_micro, held_micro, created_at,
+         updated_at, finished_at
+  from agentflow.runs
+  where created_at <= coalesce(%(at)s::timestamptz, 'infinity')
+    and (created_at is distinct from %(at)s::timestamptz or run_id > %(run)s::uuid)
+  order by created_at desc, run_id
+  limit %(scan)s
+), hits as (
+  select * from seen
+  where (%(status)s::text is null or status = %(status)s) and (%(workflow)s::text is null or workflow = %(workflow)s)
+  order by created_at desc, run_id
+  limit %(limit)s
+), edge as (
+  select * from seen order by created_at, run_id desc limit 1
+)
+select 1 as part, 0 as scanned, hits.* from hits
+union all
+select 2 as part, (select count(*)::int from seen), edge.* from edge
+order by part, created_at desc, run_id;
+
+-- name: list_steps
+select step, attempt, epoch, task, kind, status, input, output, error, usage, held_micro, cost_micro, requested_at,
+       completed_at
+from agentflow.steps
+where run_id = %(run)s and (step, attempt) > (%(step)s, %(attempt)s)
+order by step, attempt
+limit %(limit)s;
+
+-- name: list_history
+select seq, name, data, at from agentflow.history
+where run_id = %(run)s and seq > %(after)s
+order by seq
+limit %(limit)s;
+
+-- name: list_parked
+select parked_id, consumer, subject, reason, tries, length(payload) as size, parked_at
+from agentflow.parked
+where parked_id > %(after)s
+order by parked_id
+limit %(limit)s;
+
+-- name: take_parked
+delete from agentflow.parked where parked_id = %(parked)s
+returning parked_id, consumer, subject, reason, headers, payload, tries, parked_at;

@@ -1,0 +1,187 @@
+-- Every statement of the engine, by name. Set-wise: one row per element of the arrays, so that a batch of any size
+-- is one statement each. All run as agentflow_engine inside a transaction that has named its tenants.
+
+-- name: name_tenants
+-- The tenants whose rows this transaction may see, and the database's clock in milliseconds.
+select set_config('app.tenants', %b, true), (extract(epoch from clock_timestamp()) * 1000)::bigint;
+
+-- name: lock_runs
+-- Lock first, always in the order of run ids: every other row of a run is only touched under its run's lock.
+select r.tenant_id, r.run_id, r.workflow, r.version, r.status, r.seq, r.epoch, r.steps, r.tokens,
+       r.limit_micro, r.spent_micro, r.held_micro, r.frozen, r.state, r.request_hash, r.trace,
+       (extract(epoch from r.created_at) * 1000)::bigint
+from unnest(%b::uuid[], %b::uuid[]) as k (tenant_id, run_id)
+join agentflow.runs r using (tenant_id, run_id)
+order by r.run_id
+for update of r;
+
+-- name: read_budgets
+select tenant_id, limit_micro, spent_micro, held_micro, frozen
+from agentflow.budgets where tenant_id = any (%b::uuid[]) and scope = 'tenant';
+
+-- name: enter_inbox
+-- Keep the first of each event; what is not returned was handled before.
+insert into agentflow.inbox (tenant_id, consumer, event_id)
+select * from unnest(%b::uuid[], %b::text[], %b::text[])
+on conflict do nothing
+returning tenant_id, consumer, event_id;
+
+-- name: leave_inbox
+delete from agentflow.inbox i
+using unnest(%b::uuid[], %b::text[], %b::text[]) as c (tenant_id, consumer, event_id)
+where i.tenant_id = c.tenant_id and i.consumer = c.consumer and i.event_id = c.event_id;
+
+-- name: has_twin
+select 1 from agentflow.outbox where tenant_id = %b and run_id = %b and key = %b and consumer = %b;
+
+-- name: read_workflow
+select version, document from agentflow.workflows
+where tenant_id = %b and name = %b and (version = %b or %b::int is null)
+order by version desc limit 1;
+
+-- name: read_triggers
+select workflow, version from agentflow.triggers where tenant_id = %b and event_type = %b order by workflow;
+
+-- name: read_subscribers
+select run_id, step from agentflow.subscriptions where tenant_id = %b and event_type = %b order by run_id, step;
+
+-- name: read_step_inputs
+select s.run_id, s.step, s.input
+from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[]) as k (tenant_id, run_id, step, attempt)
+join agentflow.steps s using (tenant_id, run_id, step, attempt);
+
+-- name: insert_runs
+insert into agentflow.runs (tenant_id, run_id, workflow, version, status, seq, epoch, steps, tokens, limit_micro,
+                            spent_micro, held_micro, frozen, state, input, output, error, request_hash, trace,
+                            created_at, updated_at, finished_at)
+select c.tenant_id, c.run_id, c.workflow, c.version, c.status, c.seq, c.epoch, c.steps, c.tokens, c.limit_micro,
+       c.spent_micro, c.held_micro, c.frozen, c.state::json, c.input::json, c.output::json, c.error::json,
+       c.request_hash, c.trace, clock_timestamp(), clock_timestamp(),
+       case when c.ended then clock_timestamp() end
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
+            %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[],
+            %b::text[], %b::text[], %b::text[])
+  as c (tenant_id, run_id, workflow, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
+        frozen, state, output, error, ended, input, request_hash, trace)
+on conflict do nothing;
+
+-- name: update_runs
+update agentflow.runs r
+set workflow = c.workflow, version = c.version, status = c.status, seq = c.seq, epoch = c.epoch, steps = c.steps,
+    tokens = c.tokens, limit_micro = c.limit_micro, spent_micro = c.spent_micro, held_micro = c.held_micro,
+    frozen = c.frozen, state = c.state::json, output = coalesce(c.output::json, r.output),
+    error = coalesce(c.error::json, r.error), updated_at = clock_timestamp(),
+    finished_at = case when c.ended then coalesce(r.finished_at, clock_timestamp()) end
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
+            %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[])
+  as c (tenant_id, run_id, workflow, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
+        frozen, state, output, error, ended)
+where r.tenant_id = c.tenant_id and r.run_id = c.run_id;
+
+-- name: insert_steps
+insert into agentflow.steps (tenant_id, run_id, step, attempt, epoch, task, kind, status, input, held_micro)
+select c.tenant_id, c.run_id, c.step, c.attempt, c.epoch, c.task, c.kind, 'requested', c.input::json, c.held_micro
+from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::int[], %b::text[], %b::text[], %b::text[], %b::bigint[])
+  as c (tenant_id, run_id, step, attempt, epoch, task, kind, input, held_micro);
+
+-- name: close_steps
+-- A result never changes: only a requested step can be closed.
+update agentflow.steps s
+set status = c.status, output = c.output::json, error = c.error::json, usage = c.usage::json,
+    cost_micro = c.cost_micro, completed_at = clock_timestamp()
+from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[])
+  as c (tenant_id, run_id, step, attempt, status, output, error, usage, cost_micro)
+where s.tenant_id = c.tenant_id and s.run_id = c.run_id and s.step = c.step and s.attempt = c.attempt
+  and s.status = 'requested';
+
+-- name: insert_history
+insert into agentflow.history (tenant_id, run_id, seq, name, data, hash)
+select c.tenant_id, c.run_id, c.seq, c.name, c.data::json, c.hash
+from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::text[], %b::text[], %b::bytea[])
+  as c (tenant_id, run_id, seq, name, data, hash);
+
+-- name: insert_outbox
+insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, trace, due_at)
+select c.tenant_id, c.run_id, c.key, c.consumer, c.name, c.data::json, c.trace,
+       clock_timestamp() + c.due_ms * interval '1 millisecond'
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::int[])
+  as c (tenant_id, run_id, key, consumer, name, data, trace, due_ms)
+on conflict do nothing;
+
+-- name: delete_outbox
+delete from agentflow.outbox o
+using unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[]) as c (tenant_id, run_id, key, consumer)
+where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer;
+
+-- name: insert_ledger
+insert into agentflow.ledger (tenant_id, run_id, step, attempt, entry, amount_micro, held_micro, usage, price)
+select c.tenant_id, c.run_id, c.step, c.attempt, c.entry, c.amount_micro, c.held_micro, c.usage::json, c.price
+from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::bigint[], %b::bigint[], %b::text[], %b::text[])
+  as c (tenant_id, run_id, step, attempt, entry, amount_micro, held_micro, usage, price);
+
+-- name: charge_budgets
+-- Locked in the order of tenants, after the runs. The table's constraint refuses what does not fit.
+with locked as (
+  select b.tenant_id, c.held, c.spent, c.freezes
+  from unnest(%b::uuid[], %b::bigint[], %b::bigint[], %b::bool[]) as c (tenant_id, held, spent, freezes)
+  join agentflow.budgets b on b.tenant_id = c.tenant_id and b.scope = 'tenant'
+  order by b.tenant_id
+  for update of b
+)
+update agentflow.budgets b
+set held_micro = b.held_micro + l.held, spent_micro = b.spent_micro + l.spent, frozen = b.frozen or l.freezes
+from locked l where b.tenant_id = l.tenant_id and b.scope = 'tenant';
+
+-- name: set_timers
+insert into agentflow.timers (tenant_id, run_id, key, kind, step, attempt, fire_at)
+select c.tenant_id, c.run_id, c.key, c.kind, c.step, c.attempt, clock_timestamp() + c.after_ms * interval '1 millisecond'
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int[], %b::int[], %b::bigint[])
+  as c (tenant_id, run_id, key, kind, step, attempt, after_ms)
+on conflict (tenant_id, run_id, key) do update set fire_at = excluded.fire_at, attempt = excluded.attempt;
+
+-- name: clear_timers
+delete from agentflow.timers t
+using unnest(%b::uuid[], %b::uuid[], %b::text[]) as c (tenant_id, run_id, key)
+where t.tenant_id = c.tenant_id and t.run_id = c.run_id and t.key = c.key;
+
+-- name: subscribe
+insert into agentflow.subscriptions (tenant_id, run_id, step, event_type)
+select * from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::text[])
+on conflict do nothing;
+
+-- name: unsubscribe
+delete from agentflow.subscriptions s
+using unnest(%b::uuid[], %b::uuid[], %b::int[]) as c (tenant_id, run_id, step)
+where s.tenant_id = c.tenant_id and s.run_id = c.run_id and s.step = c.step;
+
+-- name: end_timers
+-- Nothing wakes a run that is over, but for holds that have not been settled.
+delete from agentflow.timers t
+using unnest(%b::uuid[], %b::uuid[]) as c (tenant_id, run_id)
+where t.tenant_id = c.tenant_id and t.run_id = c.run_id and t.kind <> 'hold';
+
+-- name: end_subscriptions
+delete from agentflow.subscriptions s
+using unnest(%b::uuid[], %b::uuid[]) as c (tenant_id, run_id)
+where s.tenant_id = c.tenant_id and s.run_id = c.run_id;
+
+-- name: insert_blobs
+insert into agentflow.blobs (tenant_id, ref, content)
+select * from unnest(%b::uuid[], %b::text[], %b::bytea[])
+on conflict do nothing;
+
+-- name: read_blob
+select content from agentflow.blobs where tenant_id = %b and ref = %b;
+
+-- name: park
+insert into agentflow.parked (tenant_id, parked_id, consumer, subject, reason, headers, payload, tries)
+values (%b, %b, %b, %b, %b, %b::text::json, %b, %b)
+on conflict do nothing;
+
+-- name: is_tenant
+select 1 from agentflow.tenants where tenant_id = %b;
+
+-- name: postpone
+-- A long call says that it is still at work: its request is not sent again for a while.
+update agentflow.outbox set due_at = clock_timestamp() + %b::int * interval '1 millisecond'
+where tenant_id = %b and run_id = %b and key = %b and consumer = %b;

@@ -1,0 +1,38 @@
+-- The relay's statements, run as agentflow_relay: it sees every tenant's outbox and timers, and nothing else.
+
+-- name: fire_timers
+-- Due timers become events in the same statement: a timer fires once, and never before its time.
+with due as (
+  delete from agentflow.timers t
+  using (
+    select tenant_id, run_id, key from agentflow.timers
+    where fire_at <= clock_timestamp() order by fire_at limit %b
+    for update skip locked
+  ) d
+  where t.tenant_id = d.tenant_id and t.run_id = d.run_id and t.key = d.key
+  returning t.*
+)
+insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, due_at)
+select tenant_id, run_id, 'timer:' || key || ':' || coalesce(attempt, 0), 'dispatch', 'timer.fired',
+       json_build_object('run', run_id, 'timer', key, 'kind', kind, 'step', step, 'attempt', attempt),
+       clock_timestamp() + interval '3 seconds'
+from due
+on conflict do nothing
+returning tenant_id, run_id, key, consumer, name, data, trace;
+
+-- name: next_timer
+-- Milliseconds until the next timer is due (zero or less: now); no row when there is none.
+select ceil(extract(epoch from fire_at - clock_timestamp()) * 1000)::bigint from agentflow.timers order by fire_at limit 1;
+
+-- name: resend
+-- What should have been consumed by now is sent again, each time after twice as long, oldest first.
+update agentflow.outbox o
+set tries = o.tries + 1,
+    due_at = clock_timestamp() + least(3 * 2 ^ least(o.tries + 1, 7), 300) * interval '1 second'
+from (
+  select tenant_id, run_id, key, consumer from agentflow.outbox
+  where due_at <= clock_timestamp() + %b::int * interval '1 millisecond'
+  order by due_at limit %b for update skip locked
+) d
+where o.tenant_id = d.tenant_id and o.run_id = d.run_id and o.key = d.key and o.consumer = d.consumer
+returning o.tenant_id, o.run_id, o.key, o.consumer, o.name, o.data, o.trace;

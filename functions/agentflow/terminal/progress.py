@@ -1,0 +1,237 @@
+"""A run, live: a table that moves in a terminal, a line per event elsewhere."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from agentflow.terminal.sse import Event, run_events
+
+if TYPE_CHECKING:
+    from httpx import AsyncClient
+    from rich.console import Console, RenderableType
+
+MAX_LINES = 500
+"""Most steps kept for showing; older ones count in the totals only."""
+STYLES = {"running": "cyan", "waiting": "cyan", "succeeded": "green", "failed": "red", "halted": "yellow"}
+ENDED = ("run.completed", "run.failed", "run.cancelled")
+
+
+@dataclass(slots=True)
+class Step:
+    """A step as it stands: times in seconds since the run's first event, money in micro-dollars."""
+
+    number: int
+    task: str
+    kind: str
+    state: str = "running"
+    attempts: int = 1
+    tokens: int = 0
+    cost_micro: int = 0
+    began: float = 0.0
+    took: float | None = None
+    fault: str = ""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the events seen so far say about a run."""
+
+    run: str
+    title: str = ""
+    status: str = "requested"
+    steps: OrderedDict[int, Step] = field(default_factory=OrderedDict)
+    hidden: int = 0
+    tokens: int = 0
+    cost_micro: int = 0
+    seconds: float = 0.0
+    first: datetime | None = None
+    final: dict[str, Any] | None = None
+
+    def apply(self, event: Event) -> list[str]:
+        """Take in an event; the lines that say what it changed."""
+        if event.name in ENDED:
+            return self._end(event.data)
+        data = event.data["data"]
+        self._clock(event.data["at"])
+        lines = []
+        if event.name == "run.planned":
+            self.title, self.status = f"{data['workflow']}@{data['version']}", "planned"
+            lines.append(f"{self.title} planned")
+        elif event.name == "run.started":
+            self.status = "running"
+        elif event.name == "step.completed":
+            lines.append(self._completed(data))
+        elif event.name == "timer.fired" and data.get("step"):
+            lines.append(self._timer(data))
+        elif event.name == "signal.received":
+            if data.get("step"):
+                lines.append(self._close(data["step"], data["task"], "succeeded"))
+            else:
+                lines.append(f"signal {data['name']}")
+        elif event.name == "run.cancel_requested":
+            lines.append(f"cancel requested: {data['reason']}")
+        for started in data.get("started", ()):
+            state = "waiting" if started["kind"] in ("wait", "event") else "running"
+            step = self._step(started["step"], started["task"], started["kind"])
+            step.state, step.began = state, self.seconds
+            lines.append(f"step {step.number} {step.task} ({step.kind}) {state}")
+        return lines
+
+    def _completed(self, data: dict[str, Any]) -> str:
+        usage = data.get("usage") or {}
+        tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+        self.tokens += tokens
+        self.cost_micro += data["cost_micro"]
+        step = self._step(data["step"], data["task"])
+        step.attempts = data["attempt"]
+        step.tokens += tokens
+        step.cost_micro += data["cost_micro"]
+        error = data.get("error")
+        step.fault = f"{error['code']}: {error['message']}" if error else ""
+        line = self._close(step.number, step.task, data["status"], data["duration_ms"] / 1000)
+        if tokens:
+            line += f", {tokens} tokens"
+        if data["cost_micro"]:
+            line += f", {dollars(data['cost_micro'])}"
+        return f"{line}: {step.fault}" if step.fault else line
+
+    def _timer(self, data: dict[str, Any]) -> str:
+        if data["kind"] == "retry":
+            step = self._step(data["step"], data["task"])
+            step.state, step.took, step.attempts = "running", None, data["attempt"] + 1
+            return f"step {step.number} {step.task} running, attempt {step.attempts}"
+        return self._close(data["step"], data["task"], "succeeded" if data["kind"] == "wait" else "failed")
+
+    def _close(self, number: int, task: str, state: str, took: float | None = None) -> str:
+        step = self._step(number, task)
+        step.state = state
+        step.took = took if took is not None else self.seconds - step.began
+        return f"step {number} {task} {state} in {step.took:.2f} s"
+
+    def _end(self, run: dict[str, Any]) -> list[str]:
+        self.final = run
+        self.status = run["status"]
+        self.title = f"{run['workflow']}@{run['version']}" if run["version"] else run["workflow"]
+        self.tokens, self.cost_micro = run["tokens"], run["spent_micro"]
+        if run["finished_at"]:
+            took = _moment(run["finished_at"]) - _moment(run["created_at"])
+            self.seconds = took.total_seconds()
+        for step in self.steps.values():
+            if step.took is None:
+                step.state, step.took = "halted", max(0.0, self.seconds - step.began)
+        return [f"{self.title} {self.status}"]
+
+    def _step(self, number: int, task: str, kind: str = "") -> Step:
+        if number not in self.steps:
+            self.steps[number] = Step(number, task, kind, began=self.seconds)
+            if len(self.steps) > MAX_LINES:
+                self.steps.popitem(last=False)
+                self.hidden += 1
+        return self.steps[number]
+
+    def _clock(self, at: str) -> None:
+        moment = _moment(at)
+        self.first = self.first or moment
+        self.seconds = max(self.seconds, (moment - self.first).total_seconds())
+
+
+async def follow(client: AsyncClient, run_id: str, console: Console) -> dict[str, Any]:
+    """Show a run until it has ended and return it, as GET /v1/runs/{id} gives it.
+
+    ``client`` is an httpx.AsyncClient that authenticates; a broken connection is resumed. In a terminal a
+    table is kept up to date, elsewhere each event is a line.
+    """
+    progress = Progress(run_id)
+    if console.is_terminal:
+        await _follow_live(client, progress, console)
+    else:
+        async for event in run_events(client, run_id):
+            for line in progress.apply(event):
+                console.print(
+                    f"{progress.seconds:8.2f} s  {line}", markup=False, highlight=False, soft_wrap=True
+                )
+    assert progress.final is not None
+    return progress.final
+
+
+async def _follow_live(client: AsyncClient, progress: Progress, console: Console) -> None:
+    from time import monotonic
+
+    from rich.live import Live
+
+    began = monotonic()
+
+    def now() -> RenderableType:
+        passed = progress.seconds if progress.final else max(progress.seconds, monotonic() - began)
+        return table(progress, passed, max(5, console.height - 6))
+
+    with Live(console=console, get_renderable=now, refresh_per_second=10, transient=False) as live:
+        async for event in run_events(client, progress.run):
+            progress.apply(event)
+        live.refresh()
+
+
+def table(progress: Progress, passed: float, height: int) -> RenderableType:
+    """The run as a table of its last ``height`` steps, ``passed`` seconds after it began."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    head = Text.assemble(
+        (progress.title or progress.run, "bold"),
+        "  ",
+        (progress.status, STYLES.get(progress.status, "cyan")),
+        f"  {progress.tokens:,} tokens  {dollars(progress.cost_micro)}  {passed:.1f} s",
+    )
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("step", "task", "kind", "state", "attempts", "tokens", "cost", "time"):
+        grid.add_column(name, justify="left" if name in ("task", "kind", "state") else "right", no_wrap=True)
+    shown = list(progress.steps.values())[-height:]
+    earlier = progress.hidden + len(progress.steps) - len(shown)
+    if earlier:
+        grid.add_row("", Text(f"… {earlier} earlier", "dim"))
+    for step in shown:
+        took = step.took if step.took is not None else max(0.0, passed - step.began)
+        state = Text(step.state, STYLES.get(step.state, ""))
+        if step.fault and step.state == "failed":
+            state.append(f" {step.fault}"[:60], "dim")
+        grid.add_row(
+            str(step.number), Text(step.task), step.kind, state, str(step.attempts),
+            f"{step.tokens:,}" if step.tokens else "", dollars(step.cost_micro) if step.cost_micro else "",
+            f"{took:.2f} s",
+        )  # fmt: skip
+    return Group(head, grid)
+
+
+def report(run: dict[str, Any], console: Console) -> None:
+    """Print how a run ended: its result or its error, what it cost and how long it took."""
+    from rich.json import JSON
+    from rich.text import Text
+
+    if run["status"] == "succeeded":
+        console.print(JSON.from_data(run["output"] or {}))
+    elif run["error"]:
+        where = run["error"].get("path") or ""
+        console.print(Text(f"{run['error']['code']}: {run['error']['message']}", "red"), soft_wrap=True)
+        if where and not str(run["error"]["message"]).startswith(where):
+            console.print(Text(f"at {where}", "dim"))
+    took = (_moment(run["finished_at"]) - _moment(run["created_at"])).total_seconds()
+    steps = f"{run['steps']} step{'' if run['steps'] == 1 else 's'}"
+    cost = (
+        f"{run['status']} in {took:.2f} s: {steps}, {run['tokens']:,} tokens, {dollars(run['spent_micro'])}"
+    )
+    console.print(Text(cost, STYLES.get(run["status"], "")))
+
+
+def dollars(micro: int) -> str:
+    """Micro-dollars as dollars with no digit lost."""
+    whole, rest = divmod(micro, 1_000_000)
+    digits = f"{rest:06d}".rstrip("0").ljust(2, "0")
+    return f"${whole}.{digits}"
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)

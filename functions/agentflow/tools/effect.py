@@ -1,0 +1,89 @@
+"""The effect of run_tool: one tool call for one attempt of a step."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Protocol
+from uuid import UUID
+
+from agentflow.config import Settings
+from agentflow.core.message import Message
+from agentflow.core.performed import Performed
+from agentflow.core.plan import Plan
+from agentflow.errors import Rejected
+from agentflow.tools import ToolCall, Tools
+from agentflow.wire.claim import is_ref
+from agentflow.wire.document import compile_document
+
+KEPT = 500
+
+
+class Reader(Protocol):
+    """Where tool code and files come from."""
+
+    async def read_workflow(self, tenant: UUID, name: str, version: int) -> Mapping[str, Any] | None: ...
+
+    async def read_blob(self, tenant: UUID, ref: str) -> bytes | None: ...
+
+
+class RunTool:
+    """Calls the tool a request names, with its files at hand."""
+
+    def __init__(self, tools: Tools, reader: Reader) -> None:
+        self._tools = tools
+        self._reader = reader
+        self._plans: OrderedDict[tuple[UUID, str, int], Plan] = OrderedDict()
+
+    async def perform(self, request: Message) -> Performed:
+        asked = request.data
+        plan = await self._plan(request.tenant, asked["workflow"], asked["version"])
+        task = plan.tasks[asked["task"]]
+        files = {}
+        for name in task.files:
+            ref = asked["input"].get(name)
+            if is_ref(ref):
+                files[ref] = await self._file(request.tenant, ref, f"tasks.{task.name}.in.{name}")
+        call = ToolCall(
+            tenant=request.tenant,
+            run=request.run,
+            step=asked["step"],
+            attempt=asked["attempt"],
+            tool=asked["tool"],
+            spec=plan.tools.get(asked["tool"]),
+            input=asked["input"],
+            files=files,
+            timeout_s=asked["timeout_ms"] / 1000,
+        )
+        output = await self._tools.call(call)
+        return Performed(output, {"input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "calls": 1})
+
+    async def close(self) -> None:
+        await self._tools.close()
+
+    async def _plan(self, tenant: UUID, name: str, version: int) -> Plan:
+        key = (tenant, name, version)
+        plan = self._plans.get(key)
+        if plan is None:
+            document = await self._reader.read_workflow(tenant, name, version)
+            if document is None:
+                raise Rejected(
+                    f"there is no workflow {name}@{version}", code="unknown_workflow", path="workflow"
+                )
+            plan = self._plans[key] = compile_document(dict(document))
+            if len(self._plans) > KEPT:
+                self._plans.popitem(last=False)
+        return plan
+
+    async def _file(self, tenant: UUID, ref: str, path: str) -> bytes:
+        content = await self._reader.read_blob(tenant, ref)
+        if content is None:
+            raise Rejected(
+                f"there is no file {ref}", code="unknown_file", path=path, mend="submit it as a run's input"
+            )
+        return content
+
+
+async def open_effect(settings: Settings, store: Reader) -> RunTool:
+    """What run_tool performs; the sandbox starts with the first tool that needs one."""
+    return RunTool(Tools.from_settings(settings), store)

@@ -1,0 +1,253 @@
+"""What each AgentFlow event says: one frozen pydantic class per event type.
+
+Every class refuses unknown fields and is bounded. Numbers, booleans and strings are strict (``"5"`` is not
+5); UUIDs are read from their text. Money is integer micro-dollars (``_micro``), durations are integer
+milliseconds (``_ms``). ``Any`` stands for a JSON value whose depth and characters the codec has checked.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Uuid = Annotated[UUID, Field(strict=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+Code = Annotated[str, Field(min_length=1, max_length=100)]
+Text = Annotated[str, Field(max_length=10_000)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Ordinal = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Micro = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Millis = Annotated[int, Field(ge=0, le=2**53)]
+Object = dict[str, Any]
+
+
+class Payload(BaseModel):
+    """The data of one AgentFlow event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+
+class ModelRef(Payload):
+    """A model as its provider names it."""
+
+    provider: Label
+    model: Label
+
+
+class PricedModel(ModelRef):
+    """A model with the prices pinned for one run, in micro-dollars per million tokens."""
+
+    input_micro_per_mtok: Micro
+    output_micro_per_mtok: Micro
+    price_version: Label
+
+
+class Message(Payload):
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class StepError(Payload):
+    """Why an attempt failed, and whether another may succeed."""
+
+    code: Code
+    message: Text
+    retryable: bool
+    retry_after_ms: Millis | None = None
+
+
+class RunError(Payload):
+    """Why a run failed; ``path`` addresses the plan or the input, empty when the fault lies elsewhere."""
+
+    code: Code
+    message: Text
+    path: Annotated[str, Field(max_length=1_000)] = ""
+
+
+class Usage(Payload):
+    """What an attempt consumed: tokens as the provider counts them, and calls made."""
+
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cached_tokens: Count = 0
+    calls: Count = 0
+
+
+class RunRequested(Payload):
+    """Start a run of a workflow; without ``version`` the newest one."""
+
+    run: Uuid
+    workflow: Name
+    version: Ordinal | None = None
+    input: Object
+    budget_micro: Micro | None = None
+
+
+class RunPlanned(Payload):
+    """The run was admitted: plan, models and prices are pinned, and its first steps may start."""
+
+    run: Uuid
+    workflow: Name
+    version: Ordinal
+    plan_hash: Hash
+    input: Object
+    models: dict[Name, PricedModel]
+    limit_micro: Micro | None = None
+
+
+class LlmRequested(Payload):
+    """Call a model once for one attempt of a step."""
+
+    run: Uuid
+    step: Ordinal
+    attempt: Ordinal
+    epoch: Count
+    task: Name
+    model: ModelRef
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1_000)]
+    max_output_tokens: Ordinal
+    output_schema: Object | None = None
+    timeout_ms: Millis
+    hold_micro: Micro
+
+
+class ToolRequested(Payload):
+    """Call a tool once for one attempt of a step; ``key`` is the idempotency key of its effect."""
+
+    run: Uuid
+    step: Ordinal
+    attempt: Ordinal
+    epoch: Count
+    task: Name
+    tool: Label
+    workflow: Name
+    version: Ordinal
+    input: Object
+    timeout_ms: Millis
+    hold_micro: Micro
+    key: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+
+
+class StepCompleted(Payload):
+    """An attempt ended: with an output or with an error, and with what it used and cost."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"status": {"const": "succeeded"}}},
+            "then": {
+                "properties": {"output": {"type": "object"}, "error": {"type": "null"}},
+                "required": ["output"],
+            },
+            "else": {
+                "properties": {"error": {"type": "object"}, "output": {"type": "null"}},
+                "required": ["error"],
+            },
+        }
+    )
+
+    run: Uuid
+    step: Ordinal
+    attempt: Ordinal
+    epoch: Count
+    task: Name
+    status: Literal["succeeded", "failed"]
+    output: Object | None = None
+    error: StepError | None = None
+    usage: Usage
+    cost_micro: Micro
+    duration_ms: Millis
+    late: bool = False
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Self:
+        if (self.status == "succeeded") != (self.output is not None and self.error is None):
+            raise ValueError("a succeeded step has an output and no error")
+        if (self.status == "failed") != (self.error is not None and self.output is None):
+            raise ValueError("a failed step has an error and no output")
+        return self
+
+
+class TimerFired(Payload):
+    """A timer of the run is due."""
+
+    run: Uuid
+    timer: Label
+    kind: Literal["retry", "timeout", "wait", "wall", "hold"]
+    step: Ordinal | None = None
+    attempt: Ordinal | None = None
+
+
+class CancelRequested(Payload):
+    """Stop a run."""
+
+    run: Uuid
+    reason: Text
+
+
+class SignalReceived(Payload):
+    """A signal for a run, or, with ``step``, the answer one waiting step asked for."""
+
+    run: Uuid
+    name: Label
+    data: Any = None
+    step: Ordinal | None = None
+
+
+class EventReceived(Payload):
+    """A CloudEvent from outside, in structured JSON form, for triggers and waiting event tasks."""
+
+    event: Object
+
+
+class RunCompleted(Payload):
+    """The run succeeded with this output."""
+
+    run: Uuid
+    workflow: Name
+    version: Ordinal
+    output: Object
+    steps: Count
+    spent_micro: Micro
+    duration_ms: Millis
+
+
+class RunFailed(Payload):
+    """The run failed for this reason."""
+
+    run: Uuid
+    workflow: Name
+    version: Ordinal | None = None
+    error: RunError
+    steps: Count
+    spent_micro: Micro
+    duration_ms: Millis
+
+
+class RunCancelled(Payload):
+    """The run was stopped on request."""
+
+    run: Uuid
+    workflow: Name
+    version: Ordinal | None = None
+    reason: Text
+    steps: Count
+    spent_micro: Micro
+    duration_ms: Millis
+
+
+class BudgetExhausted(Payload):
+    """A step was denied because the scope's limit cannot cover what it may cost."""
+
+    run: Uuid
+    step: Ordinal
+    scope: Label
+    limit_micro: Micro
+    spent_micro: Micro
+    held_micro: Micro
+    needed_micro: Micro

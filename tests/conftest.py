@@ -1,0 +1,177 @@
+"""Shared fixtures: real servers, a fresh database per test, and the one rule for what a machine lacks.
+
+A test whose needs this machine lacks is skipped with the reason, or fails if AGENTFLOW_REQUIRE_ALL=1 (CI).
+Every pytest-xdist worker has servers of its own: a start takes 0.7 s, and they share nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from agentflow.runtime.embedded_nats import EmbeddedNats
+from agentflow.runtime.embedded_postgres import EmbeddedPostgres
+
+Require = Callable[[object, str], None]
+TEMPLATE = "agentflow_template"
+
+
+def _require(condition: object, reason: str) -> None:
+    if condition:
+        return
+    if os.environ.get("AGENTFLOW_REQUIRE_ALL") == "1":
+        pytest.fail(f"nothing may be skipped here (AGENTFLOW_REQUIRE_ALL=1): {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def require() -> Require:
+    """``require(condition, reason)``: skip the test when the condition is false, or fail it in CI."""
+    return _require
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """``@pytest.mark.docker`` needs an engine, ``@pytest.mark.docker("runsc")`` that runtime too."""
+    for mark in item.iter_markers("docker"):
+        runtimes = _docker_runtimes()
+        _require(runtimes is not None, "no Docker engine answers: infra/docker/engine.sh start")
+        for runtime in mark.args:
+            _require(runtime in (runtimes or ()), f"no Docker runtime {runtime}: infra/gvisor/install.sh")
+
+
+@functools.cache
+def _docker_runtimes() -> frozenset[str] | None:
+    """The runtimes of the Docker engine, asked once per worker; None where none answers."""
+    command = ["docker", "info", "--format", "{{json .Runtimes}}"]
+    try:
+        answer = subprocess.run(command, capture_output=True, timeout=20, check=True)
+        return frozenset(json.loads(answer.stdout) or ())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+@pytest.fixture(scope="session")
+def crds() -> Path:
+    """The folder of third-party schemas: AGENTFLOW_CRDS, or ../shared/data/crds beside the checkout."""
+    beside = Path(__file__).parents[2] / "shared" / "data" / "crds"
+    folder = Path(os.environ.get("AGENTFLOW_CRDS") or beside)
+    _require(folder.is_dir(), f"the third-party schemas are not at {folder}: set AGENTFLOW_CRDS")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A real PostgreSQL for this worker. Tests that kill or reconfigure a server start their own."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    server.up()
+    yield server
+    server.down()
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database of its own, migrated and empty."""
+
+    postgres: EmbeddedPostgres
+    name: str
+
+    @property
+    def admin(self) -> str:
+        """The superuser's connection URL."""
+        return self.dsn("postgres")
+
+    def dsn(self, user: str) -> str:
+        """The connection URL of a role."""
+        return self.postgres.dsn(user, self.name)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def _template(postgres: EmbeddedPostgres) -> str:
+    """The name of a migrated database that the others are copied from: cheaper than migrating each."""
+    from agentflow.store.migrate import migrate
+
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute(f"create database {TEMPLATE}")
+    _run(migrate(postgres.dsn(database=TEMPLATE)))
+    return TEMPLATE
+
+
+def _fresh_database(postgres: EmbeddedPostgres, template: str) -> Iterator[Database]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute(f"create database {name} template {template}")
+        yield Database(postgres, name)
+        admin.execute(f"drop database if exists {name} with (force)")
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres, _template: str) -> Iterator[Database]:
+    """A migrated, empty database for this test (0.1 s)."""
+    yield from _fresh_database(postgres, _template)
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres: EmbeddedPostgres, _template: str) -> Iterator[Database]:
+    """A migrated database that the tests of one module share."""
+    yield from _fresh_database(postgres, _template)
+
+
+@pytest.fixture(scope="session")
+def _nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNats]:
+    server = EmbeddedNats(tmp_path_factory.mktemp("nats"))
+    server.up()
+    yield server
+    server.down()
+
+
+@pytest.fixture
+def nats(_nats_server: EmbeddedNats) -> Iterator[EmbeddedNats]:
+    """A real nats-server for this worker; its streams are deleted after each test."""
+    _nats_server.up()  # does nothing unless a test has stopped it
+    yield _nats_server
+    if _nats_server.alive:
+        _run(_delete_streams(_nats_server.url))
+
+
+async def _delete_streams(url: str) -> None:
+    import nats
+
+    connection = await nats.connect(url)
+    try:
+        jetstream = connection.jetstream()
+        for stream in await jetstream.streams_info():
+            await jetstream.delete_stream(str(stream.config.name))
+    finally:
+        await connection.close()
+
+
+def _run(work: Coroutine[Any, Any, object]) -> None:
+    """Run a coroutine to its end on an event loop of its own, whatever loop this thread has."""
+    done: Future[object] = Future()
+
+    def body() -> None:
+        try:
+            done.set_result(asyncio.run(work))
+        except BaseException as fault:
+            done.set_exception(fault)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    done.result()
