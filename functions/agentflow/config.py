@@ -63,6 +63,10 @@ class Settings:
     log_level: str = _option("info", "debug, info, warning or error")
     trace_sample: float = _option(1.0, "share of runs that are traced, 0.0 to 1.0")
     otlp_endpoint: str = _option("", "OTLP/HTTP endpoint for spans; empty: spans are kept out of the network")
+    sandbox_slots: int = _option(8, "most tools running at once per process; the others wait")
+    docker_host: str = _option(
+        "unix:///var/run/docker.sock", "address of the Docker engine; DOCKER_HOST wins where it is set"
+    )
 
     def dsn(self, user: str) -> str:
         """The database URL for one of the roles. ``Rejected`` where no database is configured."""
@@ -100,6 +104,8 @@ class Settings:
                 )
         if "http_port" not in values and source.get("PORT", "").isdigit():
             values["http_port"] = int(source["PORT"])
+        if source.get("DOCKER_HOST"):
+            values["docker_host"] = source["DOCKER_HOST"]
         if problems:
             raise Invalid(problems)
         return cls(**values)

@@ -13,7 +13,7 @@ IMAGE = Settings.from_env().sandbox_image
 
 
 def engine_with(runtime: str) -> Engine:
-    """An engine that has the runtime and the image; else the test is skipped, or fails where all is required."""
+    """An engine with the runtime and the image; else the test is skipped, or fails where all is required."""
     engine = Engine("unix:///var/run/docker.sock", connections=12)
     lack = engine.problem()
     if not lack and not engine.has_runtime(runtime):

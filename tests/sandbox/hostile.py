@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import pytest
 from agentflow.sandbox import Job, Outcome, Profile, Sandbox
 
 MIB = 1024 * 1024
-QUICK = Profile(wall_s=1.0, memory_bytes=128 * MIB, pids=16, output_bytes=4096)
+QUICK = Profile(wall_s=0.5, memory_bytes=128 * MIB, pids=16, output_bytes=4096)
+
+
+USUAL = Profile(wall_s=20.0)
 
 
 async def call(
-    sandbox: Sandbox, code: str, profile: Profile = Profile(wall_s=20.0), files: Any = (), **given: Any
+    sandbox: Sandbox, code: str, profile: Profile = USUAL, files: Any = (), **given: Any
 ) -> Outcome:
     return await sandbox.run(Job(code, json.dumps(given).encode(), tuple(files), profile))
 
@@ -36,17 +41,15 @@ class HostileTools:
         assert result(outcome) == {"sum": 12, "text": "zwölf €"}
 
     async def test_a_reference_becomes_the_path_of_a_file_with_that_content(self, sandbox: Sandbox) -> None:
-        code = "def run(log, rest):\n return {'text': open(log).read(), 'rest': [open(p).read() for p in rest]}"
-        files = [("blob:one", b"first\n"), ("blob:two", "zweite\n".encode())]
+        code = "def run(log, rest): return {'text': open(log).read(), 'rest': [open(p).read() for p in rest]}"
+        files = [("blob:one", b"first\n"), ("blob:two", b"zweite\n")]
         outcome = await call(sandbox, code, files=files, log="blob:one", rest=["blob:two", "blob:one"])
         assert result(outcome) == {"text": "first\n", "rest": ["zweite\n", "first\n"]}
 
     async def test_a_file_of_some_megabytes_arrives_whole(self, sandbox: Sandbox) -> None:
         content = bytes(range(256)) * 16 * 1024
-        code = "import hashlib\ndef run(f):\n return {'hash': hashlib.sha256(open(f, 'rb').read()).hexdigest()}"
+        code = "from hashlib import sha256\ndef run(f): return {'hash': sha256(open(f, 'rb').read()).hexdigest()}"
         outcome = await call(sandbox, code, files=[("blob:x", content)], f="blob:x")
-        from hashlib import sha256
-
         assert result(outcome) == {"hash": sha256(content).hexdigest()}
 
     async def test_an_exception_names_its_type_its_text_and_the_line(self, sandbox: Sandbox) -> None:
@@ -78,8 +81,8 @@ class HostileTools:
         began = time.monotonic()
         outcome = await call(sandbox, "def run():\n while True: pass", QUICK)
         assert outcome.error_code == "timeout"
-        assert "1 s" in outcome.message
-        assert 0.9 < outcome.wall_s < 3
+        assert "0.5 s" in outcome.message
+        assert 0.4 < outcome.wall_s < 3
         assert time.monotonic() - began < 10
 
     async def test_a_tool_that_ignores_signals_ends_with_its_time(self, sandbox: Sandbox) -> None:
@@ -235,14 +238,16 @@ import glob, os
 def run():
     seen = dict(os.environ)
     for path in glob.glob('/proc/self/environ'):
-        seen[path] = open(path, 'rb').read().decode(errors='replace')
+        seen[path] = repr(open(path, 'rb').read())
     return {'seen': seen}
 """
         seen = result(await call(sandbox, code))["seen"]
         assert "top-secret-value" not in str(seen)
         assert {name for name in seen if name.startswith("AGENTFLOW")} == set()
 
-    async def test_nothing_can_be_written_where_the_host_lives(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    async def test_nothing_can_be_written_where_the_host_lives(
+        self, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
         places = [str(Path(__file__).parent), str(tmp_path), "/etc", "/usr/lib", "/"]
         code = """
 import os
@@ -253,7 +258,7 @@ def run(places):
     return {}
 """
         result(await call(sandbox, code, places=places))
-        assert [place for place in places if Path(place, "agentflow-was-here").exists()] == []
+        assert [place for place in places if os.path.exists(f"{place}/agentflow-was-here")] == []
 
     async def test_it_can_use_its_own_folder_and_what_it_leaves_is_removed(self, sandbox: Sandbox) -> None:
         code = """
@@ -269,7 +274,7 @@ def run():
     return {'text': open(file.name).read(), 'own': file.name.startswith(home)}
 """
         assert result(await call(sandbox, code)) == {"text": "kept", "own": True}
-        assert Path("/etc").exists()
+        assert os.path.exists("/etc")
 
     async def test_what_it_leaves_running_is_ended(self, sandbox: Sandbox) -> None:
         code = """
@@ -329,11 +334,13 @@ def run():
         assert len(ticks) > 10  # the host went on
 
     async def test_a_cancelled_call_leaves_nothing(self, sandbox: Sandbox) -> None:
-        running = asyncio.ensure_future(call(sandbox, "import time\ndef run(): time.sleep(60)"))
-        await asyncio.sleep(1.0)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        code = "import os, time\ndef run():\n os.fork()\n time.sleep(60)"
+        for patience in (0.0, 0.02, 0.6):  # before, while and after the sandbox is made
+            running = asyncio.ensure_future(call(sandbox, code))
+            await asyncio.sleep(patience)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
 
     async def test_calls_run_side_by_side_without_blocking_the_loop(self, sandbox: Sandbox) -> None:
         gaps = []
@@ -345,7 +352,7 @@ def run():
                 gaps.append(time.monotonic() - before)
 
         ticker = asyncio.ensure_future(tick())
-        code = "import time\ndef run(n):\n time.sleep(0.2)\n return {'n': n}"
+        code = "import time\ndef run(n):\n time.sleep(0.1)\n return {'n': n}"
         outcomes = await asyncio.gather(*(call(sandbox, code, n=n) for n in range(4)))
         ticker.cancel()
         assert [result(outcome)["n"] for outcome in outcomes] == [0, 1, 2, 3]

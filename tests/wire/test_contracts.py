@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,8 @@ def test_no_contract_file_has_drifted() -> None:
 def test_drift_is_found_and_written_away(tmp_path: Path) -> None:
     for folder in ("events", "schemas"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    contracts.write(tmp_path)
+    assert contracts.drift(tmp_path) == []
     (tmp_path / "events/streams.json").write_text("{}")
     (tmp_path / "schemas/events/run.failed.schema.json").unlink()
     (tmp_path / "events/examples/run.forgotten.json").write_text("{}")
@@ -49,6 +54,21 @@ def test_drift_is_found_and_written_away(tmp_path: Path) -> None:
     }
     contracts.write(tmp_path)
     assert contracts.drift(tmp_path) == []
+
+
+def test_an_installed_package_brings_its_contracts_along(tmp_path: Path) -> None:
+    installed = tmp_path / "site-packages" / "agentflow"
+    shutil.copytree(ROOT / "functions" / "agentflow", installed, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "events", installed / "_contracts" / "events")
+    program = "from agentflow.wire.contracts import contracts_path; print(contracts_path())"
+    found = run_python(program, PYTHONPATH=str(installed.parent))
+    assert Path(found) == installed / "_contracts"
+    assert Path(run_python(program)) == ROOT
+
+
+def test_the_wire_does_not_import_the_sdk_before_it_is_needed() -> None:
+    program = "import sys, agentflow.wire.catalogue, agentflow.wire.nats; print('cloudevents' in sys.modules)"
+    assert run_python(program) == "False"
 
 
 def test_the_catalogue_file_lists_every_type_once() -> None:
@@ -136,6 +156,14 @@ def test_the_binary_examples_are_the_structured_one() -> None:
     headers, payload = message("binary.nats")
     assert from_nats(headers, payload, None) == outside()
     assert json_format.decode((ROOT / "events/examples/outside/structured.json").read_bytes()) == outside()
+
+
+def run_python(program: str, **environ: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | environ, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def message(name: str) -> tuple[dict[str, str], bytes]:

@@ -196,7 +196,7 @@ def test_an_event_in_binary_mode_is_bounded_headers_included() -> None:
 
 def test_hostile_headers_are_judged_quickly() -> None:
     started = time.perf_counter()
-    refused(BINARY | {"content-type": "a/b" + "; \t " * 900 + "("}, b"{}")
+    refused(BINARY | {"content-type": "a/b" + ";   " * 900 + "("}, b"{}")
     refused(BINARY | {"content-type": "a/b" + ';a="\\' * 600}, b"{}")
     refused(BINARY | {"ce-id": "%" * 500_000})
     refused(BINARY | {"ce-id": '"' + "\\" * 500_001 + '"'})

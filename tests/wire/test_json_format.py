@@ -178,7 +178,9 @@ def test_wide_data_is_not_taken_for_deep_data() -> None:
 
 
 def test_text_that_only_looks_like_an_escaped_nul_passes() -> None:
-    assert decode(data={"regex": "\\u0000"}).data == {"regex": "\\u0000"}
+    event = decode(data={"regex": "\\u0000"}, time="2025-01-31T12:00:00Z", tenantid=str(UUID(int=1)))
+    assert event.data == {"regex": "\\u0000"}
+    assert json_format.decode(json_format.encode(event)) == event
 
 
 def test_size_is_bounded_on_the_way_in_and_out() -> None:
@@ -195,8 +197,9 @@ def test_size_is_bounded_on_the_way_in_and_out() -> None:
         b'{"data":{"' + b"k" * 400_000 + b'":[' + b"0," * 200_000 + b'"\\u0000"]}}',
         b'{"data":[' + b"{}," * 300_000 + b"{}]}",
         b'{"data":' + b'"' + b"\\u0000" * 150_000 + b'"}',
-        b'{"datacontenttype":"a/b' + b"; \\t ;  " * 300 + b'(","data":1}',
+        b'{"datacontenttype":"a/b' + b";   ;  " * 300 + b'(","data":1}',
         b'{"source":"/' + b"[" * 1000 + b'"}',
+        b"".join(b'{"' + bytes([97 + n]) * 300 + b'":' for n in range(26)) + b'"\\u0000"' + b"}" * 26,
     ],
 )
 def test_hostile_documents_are_judged_quickly(body: bytes) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from uuid import UUID
 
 import nats
-import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, StreamConfig
@@ -72,14 +71,14 @@ async def drain(client: Client) -> dict[str, list[Event]]:
     found: dict[str, list[Event]] = {}
 
     async def read(function: str, stream: str) -> None:
+        waiting = (await js.consumer_info(stream, function)).num_pending
+        if not waiting:
+            return
         pull = await js.pull_subscribe_bind(function, stream)
-        try:
-            for message in await pull.fetch(100, timeout=0.3):
-                tenant = catalogue.tenant_of_subject(message.subject)
-                found.setdefault(function, []).append(from_nats(message.headers, message.data, tenant))
-                await message.ack_sync()
-        except nats.errors.TimeoutError:
-            pass
+        for message in await pull.fetch(waiting, timeout=5):
+            tenant = catalogue.tenant_of_subject(message.subject)
+            found.setdefault(function, []).append(from_nats(message.headers, message.data, tenant))
+            await message.ack_sync()
 
     await asyncio.gather(*(read(consumer.function, consumer.stream) for consumer in CONSUMERS))
     return found

@@ -84,7 +84,7 @@ class Edge:
         method = scope["method"]
         with (
             traces.start_span(f"api {method}", parent, kind="server") as span,
-            logs.bound(trace=span.trace_id),
+            logs.bound(trace_id=span.trace_id),
         ):
             exchange = scope["agentflow"] = Exchange(span)
             try:

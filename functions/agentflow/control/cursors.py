@@ -25,7 +25,7 @@ def decode(cursor: str, make: Callable[..., T]) -> T:
         if not isinstance(parts, list):
             raise TypeError
         return make(*parts)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise Rejected(
             "is not a cursor of this list", code="bad_query", path="cursor",
             mend="use `next` of the page before, or leave it out",

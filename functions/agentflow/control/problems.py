@@ -32,9 +32,16 @@ STATUS_OF_CODE: Mapping[str, int] = {
 }
 
 
+def code_of(fault: AgentFlowError) -> str:
+    """The code of the whole request: of several faults, the one that says something of the whole."""
+    if isinstance(fault, Invalid) and fault.code not in STATUS_OF_CODE:
+        return next((p.code for p in fault.problems if p.code in STATUS_OF_CODE), fault.code)
+    return str(getattr(fault, "code", "internal"))
+
+
 def status_of(fault: AgentFlowError) -> int:
     """The HTTP status that tells a client what an error means for it."""
-    code = getattr(fault, "code", "")
+    code = code_of(fault)
     if code in STATUS_OF_CODE:
         return STATUS_OF_CODE[code]
     if isinstance(fault, Rejected):
@@ -46,7 +53,7 @@ def status_of(fault: AgentFlowError) -> int:
 
 def response(fault: AgentFlowError, *, instance: str, trace_id: str) -> Response:
     """The answer to a request that raised ``fault``."""
-    status = status_of(fault)
+    status, code = status_of(fault), code_of(fault)
     headers: dict[str, str] = {}
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="agentflow"'
@@ -54,7 +61,7 @@ def response(fault: AgentFlowError, *, instance: str, trace_id: str) -> Response
         errors = list(fault.problems)
         detail = str(errors[0]) if len(errors) == 1 else f"{len(errors)} faults, the first: {errors[0]}"
         return write(
-            status, fault.code, detail, instance=instance, trace_id=trace_id, errors=errors, headers=headers
+            status, code, detail, instance=instance, trace_id=trace_id, errors=errors, headers=headers
         )
     if isinstance(fault, Rejected):
         problem = fault.problem
@@ -66,7 +73,6 @@ def response(fault: AgentFlowError, *, instance: str, trace_id: str) -> Response
     if isinstance(fault, RetryLater):
         headers["retry-after"] = str(max(1, round(fault.after)))
         mend = "send the request again, with the same Idempotency-Key if it has one"
-    code = str(getattr(fault, "code", "internal"))
     return write(status, code, str(fault), instance=instance, trace_id=trace_id, mend=mend, headers=headers)
 
 

@@ -12,7 +12,8 @@ from uuid import UUID
 from agentflow.control.call import Models, no_workflow
 from agentflow.core.plan import Plan
 from agentflow.errors import Invalid, Problem, Rejected
-from agentflow.wire.document import compile_document, load_json, load_yaml
+from agentflow.wire.document import compile_document
+from agentflow.wire.json_value import loads
 
 MAX_DOCUMENT = 256 * 1024
 MAX_PLANS = 500
@@ -63,8 +64,7 @@ class Registry:
         return await asyncio.get_running_loop().run_in_executor(self._compiler, work, *given)
 
     def _check(self, body: bytes, yaml: bool) -> Plan:
-        document: Mapping[str, Any] = load_yaml(body) if yaml else load_json(body)
-        plan = compile_document(document)
+        plan = compile_document(body if yaml else _object(loads(body)))
         problems = []
         for task in plan.tasks.values():
             if task.kind != "llm":
@@ -77,3 +77,9 @@ class Registry:
         if problems:
             raise Invalid(problems)
         return plan
+
+
+def _object(document: Any) -> Mapping[str, Any]:
+    if not isinstance(document, dict):
+        raise Invalid([Problem("", "a workflow is a JSON object", "see schemas/plan.schema.json", "schema")])
+    return document

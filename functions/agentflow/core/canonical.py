@@ -31,7 +31,7 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
 
     What is not of the expected shape is left alone for the schema to refuse. The argument is not changed.
     """
-    canonical = dict(document)
+    canonical = _given(dict(document))
     author: dict[str, str] = {}
     if "root" in canonical:
         canonical["root"] = _node(canonical["root"], "root", "root", author, 0)
@@ -41,20 +41,30 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
         }
     if isinstance(states := canonical.get("states"), dict):
         canonical["states"] = {name: _state(state) for name, state in states.items()}
-    for key in ("transitions",):
-        if isinstance(transitions := canonical.get(key), list):
-            canonical[key] = [_with_cel(t, ("if",), ("set",)) for t in transitions]
+    if isinstance(transitions := canonical.get("transitions"), list):
+        canonical["transitions"] = [_with_cel(t, ("if",), ("set",)) for t in transitions]
     if isinstance(canonical.get("output"), dict):
         canonical["output"] = _texts(canonical["output"])
     if isinstance(trigger := canonical.get("trigger"), dict):
         canonical["trigger"] = _with_cel(trigger, ("if",), ("input",))
+    if isinstance(tools := canonical.get("tools"), dict):
+        canonical["tools"] = {name: _given(tool) for name, tool in tools.items()}
+    canonical["limits"] = _given(canonical.get("limits", {}))
     return canonical, author
 
 
 def _state(state: Any) -> Any:
+    state = _given(state)
     if isinstance(state, dict) and isinstance(transitions := state.get("transitions"), list):
         return {**state, "transitions": [_with_cel(t, ("if",), ("set",)) for t in transitions]}
     return state
+
+
+def _given(entry: Any) -> Any:
+    """Without the keys that were left empty: ``timeout:`` with nothing behind it is not given."""
+    if isinstance(entry, dict):
+        return {key: value for key, value in entry.items() if value is not None}
+    return entry
 
 
 def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int) -> Any:
@@ -65,7 +75,7 @@ def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int
         return {"type": "task", "task": node}
     if not isinstance(node, dict):
         return node
-    node = dict(node)
+    node = _given(node)
     if "type" not in node:
         short = [key for key in node if key in PAYLOAD]
         if len(short) == 1:
@@ -95,7 +105,7 @@ def _child(child: Any, path: str, written: str, author: dict[str, str], depth: i
 def _with_cel(value: Any, single: tuple[str, ...], tables: tuple[str, ...]) -> Any:
     if not isinstance(value, dict):
         return value
-    value = dict(value)
+    value = _given(value)
     for key in single:
         if key in value:
             value[key] = _text(value[key])
@@ -111,6 +121,8 @@ def _texts(table: dict[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any) -> Any:
     """A literal as the expression that gives it."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value) if isinstance(value, (int, float)) else value

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agentflow.core.draft import Draft
-from agentflow.core.fsm import TASK_EVENTS, Machine, State, Transition
 from agentflow.core.graph import components
+from agentflow.core.machine import TASK_EVENTS, Machine, State, Transition
 
 _FINAL = ("success", "failure")
 
@@ -121,11 +121,11 @@ def leaf_edges(machine: Machine, *, bounded: bool) -> dict[int, set[int]]:
 def cycles(machine: Machine) -> list[list[str]]:
     """The cycles (as sets of leaf states, by name) that no ``visits`` bounds."""
     edges = leaf_edges(machine, bounded=False)
-    found = []
-    for component in components(edges):
-        if len(component) > 1 or component[0] in edges[component[0]]:
-            found.append([machine.states[index].name for index in sorted(component)])
-    return found
+    return [
+        [machine.states[index].name for index in sorted(component)]
+        for component in components(edges)
+        if len(component) > 1 or component[0] in edges[component[0]]
+    ]
 
 
 def worst_steps(machine: Machine) -> int | None:
@@ -137,13 +137,12 @@ def worst_steps(machine: Machine) -> int | None:
         return None
     total = 0
     reached = reachable(machine)
-    for component in components(leaf_edges(machine, bounded=True)):
-        inside = set(component)
+    edges = leaf_edges(machine, bounded=True)
+    for component in components(edges):
         around = {index for leaf in component for index in machine.states[leaf].chain}
-        loops = len(component) > 1 or component[0] in leaf_edges(machine, bounded=True)[component[0]]
+        loops = len(component) > 1 or component[0] in edges[component[0]]
         entries = 1 + (sum(machine.states[index].visits for index in around) if loops else 0)
-        for index in inside & reached:
-            state = machine.states[index]
+        for state in (machine.states[index] for index in component if index in reached):
             if state.task is not None:
                 total += min(entries, state.visits or entries)
     return total

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from agentflow.core.cel import Expr
 from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Table, micro, milliseconds, size
+from agentflow.core.expr import Expr
 from agentflow.core.plan import BUILTIN_TOOLS, Task, ToolSpec, Trigger
 from agentflow.core.prompt import placeholders
 from agentflow.core.types import Type
@@ -69,6 +69,8 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
     if kind == "llm":
         _prompt(draft, path, entry)
     retry = entry.get("retry", {})
+    if "undo" in entry:
+        draft.later(f"{path}.undo", "undo", "run the undoing task by a transition or a fallback")
     match = entry.get("match")
     key = entry.get("key")
     return Task(
@@ -136,7 +138,8 @@ def _money(draft: Draft, known_tools: dict[str, ToolSpec]) -> None:
         return
     for task in draft.tasks.values():
         tool = known_tools.get(task.use) if task.kind == "tool" else None
-        if task.kind in ("llm", "agent") or (tool is not None and tool.price_micro > 0):
+        price = tool.price_micro if tool is not None else task.price_cap_micro
+        if task.kind in ("llm", "agent") or price:
             draft.note(
                 "limits.usd",
                 f"is missing, but task {task.name!r} costs money",

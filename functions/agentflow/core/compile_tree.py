@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from agentflow.core.canonical import MAX_TREE_DEPTH
-from agentflow.core.cel import Expr
 from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Scope, Table, result_scope
+from agentflow.core.expr import Expr
 from agentflow.core.plan import Task
-from agentflow.core.tree import FAILURE, SUCCESS, Node, Tree
+from agentflow.core.tick import FAILURE, SUCCESS, Node, Tree
 from agentflow.core.types import Type, parse
 
 MAX_NODES = 5_000
@@ -75,7 +75,6 @@ class _Builder:
         task = self.draft.task(entry["task"], f"{path}.task") if kind == "task" else None
         node = Node(
             index=index,
-            last=self.count - 1,
             kind=kind,
             path=path,
             key=str(index),

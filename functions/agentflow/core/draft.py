@@ -23,8 +23,11 @@ BOOL = parse("bool")
 STRING = parse("string")
 
 RESERVED = frozenset(
-    "result event item true false null in as break const continue else for function if import let loop package "
-    "namespace return var void while".split()
+    {
+        *("result", "event", "item"),
+        *("true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if"),
+        *("import", "let", "loop", "package", "namespace", "return", "var", "void", "while"),
+    }
 )
 """Names that variables, inputs and fields may not have: ours, and CEL's."""
 

@@ -25,6 +25,10 @@ class Performed:
 class Effect(Protocol):
     """Makes the external call that a request asks for. Raises ``Rejected``, ``RetryLater`` or ``UnknownOutcome``."""
 
+    def at_once(self, request: Message) -> Performed | None:
+        """The result where it takes no waiting (a built-in tool), else None. No side effects."""
+        ...
+
     async def perform(self, request: Message) -> Performed: ...
 
     async def close(self) -> None: ...

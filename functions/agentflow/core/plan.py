@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from agentflow.core.cel import Expr
+from agentflow.core.expr import Expr
 from agentflow.core.types import JSON, Mismatch, Type, conform
 
 if TYPE_CHECKING:
-    from agentflow.core.fsm import Machine
-    from agentflow.core.tree import Tree
+    from agentflow.core.machine import Machine
+    from agentflow.core.tick import Tree
 
 IR_VERSION = 1
 """Raised when the meaning of a compiled plan changes; every run pins it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agentflow.core import fsm, tree
-from agentflow.core.cel import CelFault, Expr
+from agentflow.core.expr import CelFault, Expr
 from agentflow.core.moves import (
     Advance,
     Begin,
@@ -27,7 +27,7 @@ from agentflow.core.moves import (
 )
 from agentflow.core.plan import Plan
 from agentflow.core.types import JSON, conform, problem, zero
-from agentflow.errors import Problem, Rejected
+from agentflow.errors import Problem
 
 __all__ = [
     "Advance",
@@ -103,7 +103,8 @@ def check_input(plan: Plan, given: Mapping[str, JSON]) -> list[Problem]:
 def match_trigger(plan: Plan, event: Mapping[str, JSON]) -> dict[str, JSON] | None:
     """The run's input when ``event`` (a CloudEvent as an object) starts this workflow, else None.
 
-    A condition that cannot be evaluated on this event does not hold; an input that cannot be is ``Rejected``.
+    A condition that cannot be evaluated on this event does not hold. An input that cannot be is null, so that
+    the run's own check refuses it where its owner sees it, and other workflows still start.
     """
     trigger = plan.trigger
     if trigger is None or event.get("type") != trigger.type:
@@ -111,16 +112,7 @@ def match_trigger(plan: Plan, event: Mapping[str, JSON]) -> dict[str, JSON] | No
     local = {"event": dict(event)}
     if trigger.condition is not None and not _holds(trigger.condition, {}, local):
         return None
-    given = {}
-    for name, expr in trigger.input:
-        try:
-            given[name] = expr.value({}, local)
-        except CelFault as fault:
-            message = f"`{expr.source}` of {plan.name}: {fault.message}"
-            raise Rejected(
-                message, code="bad_trigger_input", path=f"trigger.input.{name}", mend=fault.mend
-            ) from None
-    return given
+    return {name: _value(expr, local) for name, expr in trigger.input}
 
 
 def match_event(plan: Plan, task: str, variables: Mapping[str, JSON], event: Mapping[str, JSON]) -> bool:
@@ -132,6 +124,13 @@ def match_event(plan: Plan, task: str, variables: Mapping[str, JSON], event: Map
     if waiting.kind != "event" or event.get("type") != waiting.use:
         return False
     return waiting.match is None or _holds(waiting.match, variables, {"event": dict(event)})
+
+
+def _value(expr: Expr, local: Mapping[str, JSON]) -> JSON:
+    try:
+        return expr.value({}, local)
+    except CelFault:
+        return None
 
 
 def _holds(condition: Expr, variables: Mapping[str, JSON], local: Mapping[str, JSON]) -> bool:

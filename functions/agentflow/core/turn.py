@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from agentflow.core.cel import CelFault, Expr
+from agentflow.core.expr import CelFault, Expr
 from agentflow.core.moves import Advance, Command, Finish, Halt, PlanState, Start
 from agentflow.core.plan import Plan, Task
 from agentflow.core.types import JSON

@@ -18,6 +18,9 @@ class InvokeLlm:
     def __init__(self, catalogue: ModelCatalogue) -> None:
         self._catalogue = catalogue
 
+    def at_once(self, request: Message) -> Performed | None:
+        return None
+
     async def perform(self, request: Message) -> Performed:
         asked = request.data
         model = self._catalogue.model(asked["model"]["provider"])

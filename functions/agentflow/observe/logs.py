@@ -17,7 +17,8 @@ import orjson
 import structlog
 from structlog.contextvars import bound_contextvars, merge_contextvars
 
-IDS = ("tenant", "run", "step", "attempt", "event", "trace", "function")
+# Not "event": that is what structlog calls the message itself.
+IDS = ("tenant", "run", "step", "attempt", "event_id", "trace_id")
 WITHHELD = frozenset(
     {
         "authorization",
@@ -66,6 +67,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         _fault,
         _scrub,
+        structlog.processors.EventRenamer("message"),
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(_dumps)],
@@ -96,7 +98,7 @@ def logger(function: str) -> Any:
 
 @contextmanager
 def bound(**ids: object) -> Iterator[None]:
-    """Put ids (tenant, run, step, event …) on every line written inside; None leaves one out."""
+    """Put ids (tenant, run, step, event_id …) on every line written inside; None leaves one out."""
     unknown = ids.keys() - set(IDS)
     if unknown:
         raise ValueError(f"not an id that logs carry: {', '.join(sorted(unknown))}")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from agentflow.core.decision import Decision, Facts, Headroom
+from agentflow.core.decision import Decision, Facts, Headroom, LedgerEntry
 from agentflow.core.message import Message
 from agentflow.core.run import Run
 from agentflow.store.changes import Changes, Twin, dump
@@ -22,7 +22,9 @@ from agentflow.wire.claim import INLINE_LIMIT, blob_ref
 Decide = Callable[[Run | None, Message, Facts], Decision]
 EFFECTS = frozenset({"invoke_llm", "run_tool"})
 FACTS = "facts"  # the consumer of public facts: whoever subscribed on the bus
-SOON_MS = 3_000  # a request that a crash left behind is sent again after this long
+UNLIMITED = Headroom()
+SOON_MS = 3_000  # a message that a crash left behind is sent again after this long
+FACT_MS = 30_000  # a public fact, where nothing waits for it
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +59,7 @@ class Batch:
     functions: Mapping[str, Decide]
     runs: dict[UUID, Run]
     headroom: dict[UUID, Headroom]
-    facts: Callable[[Item, Run | None], Facts]
+    facts: Callable[[Item, Run | None, Headroom], Facts]
     changes: Changes = field(default_factory=Changes)
     leaving: list[Leaving] = field(default_factory=list)
     decided: list[tuple[Item, Run | None]] = field(default_factory=list)
@@ -78,6 +80,8 @@ class Batch:
         for after, decision in decisions:
             for row in decision.rows:
                 changes.row(after, row)
+                if row.__class__ is LedgerEntry:
+                    self._charge(after.tenant, row)
         for leave in leaving:
             self._keep(leave)
         if item.twin is not None:
@@ -90,7 +94,7 @@ class Batch:
         queue = deque([(item.consumer, item.message)])
         decisions: list[tuple[Run, Decision]] = []
         leaving: list[Leaving] = []
-        facts = self.facts(item, run)
+        facts = self.facts(item, run, self.headroom.get(item.message.tenant, UNLIMITED))
         while queue:
             consumer, message = queue.popleft()
             decision = self.functions[consumer](run, message, facts)
@@ -127,8 +131,20 @@ class Batch:
     def _keep(self, leave: Leaving) -> None:
         message = leave.message
         timeout = message.data.get("timeout_ms", 0) if leave.consumer in EFFECTS else 0
-        self.changes.request(message, leave.consumer, leave.data, max(SOON_MS, timeout + SOON_MS))
+        self.changes.request(
+            message, leave.consumer, leave.data, FACT_MS if leave.consumer == FACTS else timeout + SOON_MS
+        )
         if len(leave.data) > INLINE_LIMIT:
             content = leave.data.encode()
             self.changes.add("insert_blobs", (message.tenant, blob_ref(content), content))
         self.leaving.append(leave)
+
+    def _charge(self, tenant: UUID, entry: LedgerEntry) -> None:
+        """What one item of the batch holds is no longer there for the next."""
+        seen = self.headroom.get(tenant)
+        if seen is None:
+            return
+        spent = entry.amount_micro if entry.entry == "settle" else 0
+        self.headroom[tenant] = replace(
+            seen, held_micro=seen.held_micro + entry.held_micro, spent_micro=seen.spent_micro + spent
+        )

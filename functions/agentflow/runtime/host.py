@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -56,6 +56,7 @@ class Host:
         pull: bool = True,
     ) -> None:
         self.settings = settings
+        self._id = uuid4().hex
         self.functions = {name: function.load(name).function for name in names}
         self.store = PostgresStore(engine_dsn)
         self.watchers = Watchers()
@@ -169,7 +170,7 @@ class Host:
         timers = changes.tables.get("set_timers")
         soonest = min(row[6] for row in timers) if timers else None
         self._obey_hint(soonest, changes.withdrawn)
-        hint: dict[str, Any] = {"runs": [str(run) for run in runs]}
+        hint: dict[str, Any] = {"from": self._id, "runs": [str(run) for run in runs]}
         if soonest is not None:
             hint["timer_ms"] = soonest
         if changes.withdrawn:
@@ -177,6 +178,8 @@ class Host:
         self._publisher.background(self._bus.hint(hint))
 
     def _hinted(self, hint: dict[str, Any]) -> None:
+        if hint.get("from") == self._id:
+            return
         self.watchers.wake([UUID(run) for run in hint.get("runs", ())])
         self._obey_hint(hint.get("timer_ms"), [(UUID(run), key) for run, key in hint.get("withdrawn", ())])
 

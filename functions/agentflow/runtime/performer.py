@@ -15,7 +15,7 @@ import structlog
 
 from agentflow.core.message import Message
 from agentflow.core.performed import Effect, Performed
-from agentflow.errors import AgentFlowError, Rejected, RetryLater, UnknownOutcome
+from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.runtime.batch import Item
 from agentflow.runtime.reactor import Reactor
 
@@ -43,11 +43,19 @@ class Performer:
             return True
         if len(self._flights) >= self._limit:
             return False
-        self._fly(key, request)
+        ready = self._at_once(request)
+        if ready is not None:
+            self._reactor.offer(ready)  # not taken: its twin brings the request back
+        else:
+            self._fly(key, request)
         return True
 
     async def finish(self, request: Message) -> None:
         """Perform a request and return once its result is committed (or another's was)."""
+        ready = self._at_once(request)
+        if ready is not None:
+            await self._reactor.handle(ready)
+            return
         key = (request.run, request.key)
         flight = self._flights.get(key) or self._fly(key, request)
         await asyncio.wait([flight])
@@ -68,6 +76,14 @@ class Performer:
             flight.cancel()
         await self._effect.close()
 
+    def _at_once(self, request: Message) -> Item | None:
+        """The report of a call that takes no waiting; None for all others."""
+        try:
+            performed = self._effect.at_once(request)
+        except AgentFlowError as fault:
+            performed = failure(fault)
+        return self._item(request, performed, 0) if performed is not None else None
+
     def _fly(self, key: tuple[UUID, str], request: Message) -> asyncio.Task[None]:
         flight = asyncio.create_task(self._perform(request))
         self._flights[key] = flight
@@ -78,9 +94,9 @@ class Performer:
         began = time.perf_counter()
         performed = await attempt(self._effect.perform, request)
         spent_ms = int((time.perf_counter() - began) * 1000)
-        await self._report(request, performed, spent_ms)
+        await self._report(self._item(request, performed, spent_ms))
 
-    async def _report(self, request: Message, performed: Performed, spent_ms: int) -> None:
+    def _item(self, request: Message, performed: Performed, spent_ms: int) -> Item:
         asked = request.data
         data = {
             "run": asked["run"],
@@ -99,11 +115,13 @@ class Performer:
         report = Message(
             "step.completed", request.tenant, request.run, f"{request.key}:done", data, request.trace
         )
-        twin = (request.tenant, request.run, request.key, self.function)
+        return Item(self.function, report, (request.tenant, request.run, request.key, self.function))
+
+    async def _report(self, item: Item) -> None:
         pause = 0.05
         while True:
             try:
-                await self._reactor.handle(Item(self.function, report, twin))
+                await self._reactor.handle(item)
                 return
             except RetryLater:
                 # The call has been made and paid for: its result is kept until the store takes it.
@@ -119,17 +137,19 @@ async def attempt(perform: Callable[[Message], Awaitable[Performed]], request: M
             return await perform(request)
     except TimeoutError:
         return _failed("timeout", f"no answer within {timeout_s:g} s", retryable=True)
-    except Rejected as fault:
-        return _failed(fault.code, str(fault), retryable=False)
-    except RetryLater as fault:
-        return _failed(fault.code, str(fault), retryable=True, retry_after_ms=int(fault.after * 1000))
-    except UnknownOutcome as fault:
-        return _failed(fault.code, str(fault), retryable=False)
     except AgentFlowError as fault:
-        return _failed("failed", str(fault), retryable=False)
+        return failure(fault)
     except Exception as fault:
         log.exception("call failed in a way of our own", task=request.data["task"], event=request.id)
         return _failed("internal", f"{type(fault).__name__}: {fault}", retryable=True)
+
+
+def failure(fault: AgentFlowError) -> Performed:
+    """What a refusal means for the attempt: only what may pass is worth another."""
+    code = getattr(fault, "code", "failed")
+    if isinstance(fault, RetryLater):
+        return _failed(code, str(fault), retryable=True, retry_after_ms=int(fault.after * 1000))
+    return _failed(code, str(fault), retryable=False)
 
 
 def _failed(code: str, message: str, *, retryable: bool, retry_after_ms: int | None = None) -> Performed:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 from uuid import UUID
 
 from agentflow.core.plan import Plan
@@ -15,7 +16,9 @@ Key = tuple[UUID, str, int]
 class Reader(Protocol):
     """Reads a workflow's (version, document); the newest where no version is named."""
 
-    async def workflow(self, tenant: UUID, name: str, version: int | None) -> tuple[int, object] | None: ...
+    async def workflow(
+        self, tenant: UUID, name: str, version: int | None
+    ) -> tuple[int, Mapping[str, Any]] | None: ...
 
 
 class Plans:

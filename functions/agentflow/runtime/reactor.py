@@ -179,7 +179,7 @@ class Reactor:
                 loaded = await tx.load({(item.message.tenant, item.message.run) for item in items})
                 known = await _Known.read(tx, items, loaded.runs, self._plans)
                 batch = Batch(
-                    self._functions, loaded.runs, loaded.headroom, self._facts(loaded.now_ms, loaded, known)
+                    self._functions, loaded.runs, loaded.headroom, self._facts(loaded.now_ms, known)
                 )
                 for item in items:
                     if item.once is None or (item.message.tenant, item.consumer, item.once) in known.fresh:
@@ -199,8 +199,8 @@ class Reactor:
             raise
         return batch
 
-    def _facts(self, now_ms: int, loaded: Any, known: _Known) -> Callable[[Item, Run | None], Facts]:
-        def facts(item: Item, run: Run | None) -> Facts:
+    def _facts(self, now_ms: int, known: _Known) -> Callable[[Item, Run | None, Headroom], Facts]:
+        def facts(item: Item, run: Run | None, headroom: Headroom) -> Facts:
             message = item.message
             plan, version = known.plan(message, run)
             return Facts(
@@ -208,7 +208,7 @@ class Reactor:
                 plan=plan,
                 version=version,
                 price=self._price,
-                headroom=loaded.headroom.get(message.tenant, UNLIMITED),
+                headroom=headroom,
                 step_input=known.step_inputs.get((message.run, message.data.get("step", 0))),
                 triggered=known.triggered.get(message.run, ()),
                 subscribers=known.subscribers.get(message.run, ()),
@@ -235,9 +235,6 @@ class Reactor:
                 await tx.save(changes)
         except RetryLater:
             self._acknowledged.extendleft(forgotten)
-
-
-UNLIMITED = Headroom()
 
 
 class _Lane:

@@ -112,7 +112,7 @@ class Dialogue:
         """What the talk amounts to, once the guest is gone.
 
         ``signal_no``: the signal that ended the tool's process, 0 if none; ``timed_out``: we stopped it for
-        its time; ``oom``: the kernel stopped it for its memory.
+        its time; ``oom``: the kernel has killed something of it for its memory.
         """
         tail = legible(bytes(self._tail).decode(errors="replace"))
 
@@ -124,9 +124,6 @@ class Dialogue:
             return failed("output_too_large", f"{self._flooded}: {mend}")
         if timed_out or signal_no == signal.SIGXCPU:
             return failed("timeout", f"the tool did not end within {self._profile.wall_s:g} s")
-        if oom:
-            mebibytes = self._profile.memory_bytes >> 20
-            return failed("memory", f"the tool used more than its {mebibytes} MiB of memory")
         ready = self._ready.done()
         body = bytes(self._answer[len(READY) :]) if ready else b""
         if body[:1] == b"O":
@@ -138,6 +135,9 @@ class Dialogue:
             told = _error(body[1:])
             if told:
                 return failed(*told)
+        if oom:
+            mebibytes = self._profile.memory_bytes >> 20
+            return failed("memory", f"the tool used more than its {mebibytes} MiB of memory")
         if body or (self._answer and not ready):
             return failed("bad_output", "the tool wrote to the channel its result goes through")
         if not ready:

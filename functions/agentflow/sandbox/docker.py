@@ -78,7 +78,7 @@ class DockerSandbox:
 
     async def _run(self, job: Job, container: str) -> Outcome:
         dialogue = Dialogue(job.profile)
-        reader, writer = await asyncio.open_connection(sock=await self._call(self._engine.attach, container))
+        reader, writer = await self._engine.attach(container)
         told: Future[Any] = asyncio.gather(_send(writer, request(job)), _listen(reader, dialogue))
         try:
             await self._call(self._engine.start, container)
@@ -91,10 +91,7 @@ class DockerSandbox:
             with suppress(asyncio.CancelledError):
                 await told
             writer.close()
-        killed = code == 137  # nothing inside can kill a container's first process, only its limits can
-        return dialogue.outcome(
-            wall_s, signal_no=max(0, code - 128), timed_out=timed_out, oom=killed and (oom or not timed_out)
-        )
+        return dialogue.outcome(wall_s, signal_no=max(0, code - 128), timed_out=timed_out, oom=oom)
 
     async def close(self) -> None:
         """Free what the driver holds. Jobs still running belong to their callers, who cancel them first."""

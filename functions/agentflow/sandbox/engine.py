@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
 import time
 from contextlib import suppress
 from functools import cached_property
@@ -23,7 +23,7 @@ SENTRY_PIDS = 512
 
 
 class Engine:
-    """One engine by its address, e.g. ``unix:///var/run/docker.sock``; asked nothing before the first call."""
+    """One engine by its address, ``unix:///...`` or ``tcp://host:port``; asked nothing before the first call."""
 
     def __init__(self, url: str, *, connections: int) -> None:
         self.url = url
@@ -98,23 +98,31 @@ class Engine:
         )
         return str(container["Id"])
 
-    def attach(self, container: str) -> socket.socket:
-        """A socket to the container's stdin and, multiplexed, its stdout and stderr."""
-        stream = self._api.attach_socket(
-            container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        )
-        try:
-            ours = socket.socket(fileno=stream._sock.dup().detach())
-        finally:
-            stream.close()
-        ours.setblocking(False)
-        return ours
+    async def attach(self, container: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The container's stdin and, multiplexed, its stdout and stderr, on a connection of their own.
+
+        The SDK's own attach takes a connection out of its pool that nobody closes, and blocks a thread.
+        """
+        scheme, _, rest = self.url.partition("://")
+        if scheme == "unix":
+            reader, writer = await asyncio.open_unix_connection(rest)
+        else:
+            host, _, port = rest.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+        query = "stream=1&stdin=1&stdout=1&stderr=1"
+        head = f"POST /containers/{container}/attach?{query} HTTP/1.1\r\nHost: docker\r\n"
+        writer.write(f"{head}Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if not answer.startswith((b"HTTP/1.1 101", b"HTTP/1.1 200")):
+            writer.close()
+            raise ConnectionError(f"attaching was answered by {answer.splitlines()[0].decode(errors='replace')}")
+        return reader, writer
 
     def start(self, container: str) -> None:
         self._api.start(container)
 
     def ended(self, container: str) -> tuple[int, bool]:
-        """Wait for the container to end: its exit code, and whether the kernel stopped it for its memory."""
+        """Wait for the container to end: its exit code, and whether it ran out of memory."""
         self._api.wait(container, timeout=10)
         state = self._api.inspect_container(container)["State"]
         return int(state["ExitCode"]), bool(state["OOMKilled"])

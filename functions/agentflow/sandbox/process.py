@@ -31,20 +31,22 @@ class ProcessSandbox:
     """Runs each job in a process of its own; at most ``slots`` at once, the others wait."""
 
     name = "process"
-    isolates = "time, memory, processes and output are limited; environment and folder are the tool's own"
+    isolates = "Tools run as plain processes: time, memory, processes and output are limited."
 
-    def __init__(self, slots: int = 8) -> None:
+    def __init__(self, slots: int = 8, *, instead: str = "") -> None:
+        """``instead`` says why it is this driver although a better one was wanted."""
         self._slots = asyncio.Semaphore(slots)
         self._identities = Identities()
         self._scratch: Scratch | None = None
+        self._instead = instead
 
     @property
     def missing(self) -> str:
-        own_user = "" if os.getuid() == 0 else " of your own user"
+        who = "an unprivileged user" if os.getuid() == 0 else "you"
+        why = f" ({self._instead})" if self._instead else ""
         return (
-            f"Tools are plain processes{own_user}: they can reach the network and whatever files that user"
-            " may, and memory and disk are limited per process, not in all. For code you do not trust,"
-            " install Docker, better with gVisor's runsc."
+            f"Tools run as plain processes, for development only: they can reach the network and the files {who}"
+            f" can, and memory and disk are limited per process, not in all{why}."
         )
 
     async def start(self) -> None:

@@ -17,10 +17,12 @@ from psycopg_pool import AsyncConnectionPool
 from agentflow.core.decision import Headroom
 from agentflow.core.run import Run, unpack_state
 from agentflow.errors import RetryLater
+from agentflow.store.arrays import column_types, columns, register
 from agentflow.store.changes import Changes, Twin, dump
 from agentflow.store.queries import load
 
 SQL = load("queries.sql")
+TYPES = {name: column_types(statement) for name, statement in SQL.items()}
 SYSTEM = UUID(int=0)  # the operator's own tenant
 # Statements in the order that keeps every foreign key satisfied and every lock after the runs' locks.
 ORDER = (
@@ -85,8 +87,8 @@ class Transaction:
         named = "{" + ",".join(map(str, self._tenants)) + "}"
         async with self._conn.pipeline():
             clock = await self._query("name_tenants", (named,))
-            locked = await self._query("lock_runs", ([t for t, _ in ordered], [r for _, r in ordered]))
-            budgets = await self._query("read_budgets", (self._tenants,))
+            locked = await self._rows("lock_runs", ordered)
+            budgets = await self._rows("read_budgets", [(tenant,) for tenant in self._tenants])
             row = await clock.fetchone()
             runs = {found[1]: _run(found) for found in await locked.fetchall()}
             headroom = {found[0]: Headroom(*found[1:]) for found in await budgets.fetchall()}
@@ -102,15 +104,15 @@ class Transaction:
             async with self._conn.pipeline():
                 if new:
                     rows = [(*_columns(run), dump(run.input), run.request_hash, run.trace) for run in new]
-                    inserted = await self._query("insert_runs", _transpose(rows))
+                    inserted = await self._rows("insert_runs", rows)
                 if old:
-                    await self._query("update_runs", _transpose([_columns(run) for run in old]))
+                    await self._rows("update_runs", [_columns(run) for run in old])
                 for statement in ORDER:
                     if collected := changes.tables.get(statement):
-                        await self._query(statement, _transpose(collected))
+                        await self._rows(statement, collected)
                 if changes.budgets:
                     charges = [(tenant, *account) for tenant, account in sorted(changes.budgets.items())]
-                    await self._query("charge_budgets", _transpose(charges))
+                    await self._rows("charge_budgets", charges)
                 if new:
                     await self._conn.execute(
                         b"select 1"
@@ -128,7 +130,7 @@ class Transaction:
 
     async def enter_inbox(self, rows: Sequence[tuple[UUID, str, str]]) -> set[tuple[UUID, str, str]]:
         """Of (tenant, consumer, event id): those that had not been handled yet, now marked so."""
-        found = await self._query("enter_inbox", _transpose(sorted(rows)))
+        found = await self._rows("enter_inbox", sorted(rows))
         return set(await found.fetchall())
 
     async def workflow(
@@ -151,8 +153,13 @@ class Transaction:
         self, keys: Sequence[tuple[UUID, UUID, int, int]]
     ) -> dict[tuple[UUID, int], Mapping[str, Any]]:
         """Inputs by (run, step) of the attempts (tenant, run, step, attempt)."""
-        rows = await (await self._query("read_step_inputs", _transpose(keys))).fetchall()
+        rows = await (await self._rows("read_step_inputs", keys)).fetchall()
         return {(run, step): given for run, step, given in rows}
+
+    async def _rows(self, name: str, rows: Sequence[Sequence[Any]]) -> psycopg.AsyncCursor[Any]:
+        """A set-wise statement over rows."""
+        types = TYPES[name]
+        return await self._query(name, columns(types, rows) if rows else [kind(()) for kind in types])
 
     async def _query(self, name: str, params: Sequence[Any]) -> psycopg.AsyncCursor[Any]:
         cursor = self._conn.cursor(binary=True)
@@ -230,7 +237,7 @@ class PostgresStore:
             )
             await tx._query("park", (*row, parcel.payload, parcel.tries))
             if parcel.twin is not None:
-                await tx._query("delete_outbox", _transpose([parcel.twin]))
+                await tx._rows("delete_outbox", [parcel.twin])
 
     async def execute(self, tenant: UUID, statement: str, params: Sequence[Any]) -> None:
         """One named statement in a transaction of its own."""
@@ -241,6 +248,7 @@ class PostgresStore:
 
 async def _configure(conn: psycopg.AsyncConnection[Any]) -> None:
     set_json_loads(orjson.loads, conn)
+    register(conn.adapters)
     conn.prepare_threshold = 0
     await conn.execute("set search_path = agentflow")
     await conn.execute("set plan_cache_mode = force_generic_plan")
@@ -292,7 +300,3 @@ def _columns(run: Run) -> tuple[Any, ...]:
         dump(run.error),
         run.terminal,
     )
-
-
-def _transpose(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]

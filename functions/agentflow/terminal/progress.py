@@ -117,8 +117,7 @@ class Progress:
         self.title = f"{run['workflow']}@{run['version']}" if run["version"] else run["workflow"]
         self.tokens, self.cost_micro = run["tokens"], run["spent_micro"]
         if run["finished_at"]:
-            took = _moment(run["finished_at"]) - _moment(run["created_at"])
-            self.seconds = took.total_seconds()
+            self.seconds = seconds_between(run["created_at"], run["finished_at"])
         for step in self.steps.values():
             if step.took is None:
                 step.state, step.took = "halted", max(0.0, self.seconds - step.began)
@@ -218,7 +217,7 @@ def report(run: dict[str, Any], console: Console) -> None:
         console.print(Text(f"{run['error']['code']}: {run['error']['message']}", "red"), soft_wrap=True)
         if where and not str(run["error"]["message"]).startswith(where):
             console.print(Text(f"at {where}", "dim"))
-    took = (_moment(run["finished_at"]) - _moment(run["created_at"])).total_seconds()
+    took = seconds_between(run["created_at"], run["finished_at"])
     steps = f"{run['steps']} step{'' if run['steps'] == 1 else 's'}"
     cost = (
         f"{run['status']} in {took:.2f} s: {steps}, {run['tokens']:,} tokens, {dollars(run['spent_micro'])}"
@@ -231,6 +230,11 @@ def dollars(micro: int) -> str:
     whole, rest = divmod(micro, 1_000_000)
     digits = f"{rest:06d}".rstrip("0").ljust(2, "0")
     return f"${whole}.{digits}"
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Seconds between two of the API's timestamps."""
+    return (_moment(later) - _moment(earlier)).total_seconds()
 
 
 def _moment(text: str) -> datetime:

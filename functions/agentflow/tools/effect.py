@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 from uuid import UUID
 
 from agentflow.config import Settings
 from agentflow.core.message import Message
-from agentflow.core.performed import Performed
+from agentflow.core.performed import NO_USAGE, Performed
 from agentflow.core.plan import Plan
 from agentflow.errors import Rejected
 from agentflow.tools import ToolCall, Tools
+from agentflow.tools.builtin import BUILTINS
 from agentflow.wire.claim import is_ref
 from agentflow.wire.document import compile_document
 
 KEPT = 500
+ONE_CALL = {**NO_USAGE, "calls": 1}
 
 
 class Reader(Protocol):
@@ -35,6 +38,11 @@ class RunTool:
         self._reader = reader
         self._plans: OrderedDict[tuple[UUID, str, int], Plan] = OrderedDict()
 
+    def at_once(self, request: Message) -> Performed | None:
+        """A built-in tool's result: it needs neither the workflow nor a sandbox."""
+        builtin = BUILTINS.get(request.data["tool"])
+        return Performed(builtin(_call(request)), dict(ONE_CALL)) if builtin is not None else None
+
     async def perform(self, request: Message) -> Performed:
         asked = request.data
         plan = await self._plan(request.tenant, asked["workflow"], asked["version"])
@@ -44,19 +52,8 @@ class RunTool:
             ref = asked["input"].get(name)
             if is_ref(ref):
                 files[ref] = await self._file(request.tenant, ref, f"tasks.{task.name}.in.{name}")
-        call = ToolCall(
-            tenant=request.tenant,
-            run=request.run,
-            step=asked["step"],
-            attempt=asked["attempt"],
-            tool=asked["tool"],
-            spec=plan.tools.get(asked["tool"]),
-            input=asked["input"],
-            files=files,
-            timeout_s=asked["timeout_ms"] / 1000,
-        )
-        output = await self._tools.call(call)
-        return Performed(output, {"input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "calls": 1})
+        call = replace(_call(request), spec=plan.tools.get(asked["tool"]), files=files)
+        return Performed(await self._tools.call(call), dict(ONE_CALL))
 
     async def close(self) -> None:
         await self._tools.close()
@@ -82,6 +79,20 @@ class RunTool:
                 f"there is no file {ref}", code="unknown_file", path=path, mend="submit it as a run's input"
             )
         return content
+
+
+def _call(request: Message) -> ToolCall:
+    asked = request.data
+    return ToolCall(
+        tenant=request.tenant,
+        run=request.run,
+        step=asked["step"],
+        attempt=asked["attempt"],
+        tool=asked["tool"],
+        spec=None,
+        input=asked["input"],
+        timeout_s=asked["timeout_ms"] / 1000,
+    )
 
 
 async def open_effect(settings: Settings, store: Reader) -> RunTool:

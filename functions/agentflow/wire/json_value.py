@@ -7,6 +7,7 @@ surrogates, raw control characters and malformed UTF-8.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -56,7 +57,7 @@ def check(value: Any, path: str = "data", *, max_depth: int = MAX_VALUE_DEPTH) -
     """Every fault of a value that has to travel and be stored as JSON, with its path; [] when there is none.
 
     For values made by tools and models: finds NUL characters, lone surrogates, NaN and infinities, integers
-    beyond 64 bits, keys that are not strings, unknown Python types and nesting beyond ``max_depth``.
+    beyond 64 bits, keys that are not strings, Python types that JSON lacks and nesting beyond ``max_depth``.
     """
     problems: list[Problem] = []
     stack: list[tuple[Any, str, int]] = [(value, path, 1)]
@@ -84,7 +85,7 @@ def check(value: Any, path: str = "data", *, max_depth: int = MAX_VALUE_DEPTH) -
         elif isinstance(item, int):  # bool is one too, and always fits
             if not _INT_MIN <= item <= _INT_MAX:
                 problems.append(Problem(at, "integer exceeds 64 bits", "send it as a string", "bad_json"))
-        elif item is not None and not isinstance(item, UUID):
+        elif item is not None and not isinstance(item, UUID | datetime):
             problems.append(Problem(at, f"{type(item).__name__} is not a JSON value", code="bad_json"))
     return problems
 

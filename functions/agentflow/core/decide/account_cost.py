@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from agentflow.core.decide.ending import known
 from agentflow.core.decision import NOTHING, Decision, Facts, LedgerEntry, Row, TimerCleared
 from agentflow.core.message import Message
@@ -21,8 +19,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         # Settled before, or never priced: a repeated event, or a step without a price.
         return NOTHING
     holds = {name: amount for name, amount in run.holds.items() if name != key}
-    settled = replace(
-        run,
+    settled = run._replace(
         holds=holds,
         held_micro=run.held_micro - held,
         spent_micro=run.spent_micro + cost,

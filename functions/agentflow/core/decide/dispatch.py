@@ -7,7 +7,6 @@ holds, timers, subscriptions, cancellation and how the run ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from agentflow.core.decide.ending import known
@@ -48,7 +47,7 @@ def _planned(turn: Turn, data: Mapping[str, JSON]) -> None:
 
 def _completed(turn: Turn, data: Mapping[str, JSON]) -> None:
     step, attempt = data["step"], data["attempt"]
-    opened = turn.run.open.get(step)
+    opened = turn.open.get(step)
     if (
         opened is None
         or opened.waits != "decision"
@@ -80,7 +79,7 @@ def _timer(turn: Turn, data: Mapping[str, JSON]) -> None:
         limit = turn.plan.limits.wall_ms // 1000
         turn.fail("wall_limit", f"the run took longer than limits.wall ({limit} s)", "limits.wall")
         return
-    opened = turn.run.open.get(step)
+    opened = turn.open.get(step)
     if opened is None or opened.waits != WAITS_FOR[kind] or opened.attempt != (data["attempt"] or 1):
         return
     turn.note("timer.fired", {"kind": kind, "step": step, "attempt": opened.attempt, "task": opened.task})
@@ -107,7 +106,7 @@ def _signal(turn: Turn, data: Mapping[str, JSON]) -> None:
         turn.note("signal.received", {"name": name})
         _advance(turn, Signal(name, data["data"]))
         return
-    opened = turn.run.open.get(step)
+    opened = turn.open.get(step)
     if opened is None or opened.waits != "event":
         return
     assert turn.run.plan is not None
@@ -121,7 +120,7 @@ def _signal(turn: Turn, data: Mapping[str, JSON]) -> None:
 
 def _cancel(turn: Turn, data: Mapping[str, JSON]) -> None:
     asked_before = turn.run.cancel_reason is not None
-    turn.run = replace(turn.run, cancel_reason=data["reason"])
+    turn.run = turn.run._replace(cancel_reason=data["reason"])
     turn.note("run.cancel_requested", {"reason": data["reason"]})
     if turn.run.status == "running" and not asked_before:
         before = turn.run.plan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from agentflow.core.decision import Decided, Decision, Facts, RunEnded
@@ -21,7 +20,7 @@ def known(run: Run | None, message: Message) -> Run:
 
 def failed(run: Run, facts: Facts, code: str, message: str, *, path: str = "") -> Decision:
     """The run fails before anything was started."""
-    counted = replace(run, seq=run.seq + 1)
+    counted = run._replace(seq=run.seq + 1)
     ended, fact = end(counted, facts, "failed", error={"code": code, "message": message, "path": path})
     line = Decided("run.failed", {"error": ended.error})
     return Decision(run=ended, rows=(line, RunEnded()), messages=(fact,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 from uuid import uuid5
 
@@ -95,4 +94,4 @@ def _route(message: Message, facts: Facts) -> Decision:
         data = {"run": str(run_id), "name": event["type"], "data": event, "step": step}
         key = f"event:{message.run}:{step}"
         out.append(Message("signal.received", message.tenant, run_id, key, data, message.trace))
-    return replace(NOTHING, messages=tuple(out))
+    return Decision(messages=tuple(out))

@@ -50,8 +50,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         cost_micro=result["cost_micro"],
     )
     tokens = usage["input_tokens"] + usage["output_tokens"]
-    recorded = replace(
-        run, tokens=run.tokens + tokens, open={**run.open, step: replace(opened, waits="decision")}
+    recorded = run._replace(
+        tokens=run.tokens + tokens, open={**run.open, step: opened._replace(waits="decision")}
     )
     return Decision(run=recorded, rows=(closed,), messages=(replace(message, data=result),))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from agentflow.core.chat import chat, output_schema
@@ -28,7 +27,7 @@ from agentflow.core.message import Message
 from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
 from agentflow.core.plan import Plan, Task
 from agentflow.core.planner import Failed, Finish, Halt, PlanEvent, Start, advance
-from agentflow.core.run import OpenStep, Run
+from agentflow.core.run import NONE, OpenStep, Run
 
 JSON = Any
 MAX_BACKOFF_MS = 300_000
@@ -37,13 +36,18 @@ Fault = tuple[str, str]  # code, message
 
 
 class Turn:
-    """The decision in the making: ``run`` as it will be, with what has to be written and sent."""
+    """The decision in the making: ``run`` as it will be (but for ``open``, which is folded in at the end), with
+    what has to be written and sent."""
 
-    __slots__ = ("_commands", "_held_now", "_line", "_messages", "_rows", "_started", "facts", "plan", "run")
+    __slots__ = (
+        "_commands", "_epoch", "_held_now", "_line", "_messages", "_rows", "_started", "facts", "open", "plan", "run",
+    )  # fmt: skip
 
     def __init__(self, run: Run, facts: Facts) -> None:
         assert facts.plan is not None
         self.run = run
+        self.open = dict(run.open)
+        self._epoch = run.epoch
         self.facts = facts
         self.plan: Plan = facts.plan
         self._rows: list[Row] = []
@@ -63,7 +67,8 @@ class Turn:
         name, data = self._line
         if self._started:
             data = {**data, "started": self._started}
-        self.run = replace(self.run, seq=self.run.seq + 1)
+        kept = NONE if self.run.terminal else self.open
+        self.run = self.run._replace(seq=self.run.seq + 1, epoch=self._epoch, open=kept)
         line = Decided(name, data, tuple(self._commands))
         return Decision(run=self.run, rows=(line, *self._rows), messages=tuple(self._messages))
 
@@ -72,7 +77,7 @@ class Turn:
     def obey(self, event: PlanEvent) -> list[PlanEvent]:
         """Advance the planner by one event and carry out its commands; returns the refusals as new events."""
         moved = advance(self.plan, self.run.plan, event)
-        self.run = replace(self.run, plan=moved.state)
+        self.run = self.run._replace(plan=moved.state)
         self._commands += moved.commands
         refused: list[PlanEvent] = []
         for command in moved.commands:
@@ -121,7 +126,7 @@ class Turn:
             "run": str(self.run.id),
             "step": step,
             "attempt": attempt,
-            "epoch": self.run.epoch,
+            "epoch": self._epoch,
             "task": task.name,
         }
         if task.kind == "llm":
@@ -168,9 +173,9 @@ class Turn:
     def _open(
         self, step: int, task: Task, attempt: int, waits: str, given: Mapping[str, JSON], held: int
     ) -> None:
-        opened = OpenStep(task.name, attempt, self.run.epoch, waits)
-        self.run = replace(self.run, open={**self.run.open, step: opened})
-        self._rows.append(StepOpened(step, attempt, self.run.epoch, task.name, task.kind, given, held))
+        opened = OpenStep(task.name, attempt, self._epoch, waits)
+        self.open[step] = opened
+        self._rows.append(StepOpened(step, attempt, self._epoch, task.name, task.kind, given, held))
 
     def close(self, step: int) -> None:
         """The step has its result (recorded before): it is no longer open."""
@@ -199,12 +204,12 @@ class Turn:
         spread = hashlib.blake2b(f"{self.run.id}:{step}.{opened.attempt}".encode(), digest_size=2).digest()
         delay += delay * int.from_bytes(spread) // (4 * 65_536)
         delay = max(delay, min(at_least_ms, MAX_BACKOFF_MS))
-        self.run = replace(self.run, open={**self.run.open, step: replace(opened, waits="retry")})
+        self.open[step] = opened._replace(waits="retry")
         self._rows.append(TimerSet(f"retry:{step}", "retry", delay, step, opened.attempt))
 
     def halt(self, step: int) -> None:
         """Nobody waits for this step any more; what it may yet cost stays held until it reports or expires."""
-        opened = self.run.open.get(step)
+        opened = self.open.get(step)
         if opened is None:
             return
         if opened.waits == "call":
@@ -219,10 +224,10 @@ class Turn:
                 self._rows.append(StepClosed(step, opened.attempt, "halted"))
             self._unwait(step, opened)
         self._drop(step)
-        self.run = replace(self.run, epoch=self.run.epoch + 1)
+        self._epoch += 1
 
     def halt_all(self) -> None:
-        for step in sorted(self.run.open):
+        for step in sorted(self.open):
             self.halt(step)
 
     def _unwait(self, step: int, opened: OpenStep) -> None:
@@ -234,7 +239,7 @@ class Turn:
             self._rows += [Unsubscribed(step), TimerCleared(f"timeout:{step}")]
 
     def _drop(self, step: int) -> None:
-        self.run = replace(self.run, open={n: o for n, o in self.run.open.items() if n != step})
+        del self.open[step]
 
     # -- money ------------------------------------------------------------------------------------------
 
@@ -268,9 +273,8 @@ class Turn:
                 f"{limit - spent - held} left of {limit} ({mend} or lower max_tokens)"
             )
         self._held_now += amount
-        self.run = replace(
-            run, held_micro=run.held_micro + amount, holds={**run.holds, f"{step}.{attempt}": amount}
-        )
+        holds = {**run.holds, f"{step}.{attempt}": amount}
+        self.run = run._replace(held_micro=run.held_micro + amount, holds=holds)
         self._rows.append(LedgerEntry(step, attempt, "hold", amount, amount, price))
         return None
 
@@ -279,7 +283,7 @@ class Turn:
         key = f"{step}.{attempt}"
         holds = {name: amount for name, amount in self.run.holds.items() if name != key}
         spent, still = self.run.spent_micro + held, self.run.held_micro - held
-        self.run = replace(self.run, holds=holds, spent_micro=spent, held_micro=still)
+        self.run = self.run._replace(holds=holds, spent_micro=spent, held_micro=still)
         self._rows.append(LedgerEntry(step, attempt, "settle", held, -held, "expired"))
         self.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
 
@@ -298,7 +302,7 @@ class Turn:
         output: Mapping[str, JSON] | None = None,
         error: Mapping[str, JSON] | None = None,
     ) -> None:
-        for step in sorted(self.run.open):
+        for step in sorted(self.open):
             self.halt(step)
         self.run, fact = end(self.run, self.facts, status, output=output, error=error)
         self._rows.append(RunEnded())

@@ -1,0 +1,54 @@
+# `make` or `make help` shows what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+WORKERS ?= logical
+TESTS ?= tests
+WHAT ?= --quiet
+
+.PHONY: help run dev test bench check contracts lock clean
+
+help: ## Show this menu
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/run.stamp ## Set everything up, run the sample workflow on the embedded stack, print its result
+	@$(BIN)/agentflow dev --sample --exit
+
+dev: .venv/run.stamp ## The same, and stay up: API, functions and servers until Ctrl-C
+	@$(BIN)/agentflow dev --sample
+
+test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKERS=4)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --quiet --durations 10 -rs $(TESTS)
+
+bench: .venv/run.stamp ## Measure steps per second and step overhead; one JSON line
+	@$(BIN)/python tests/bench/steps.py
+
+check: .venv/dev.stamp ## Lint, types, import contracts, and generated files against their source
+	@$(BIN)/ruff check $(WHAT)
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports $(WHAT)
+	@$(BIN)/python -m agentflow.wire.contracts --check
+	@echo "check: all good"
+
+contracts: .venv/dev.stamp ## Write the generated files: JSON Schemas, examples, catalogue
+	@$(BIN)/python -m agentflow.wire.contracts
+
+# Locks name versions and hashes only: no index, no host. `make lock UPGRADE=--upgrade` takes newer versions.
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' --system-certs $(UPGRADE)
+lock: .venv/dev.stamp ## Write requirements.lock and requirements-dev.lock from pyproject.toml
+	@$(COMPILE) --extra build --output-file requirements.lock
+	@$(COMPILE) --extra build --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## Delete the virtual environment and every cache; your runs (.agentflow) stay
+	@rm -rf .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	@find functions tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is written when its install is complete. What tests need contains what running needs.
+.venv/run.stamp: requirements.lock pyproject.toml
+	@infra/venv.sh requirements.lock $@
+
+.venv/dev.stamp: requirements-dev.lock pyproject.toml
+	@infra/venv.sh requirements-dev.lock $@ && touch .venv/run.stamp

@@ -1,0 +1,294 @@
+"""The command ``agentflow``. Commands import what they need when they run: ``--help`` stays quick.
+
+Errors are one line with the mend and exit code 1 (as JSON with --json); wrong usage is exit code 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentflow.errors import AgentFlowError, Invalid, Rejected
+
+if TYPE_CHECKING:
+    from agentflow.config import Settings
+
+app = typer.Typer(
+    help="Multi-agent workflows as CloudEvents through small functions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+parked_app = typer.Typer(help="Messages that could not be handled.", invoke_without_command=True)
+tenant_app = typer.Typer(help="Tenants (needs the database administrator).", no_args_is_help=True)
+key_app = typer.Typer(help="API keys (needs the database administrator).", no_args_is_help=True)
+app.add_typer(parked_app, name="parked")
+app.add_typer(tenant_app, name="tenant")
+app.add_typer(key_app, name="key")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", help="name=value, or name=@file for the content of a file; repeatable."),
+]
+Database = Annotated[
+    str,
+    typer.Option(help="URL that logs in as the administrator; default: AGENTFLOW_DATABASE_URL as postgres."),
+]
+
+
+# -- the stack ---------------------------------------------------------------------------------------------
+
+
+@app.command()
+def dev(
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Run the sample workflow and show it live.")
+    ] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop when the sample has ended.")] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the API; 0: a free one.")
+    ] = None,
+) -> None:
+    """Start everything here: PostgreSQL, NATS, all functions and the API."""
+    from agentflow.terminal.stack import run_dev
+
+    raise typer.Exit(_run(run_dev(_settings(), sample=sample, leave=leave, port=port)))
+
+
+@app.command()
+def serve(
+    functions: Annotated[list[str], typer.Argument(metavar="FUNCTION...", help="plan, dispatch, … or all.")],
+    push: Annotated[bool, typer.Option("--push", help="Take CloudEvents over HTTP; one function.")] = False,
+    relay: Annotated[bool, typer.Option("--relay", help="Carry the relay, too.")] = False,
+) -> None:
+    """Carry functions until SIGTERM: by JetStream, or with --push over HTTP."""
+    from agentflow.terminal.stack import run_serve
+
+    _run(run_serve(_settings(), functions, push=push, relay=relay))
+
+
+@app.command("relay")
+def relay_command() -> None:
+    """Carry the relay: fires timers, sends again what was left behind."""
+    from agentflow.terminal.stack import run_serve
+
+    _run(run_serve(_settings(), [], push=False, relay=True))
+
+
+@app.command()
+def bridge() -> None:
+    """Carry the bridge: from JetStream to functions over HTTP."""
+    from agentflow.terminal.stack import run_bridge
+
+    _run(run_bridge(_settings()))
+
+
+@app.command()
+def migrate(database: Database = "") -> None:
+    """Bring the database to this version's schema."""
+    from agentflow.terminal.administration import run_migrate
+
+    _run(run_migrate(_settings(), database))
+
+
+# -- workflows and runs ------------------------------------------------------------------------------------
+
+
+@app.command()
+def validate(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow, YAML or JSON.")],
+    as_json: Json = False,
+) -> None:
+    """Check a workflow file; nothing is registered and no server is needed."""
+    from agentflow.terminal.running import check_file
+
+    check_file(file, as_json=as_json)
+
+
+@app.command()
+def run(
+    workflow: Annotated[
+        str, typer.Argument(metavar="FILE", help="A workflow file, or a registered name[@version].")
+    ],
+    given: Inputs = None,
+    budget: Annotated[float | None, typer.Option(help="Most it may spend, in dollars.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same run.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Start a run and follow it live; a file is registered first."""
+    from agentflow.terminal.running import run_workflow
+
+    raise typer.Exit(
+        _run(
+            run_workflow(
+                _settings(), workflow, given or [], budget=budget, key=key, wait=wait, as_json=as_json
+            )
+        )
+    )
+
+
+@app.command()
+def runs(
+    status: Annotated[str | None, typer.Option(help="Only runs in this status.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    from agentflow.terminal.looking import show_runs
+
+    _run(show_runs(_settings(), status=status, workflow=workflow, limit=limit, as_json=as_json))
+
+
+@app.command()
+def show(run_id: RunId, as_json: Json = False) -> None:
+    """Show a run and its steps."""
+    from agentflow.terminal.looking import show_run
+
+    _run(show_run(_settings(), run_id, as_json=as_json))
+
+
+@app.command()
+def logs(
+    run_id: RunId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the run has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a run's history, a line per event."""
+    from agentflow.terminal.looking import print_logs
+
+    _run(print_logs(_settings(), run_id, follow=follow, as_json=as_json))
+
+
+@app.command()
+def cancel(
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="Why; kept with the run.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Ask a run to stop."""
+    from agentflow.terminal.running import cancel_run
+
+    _run(cancel_run(_settings(), run_id, reason, as_json=as_json))
+
+
+@app.command()
+def publish(
+    event: Annotated[
+        str, typer.Argument(metavar="TYPE", help="The CloudEvent's type, or @file with event(s).")
+    ],
+    data: Annotated[str, typer.Option("--data", "-d", help="JSON, or @file.")] = "",
+    source: Annotated[str, typer.Option(help="Where the event comes from.")] = "/agentflow/cli",
+    event_id: Annotated[str, typer.Option("--id", help="The same source and id count once.")] = "",
+    subject: Annotated[str, typer.Option(help="What the event is about.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Publish a CloudEvent: it starts workflows with a trigger on its type, or feeds steps that wait."""
+    from agentflow.terminal.publishing import publish_event
+
+    _run(publish_event(_settings(), event, data, source, event_id, subject, as_json=as_json))
+
+
+@parked_app.callback()
+def parked(context: typer.Context, as_json: Json = False) -> None:
+    """List messages that could not be handled, with their reasons."""
+    if context.invoked_subcommand is None:
+        from agentflow.terminal.looking import show_parked
+
+        _run(show_parked(_settings(), as_json=as_json))
+
+
+@parked_app.command("retry")
+def parked_retry(
+    parked_id: Annotated[str, typer.Argument(metavar="ID", help="As listed by: agentflow parked")],
+    as_json: Json = False,
+) -> None:
+    """Give a parked message to its function again."""
+    from agentflow.terminal.looking import retry_parked
+
+    _run(retry_parked(_settings(), parked_id, as_json=as_json))
+
+
+# -- administration ----------------------------------------------------------------------------------------
+
+
+@tenant_app.command("create")
+def tenant_create(
+    name: str,
+    limit_usd: Annotated[
+        float | None, typer.Option(min=0, help="Most it may ever spend, in dollars.")
+    ] = None,
+    database: Database = "",
+    as_json: Json = False,
+) -> None:
+    """Create a tenant; prints its id."""
+    from agentflow.terminal.administration import run_create_tenant
+
+    _run(run_create_tenant(_settings(), database, name, limit_usd, as_json=as_json))
+
+
+@key_app.command("create")
+def key_create(
+    tenant: Annotated[str, typer.Option(help="The tenant's id; default: the embedded stack's tenant.")] = "",
+    label: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    database: Database = "",
+    as_json: Json = False,
+) -> None:
+    """Create an API key; it is printed once and cannot be shown again."""
+    from agentflow.terminal.administration import run_create_key
+
+    _run(run_create_key(_settings(), database, tenant, label, as_json=as_json))
+
+
+# -- the frame ---------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run the command line; every error that is ours is one line on stderr and exit code 1."""
+    try:
+        app()
+    except AgentFlowError as fault:
+        _complain(fault, as_json="--json" in sys.argv)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _complain(fault: AgentFlowError, *, as_json: bool) -> None:
+    if as_json:
+        found = (
+            fault.problems
+            if isinstance(fault, Invalid)
+            else [fault.problem]
+            if isinstance(fault, Rejected)
+            else []
+        )
+        problems = [{"path": p.path, "message": p.message, "mend": p.mend, "code": p.code} for p in found]
+        code = str(getattr(fault, "code", "error"))
+        print(json.dumps({"error": str(fault), "code": code, "errors": problems}), file=sys.stderr)
+    else:
+        print("error: " + " ".join(str(fault).split()), file=sys.stderr)
+
+
+def _settings() -> Settings:
+    from agentflow.config import Settings
+
+    return Settings.from_env()
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+if __name__ == "__main__":
+    main()

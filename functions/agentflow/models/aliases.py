@@ -1,0 +1,99 @@
+"""The alias table: which models a workflow's names stand for, who serves them, and what they cost.
+
+    providers:
+      local: {base_url: http://127.0.0.1:11434/v1}        # api_key or api_key_file, output_limit
+    models:
+      small: {provider: local, model: llama3.2, input_usd_per_mtok: 0, output_usd_per_mtok: 0}
+      large: {model: gpt-5-mini}                          # provider openai; the price is known
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from agentflow.errors import Invalid, Problem
+from agentflow.wire.catalogue import problems_of
+from agentflow.wire.document_text import MAX_BYTES, load
+
+PATH = "AGENTFLOW_MODELS"
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+Usd = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Provider(_Part):
+    """An OpenAI-compatible API. ``output_limit`` names the field that limits a reply's tokens; auto: what the
+    server at ``base_url`` is known to heed, or asks for.
+    """
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+", max_length=2000)] | None = None
+    api_key: str = Field("", repr=False)
+    api_key_file: Path | None = None
+    output_limit: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.api_key and self.api_key_file:
+            raise ValueError("give api_key or api_key_file, not both")
+        return self
+
+
+class Alias(_Part):
+    """A model, with its price where no price list knows it."""
+
+    model: Label
+    provider: Name = "openai"
+    input_usd_per_mtok: Usd | None = None
+    output_usd_per_mtok: Usd | None = None
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> Self:
+        if (self.input_usd_per_mtok is None) != (self.output_usd_per_mtok is None):
+            raise ValueError("give both input_usd_per_mtok and output_usd_per_mtok, or neither")
+        return self
+
+
+class Aliases(_Part):
+    """The whole table."""
+
+    providers: dict[Name, Provider] = {}
+    models: dict[Name, Alias] = {}
+
+
+def read_aliases(setting: str) -> Aliases:
+    """The table in ``setting``: JSON text, or the path of a YAML or JSON file. ``Invalid`` names each fault."""
+    if not setting.strip():
+        return Aliases()
+    data = setting.encode()
+    if not setting.lstrip().startswith("{"):
+        try:
+            with Path(setting).open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as fault:
+            mend = "give JSON, or the path of a YAML or JSON file"
+            raise Invalid([Problem(PATH, f"{setting}: {fault.strerror}", mend, "bad_setting")]) from None
+    try:
+        table = Aliases.model_validate(load(data))
+    except ValidationError as fault:
+        raise Invalid(problems_of(fault, PATH)) from None
+    except Invalid as fault:
+        named = [Problem(f"{PATH}.{p.path}".rstrip("."), p.message, p.mend, p.code) for p in fault.problems]
+        raise Invalid(named) from None
+    unknown = [
+        Problem(f"{PATH}.models.{name}.provider", f"there is no provider {alias.provider!r}",
+                "add it to providers, or use openai or scripted", "unknown_provider")
+        for name, alias in table.models.items()
+        if alias.provider not in table.providers and alias.provider not in ("openai", "scripted")
+    ]  # fmt: skip
+    if unknown:
+        raise Invalid(unknown)
+    return table

@@ -1,0 +1,44 @@
+"""Which driver: the one that is asked for, or the best one this machine has."""
+
+from __future__ import annotations
+
+from agentflow.config import Settings
+from agentflow.errors import Rejected
+from agentflow.sandbox.docker import DockerSandbox
+from agentflow.sandbox.engine import Engine, unavailable
+from agentflow.sandbox.job import Sandbox
+from agentflow.sandbox.process import ProcessSandbox
+
+DRIVERS = ("gvisor", "docker", "process")
+INSTALL = "infra/gvisor/install.sh installs Docker and gVisor on Debian"
+
+
+def open_sandbox(settings: Settings) -> Sandbox:
+    """The driver that ``settings.sandbox`` names; ``auto``: gvisor, else docker, else process.
+
+    Asks the Docker engine, where there is one, for its runtimes and images, and nothing else: ``start`` the
+    result before the first job. ``Rejected`` when the driver asked for cannot be had; ``auto`` always can.
+    """
+    wanted = settings.sandbox
+    if wanted not in ("auto", *DRIVERS):
+        mend = f"set it to auto, {', '.join(DRIVERS[:-1])} or {DRIVERS[-1]}"
+        raise Rejected(f"unknown driver {wanted!r}", code="bad_setting", path="AGENTFLOW_SANDBOX", mend=mend)
+    if wanted == "process":
+        return ProcessSandbox(settings.sandbox_slots)
+    engine = Engine(settings.docker_host, connections=settings.sandbox_slots + 1)
+    lack = engine.problem()
+    has_gvisor = not lack and engine.has_runtime("runsc")
+    if not lack and wanted == "gvisor" and not has_gvisor:
+        lack = "the Docker engine has no runtime runsc"
+    mend = INSTALL
+    if not lack and not engine.has_image(settings.sandbox_image):
+        lack = f"the Docker engine has no image {settings.sandbox_image}"
+        mend = f"docker pull {settings.sandbox_image}, or set AGENTFLOW_SANDBOX_IMAGE to one with python3"
+    if lack:
+        engine.close()
+        if wanted == "auto":
+            return ProcessSandbox(settings.sandbox_slots, instead=f"{lack}: {mend}")
+        raise unavailable(lack, f"{mend}; AGENTFLOW_SANDBOX=process does without, for development")
+    gvisor = has_gvisor and wanted != "docker"
+    image, slots = settings.sandbox_image, settings.sandbox_slots
+    return DockerSandbox(engine, image=image, gvisor=gvisor, slots=slots)

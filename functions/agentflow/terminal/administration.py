@@ -1,0 +1,92 @@
+"""Commands of the database's administrator: migrate, tenants, keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+from agentflow.config import Settings
+from agentflow.errors import Rejected
+from agentflow.terminal import output
+
+ADMINISTRATOR = "postgres"
+
+
+async def run_migrate(settings: Settings, database: str) -> None:
+    """Bring the database to this version's schema and say what was applied."""
+    from agentflow.store.migrate import migrate
+
+    async with admin_dsn(settings, database) as dsn:
+        applied = await migrate(dsn)
+    print("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")
+
+
+async def run_create_tenant(
+    settings: Settings, database: str, name: str, limit_usd: float | None, *, as_json: bool
+) -> None:
+    """Create a tenant and print its id."""
+    from agentflow.store.admin import create_tenant
+
+    limit = round(limit_usd * 1_000_000) if limit_usd is not None else None
+    async with admin_dsn(settings, database) as dsn:
+        tenant = await create_tenant(dsn, name, limit_micro=limit)
+    if as_json:
+        output.print_json({"tenant": str(tenant), "name": name})
+    else:
+        print(tenant)
+
+
+async def run_create_key(
+    settings: Settings, database: str, tenant: str, label: str, *, as_json: bool
+) -> None:
+    """Create an API key and print it, this once."""
+    from agentflow.store.admin import issue_key
+
+    if tenant:
+        try:
+            owner = UUID(tenant)
+        except ValueError:
+            mend = "give the id that agentflow tenant create printed"
+            raise Rejected("is not a tenant's id", code="bad_tenant", path="--tenant", mend=mend) from None
+    else:
+        from agentflow.runtime.embedded import LOCAL_TENANT
+
+        owner = LOCAL_TENANT
+    async with admin_dsn(settings, database) as dsn:
+        key = await issue_key(dsn, owner, settings.key_pepper, label=label)
+    if as_json:
+        output.print_json({"tenant": str(owner), "key_id": key.id, "key": str(key)})
+    else:
+        print(key)
+
+
+@asynccontextmanager
+async def admin_dsn(settings: Settings, database: str) -> AsyncIterator[str]:
+    """The administrator's DSN: as given, as configured, or of the embedded PostgreSQL (started if need be)."""
+    if database:
+        yield database
+    elif settings.database_url:
+        yield settings.dsn(ADMINISTRATOR)
+    elif (running := _running_embedded(settings.home)) is not None:
+        yield running
+    else:
+        from agentflow.runtime.embedded import backends
+
+        async with backends(settings) as stack:
+            yield stack.admin_dsn
+
+
+def _running_embedded(home: Path) -> str | None:
+    """The DSN of an embedded PostgreSQL that another process runs: its pid file names the socket's folder."""
+    from urllib.parse import quote
+
+    try:
+        lines = (home / "postgres" / "data" / "postmaster.pid").read_text().splitlines()
+        port, folder = lines[3].strip(), lines[4].strip()
+    except (OSError, IndexError):
+        return None
+    if not (Path(folder) / f".s.PGSQL.{port}").is_socket():
+        return None
+    return f"postgresql://{ADMINISTRATOR}@/agentflow?host={quote(folder, safe='')}&port={port}"

@@ -1,0 +1,127 @@
+"""Commands that make something happen: check, run and cancel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentflow.config import Settings
+from agentflow.errors import Rejected
+from agentflow.terminal import output
+from agentflow.terminal.client import api, call
+from agentflow.terminal.inputs import read_inputs
+
+if TYPE_CHECKING:
+    from httpx import AsyncClient
+
+    from agentflow.core.plan import Plan
+
+
+def compile_file(file: str) -> Plan:
+    """The plan of a workflow file, with the code of its tools read in; ``Invalid`` names every fault."""
+    from agentflow.wire.document import compile_document, load_document_file
+
+    return compile_document(load_document_file(Path(file)))
+
+
+def check_file(file: str, *, as_json: bool) -> None:
+    """Print what a valid workflow file is; raises with every fault of another."""
+    plan = compile_file(file)
+    if as_json:
+        output.print_json({"name": plan.name, "kind": plan.kind, "hash": plan.hash})
+    else:
+        print(f"{file} is valid: {plan.name} ({plan.kind}), {len(plan.tasks)} tasks, hash {plan.hash[:12]}")
+
+
+async def run_workflow(
+    settings: Settings,
+    workflow: str,
+    given: list[str],
+    *,
+    budget: float | None,
+    key: str | None,
+    wait: bool,
+    as_json: bool,
+) -> int:
+    """Start a run of a file or of a registered workflow; 0 when it was accepted and, followed, succeeded."""
+    local = is_file(workflow)
+    async with api(settings) as client:
+        plan = compile_file(workflow) if local else await _registered(client, workflow)
+        inputs = read_inputs(given, {**plan.vars, **plan.input})
+        reference = await register(client, plan) if local else workflow
+        accepted = await start(client, reference, inputs, budget=budget, key=key)
+        if not wait:
+            output.print_json(accepted) if as_json else print(accepted["id"])
+            return 0
+        return await follow_to_end(client, accepted["id"], as_json=as_json)
+
+
+def is_file(workflow: str) -> bool:
+    """Whether this names a file, not a registered workflow; ``Rejected`` for a path to nothing."""
+    if Path(workflow).is_file():
+        return True
+    if "/" in workflow or workflow.endswith((".yaml", ".yml", ".json")):
+        raise Rejected("there is no such file", code="no_file", path=workflow, mend="check the path")
+    return False
+
+
+async def register(client: AsyncClient, plan: Plan) -> str:
+    """Register a compiled workflow; its ``name@version``."""
+    made = await call(client, "POST", "/v1/workflows", json=plan.document)
+    return f"{made['name']}@{made['version']}"
+
+
+async def start(
+    client: AsyncClient,
+    reference: str,
+    inputs: dict[str, Any],
+    *,
+    budget: float | None = None,
+    key: str | None = None,
+) -> Any:
+    """Start a run; what the API accepted."""
+    body: dict[str, Any] = {"workflow": reference, "input": inputs}
+    if budget is not None:
+        body["budget_usd"] = budget
+    headers = {"idempotency-key": key} if key else {}
+    return await call(client, "POST", "/v1/runs", json=body, headers=headers)
+
+
+async def follow_to_end(client: AsyncClient, run_id: str, *, as_json: bool = False) -> int:
+    """Follow a run, print how it ended; 0 when it succeeded."""
+    from agentflow.terminal.progress import follow, report
+
+    # The way there goes to stderr where stdout is for a machine.
+    run = await follow(client, run_id, output.console(stderr=as_json))
+    if as_json:
+        output.print_json(run)
+    else:
+        report(run, output.console())
+    return 0 if run["status"] == "succeeded" else 1
+
+
+async def cancel_run(settings: Settings, run_id: str, reason: str, *, as_json: bool) -> None:
+    """Ask a run to stop."""
+    async with api(settings) as client:
+        body = {"reason": reason} if reason else {}
+        done = await call(client, "POST", f"/v1/runs/{quoted(run_id)}/cancel", json=body)
+    if as_json:
+        output.print_json(done)
+    else:
+        print(f"run {run_id} will stop")
+
+
+def quoted(part: str) -> str:
+    """A path segment with nothing in it that could leave the segment."""
+    from urllib.parse import quote
+
+    return quote(part, safe="")
+
+
+async def _registered(client: AsyncClient, reference: str) -> Plan:
+    from agentflow.wire.document import compile_document
+
+    name, _, version = reference.partition("@")
+    params = {"version": version} if version else {}
+    found = await call(client, "GET", f"/v1/workflows/{quoted(name)}", params=params)
+    return compile_document(found["document"])

@@ -1,0 +1,84 @@
+"""Commands that carry the system: everything here, some functions, the bridge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agentflow.config import Settings
+from agentflow.errors import Rejected
+
+SAMPLE = "incident-triage.yaml"
+SAMPLE_LOG = "incident-triage/checkout-service.log"
+
+
+async def run_dev(settings: Settings, *, sample: bool, leave: bool, port: int | None) -> int:
+    """Start the embedded stack; with ``sample`` run the sample workflow in it. The process's exit code."""
+    from agentflow.runtime.embedded import dev
+
+    if port is not None:
+        settings = replace(settings, http_port=port)
+    folder = settings.script_dir
+    if sample and not (folder / SAMPLE).is_file():
+        mend = "start it in the checkout, or set AGENTFLOW_SCRIPT_DIR"
+        raise Rejected(f"there is no {SAMPLE}", code="no_sample", path=str(folder), mend=mend)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    # The terminal is for the person in front of it: log lines go to a file.
+    with (settings.home / "agentflow.log").open("a", buffering=1) as log:
+        _observe(settings, log)
+
+        async def then(url: str, key: str) -> int:
+            code = await run_sample(url, key, folder) if sample else 0
+            print(f"API {url}  key in {settings.home / 'api_key'}  log in {settings.home / 'agentflow.log'}")
+            if not leave:
+                print("stop with Ctrl-C")
+            return code
+
+        return await dev(settings, then=then, stay=not leave)
+
+
+async def run_sample(url: str, key: str, folder: Path) -> int:
+    """Run the sample workflow on its log file and show it live; 0 when it succeeded."""
+    from agentflow.terminal.client import connect
+    from agentflow.terminal.inputs import read_inputs
+    from agentflow.terminal.running import compile_file, follow_to_end, register, start
+
+    plan = compile_file(str(folder / SAMPLE))
+    inputs = read_inputs([f"log=@{folder / SAMPLE_LOG}"], plan.input)
+    async with connect(url, key) as client:
+        accepted = await start(client, await register(client, plan), inputs)
+        return await follow_to_end(client, accepted["id"])
+
+
+async def run_serve(settings: Settings, functions: Sequence[str], *, push: bool, relay: bool) -> None:
+    """Carry functions until SIGTERM."""
+    from agentflow.runtime.function import NAMES
+    from agentflow.runtime.serve import serve
+
+    names = list(NAMES) if list(functions) == ["all"] else [name.replace("-", "_") for name in functions]
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        known = ", ".join(NAMES)
+        raise Rejected(
+            f"there is no function {unknown[0]!r}", code="unknown_function", mend=f"there are: {known}, all"
+        )
+    if push and len(names) != 1:
+        raise Rejected("--push takes one function", code="usage", mend="start one process per function")
+    _observe(settings)
+    await serve(settings, names, push=push, relay=relay)
+
+
+async def run_bridge(settings: Settings) -> None:
+    """Carry the bridge until SIGTERM."""
+    from agentflow.runtime.bridge import bridge
+
+    _observe(settings)
+    await bridge(settings)
+
+
+def _observe(settings: Settings, log: object = None) -> None:
+    from agentflow.observe import logs, traces
+
+    logs.configure(settings.log_level, log)  # type: ignore[arg-type]
+    traces.configure(settings)

@@ -1,0 +1,28 @@
+"""One call of a tool, as the function run_tool is asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from agentflow.core.plan import ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """``tool`` is a built-in's name, or the key of ``spec`` in the workflow's tools.
+
+    ``input`` is the JSON object the task made; ``files`` has the content of every file reference in it.
+    """
+
+    tenant: UUID
+    run: UUID
+    step: int
+    attempt: int
+    tool: str
+    spec: ToolSpec | None
+    input: dict[str, Any]
+    timeout_s: float
+    files: Mapping[str, bytes] = field(default_factory=dict)
