@@ -6,7 +6,6 @@ SHELL := /bin/sh
 BIN := .venv/bin
 WORKERS ?= logical
 TESTS ?= tests
-WHAT ?= --quiet
 
 .PHONY: help run dev test bench check contracts lock clean
 
@@ -26,9 +25,9 @@ bench: .venv/run.stamp ## Measure steps per second and step overhead; one JSON l
 	@$(BIN)/python tests/bench/steps.py
 
 check: .venv/dev.stamp ## Lint, types, import contracts, and generated files against their source
-	@$(BIN)/ruff check $(WHAT)
+	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports $(WHAT)
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python -m agentflow.wire.contracts --check
 	@echo "check: all good"
 

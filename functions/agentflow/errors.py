@@ -53,9 +53,9 @@ class Rejected(AgentFlowError):
 class Invalid(Rejected):
     """An input with one or more faults, each addressed by path."""
 
-    def __init__(self, problems: Sequence[Problem], *, code: str = "invalid") -> None:
+    def __init__(self, problems: Sequence[Problem], *, code: str = "") -> None:
         first = problems[0]
-        super().__init__(first.message, code=code, path=first.path, mend=first.mend)
+        super().__init__(first.message, code=code or first.code, path=first.path, mend=first.mend)
         self.problems = tuple(problems)
 
     def __str__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Table, micro, milliseconds, size
@@ -80,7 +81,7 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         prompt=entry.get("prompt", ""),
         system=entry.get("system", ""),
         inputs=inputs,
-        files=_files(draft, inputs),
+        files=frozenset(name for name, expr in inputs.items() if is_file(expr.source, draft.names)),
         out=out,
         retry_max=retry.get("max", 1),
         backoff_ms=milliseconds(retry.get("backoff", "1s")),
@@ -113,13 +114,16 @@ def _prompt(draft: Draft, path: str, entry: Table) -> None:
             draft.note(f"{path}.{part}", f"{{{name}}} is not a key of the task's `in`", mend, "prompt")
 
 
-def _files(draft: Draft, inputs: dict[str, Expr]) -> frozenset[str]:
-    """The inputs that are a ``file`` variable as it stands. CEL sees strings, so the type ends at an operator."""
-    return frozenset(
-        name
-        for name, expr in inputs.items()
-        if expr.source in draft.names and "file" in draft.names[expr.source].name
-    )
+_ACCESS = re.compile(r"([a-z][a-z0-9_]*)(\.[a-z][a-z0-9_]*|\[[^\[\]]*\])*")
+
+
+def is_file(source: str, scope: Mapping[str, Type]) -> bool:
+    """Whether an expression is a ``file`` as it stands: a name of such a type, or an element of one.
+
+    CEL sees strings, so the type does not survive an operator.
+    """
+    match = _ACCESS.fullmatch(source)
+    return match is not None and match[1] in scope and "file" in scope[match[1]].name
 
 
 def _tool_use(draft: Draft, path: str, use: str, known: dict[str, ToolSpec]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentflow.core.canonical import MAX_TREE_DEPTH
+from agentflow.core.compile_tasks import is_file
 from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Scope, Table, result_scope
 from agentflow.core.expr import Expr
 from agentflow.core.plan import Task
@@ -141,6 +142,9 @@ class _Builder:
                 self.draft.note(path, message, "run it inside a map, or pass a variable", "cel")
             elif (typed := self.draft.expr(expr.source, scope, None, path)) is not None:
                 inputs[name] = typed
+                if is_file(expr.source, scope):
+                    files = self.draft.tasks[task.name].files | {name}
+                    self.draft.tasks[task.name] = replace(task, files=files)
         return inputs
 
     def _over(self, entry: Table, scope: Scope, path: str) -> tuple[Expr | None, Type]:

@@ -8,7 +8,7 @@ from agentflow.core.types import JSON
 
 
 def summarise(plan: Plan) -> dict[str, JSON]:
-    """Name, kind, hash, tasks, limits, and ``max_steps``: the worst case, None where only ``limits.steps`` bounds it."""
+    """Name, kind, hash, tasks, limits, and ``max_steps``: the worst case, None where only the limit bounds it."""
     if plan.machine is not None:
         size = {"states": sum(state.kind not in ("machine", "region") for state in plan.machine.states)}
         worst = checks_fsm.worst_steps(plan.machine)

@@ -88,12 +88,17 @@ def read_aliases(setting: str) -> Aliases:
     except Invalid as fault:
         named = [Problem(f"{PATH}.{p.path}".rstrip("."), p.message, p.mend, p.code) for p in fault.problems]
         raise Invalid(named) from None
-    unknown = [
+    faults = [
+        Problem(f"{PATH}.providers.{name}.base_url", "is missing", "say where the provider answers", "bad_data")
+        for name, provider in table.providers.items()
+        if provider.base_url is None and name != "openai"
+    ]
+    faults += [
         Problem(f"{PATH}.models.{name}.provider", f"there is no provider {alias.provider!r}",
                 "add it to providers, or use openai or scripted", "unknown_provider")
         for name, alias in table.models.items()
         if alias.provider not in table.providers and alias.provider not in ("openai", "scripted")
     ]  # fmt: skip
-    if unknown:
-        raise Invalid(unknown)
+    if faults:
+        raise Invalid(faults)
     return table

@@ -25,7 +25,6 @@ from agentflow.core.decision import (
 from agentflow.core.message import Message
 from agentflow.core.run import Run
 
-SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
 Twin = tuple[UUID, UUID, str, str]  # tenant, run, key, consumer
 
 
@@ -35,8 +34,12 @@ def dump(value: Any) -> str | None:
 
 
 def decision_hash(run: Run, commands: Iterable[Any]) -> bytes:
-    """What a decision came to, in 16 bytes: of the run's state and the planner's commands, keys sorted."""
-    content = orjson.dumps([run.status, run.state_json(), list(commands)], option=SORTED)
+    """What a decision came to, in 16 bytes: the status, the planner's state and its commands, keys sorted.
+
+    Holds and open calls stay out: when they are settled depends on where functions run, what is decided does not.
+    """
+    plan = (run.plan.vars, run.plan.cursor, run.plan.steps) if run.plan is not None else None
+    content = orjson.dumps([run.status, plan, list(commands)], option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(content, digest_size=16).digest()
 
 

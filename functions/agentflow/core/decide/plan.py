@@ -25,7 +25,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     plan = facts.plan
     if plan is None:
         return failed(run, facts, "unknown_workflow", f"there is no workflow {run.workflow}", path="workflow")
-    problems = check_input(plan, dict(run.input))
+    given = message.data["input"]
+    problems = check_input(plan, given)
     if problems:
         return failed(run, facts, "invalid_input", "; ".join(map(str, problems)), path=problems[0].path)
     try:
@@ -46,7 +47,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         "workflow": run.workflow,
         "version": facts.version,
         "plan_hash": plan.hash,
-        "input": dict(run.input),
+        "input": given,
         "models": {alias: _price_json(price) for alias, price in models.items()},
         "limit_micro": limit,
     }

@@ -1,0 +1,97 @@
+"""What an OpenAI-compatible server's refusal means: give up, try later, or ask in another form."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from agentflow.errors import AgentFlowError, Rejected, RetryLater
+
+LONGEST_PAUSE_S = 3600.0
+PASSING = frozenset({408, 409, 425, 429})
+# Said with 429 or 403 when the account has no money left: waiting does not help.
+QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+
+
+def error_from(fault: Any, provider: str, model: str, api_key: str) -> AgentFlowError:
+    """An ``openai.APIStatusError`` as one of ours: ``RetryLater`` for what passes, else ``Rejected``."""
+    status = int(fault.status_code)
+    said = told(fault, api_key)
+    message = f"{provider} answered {status}: {said}" if said else f"{provider} answered {status}"
+    if fault.code in QUOTA or fault.type in QUOTA:
+        return Rejected(message, code="model_quota", mend="check the account's plan and billing")
+    if status in PASSING or status >= 500:
+        code = "rate_limited" if status == 429 else "model_unavailable"
+        return RetryLater(message, after=pause(fault.response.headers), code=code)
+    if status in (401, 403):
+        return Rejected(message, code="model_unauthorized", mend="check AGENTFLOW_LLM_API_KEY")
+    if status == 404:
+        mend = f"check that the server at this base URL has the model {model}"
+        return Rejected(message, code="unknown_model", mend=mend)
+    if fault.code == "context_length_exceeded":
+        return Rejected(message, code="prompt_too_long", mend="shorten the prompt or lower max_tokens")
+    return Rejected(message, code="model_rejected")
+
+
+def unreachable(fault: Any, provider: str, base_url: str) -> RetryLater:
+    """An ``openai.APIConnectionError``: the server may come up, so it is worth another try."""
+    cause = fault.__cause__ or fault
+    reason = f"{type(cause).__name__}: {cause}".rstrip(": ")
+    return RetryLater(f"{provider} cannot be reached at {base_url} ({reason})"[:500], code="model_unreachable")
+
+
+def pause(headers: Any) -> float:
+    """Seconds the server asks to wait (``retry-after-ms``, ``retry-after`` in seconds or as a date); 1 if not."""
+    text = headers.get("retry-after-ms", "")
+    after = _number(text, 0.001)
+    if after is None:
+        text = headers.get("retry-after", "")
+        after = _number(text, 1.0)
+    if after is None:
+        try:
+            after = parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, TypeError):
+            after = 1.0
+    return min(max(after, 0.0), LONGEST_PAUSE_S)
+
+
+def asks_for_other_limit(fault: Any, sent: str, other: str) -> bool:
+    """Whether the server refuses the name of the limit, rather than its value."""
+    if fault.status_code not in (400, 422):
+        return False
+    said = told(fault, "").lower()
+    # max_tokens also ends max_completion_tokens nowhere, but a message may name either as the one to use.
+    names_ours = fault.param == sent or sent in said
+    unsupported = fault.code in ("unsupported_parameter", "unknown_parameter") or any(
+        word in said for word in ("unsupported", "not supported", "unrecognized", "extra inputs", "unexpected")
+    )
+    return names_ours and (unsupported or f"use '{other}'" in said)
+
+
+def cannot_be_strict(fault: Any) -> bool:
+    """Whether the server refuses ``response_format``: it cannot enforce a schema, or not this one."""
+    if fault.status_code not in (400, 404, 422, 501):
+        return False
+    if str(fault.param or "").startswith("response_format"):
+        return True
+    said = told(fault, "").lower()
+    return any(word in said for word in ("response_format", "json_schema", "structured output", "guided"))
+
+
+def told(fault: Any, api_key: str) -> str:
+    """The server's message in one printable line, without the key, should it repeat it."""
+    body = fault.body
+    said = body.get("message") if isinstance(body, dict) else body
+    text = str(said if said is not None else fault.message)
+    if len(api_key) >= 8:
+        text = text.replace(api_key, "***")
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:500]
+
+
+def _number(text: str, unit: float) -> float | None:
+    try:
+        value = float(text) * unit
+    except ValueError:
+        return None
+    return value if value == value else None

@@ -1,0 +1,58 @@
+"""What an OpenAI-compatible server's response says, taken with care: servers differ, and some err."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from agentflow.errors import RetryLater
+from agentflow.models.model import Reply, Request, Usage, most_usage
+
+MAX_TOKENS = 2**31 - 1
+
+
+def read_reply(body: bytes, request: Request, provider: str) -> Reply:
+    """The reply in a response's body; ``RetryLater`` (bad_response) when it is none."""
+    try:
+        response = orjson.loads(body)
+        choice = response["choices"][0]
+        message = choice["message"]
+        refusal = message.get("refusal")
+        text = _text(message.get("content"))
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as fault:
+        message = f"{provider} sent something that is not a chat completion ({type(fault).__name__}: {fault})"
+        raise RetryLater(message[:500], code="bad_response") from None
+    finish = choice.get("finish_reason")
+    finish = finish[:100] if isinstance(finish, str) and finish else "stop"
+    if isinstance(refusal, str) and refusal:
+        text, finish = refusal, "refusal"
+    model = response.get("model")
+    model = model[:200] if isinstance(model, str) and model else request.model
+    return Reply(text, read_usage(response.get("usage"), request), model, finish)
+
+
+def read_usage(usage: Any, request: Request) -> Usage:
+    """The tokens billed; the most the call can have used where the server does not say."""
+    most = most_usage(request)
+    if not isinstance(usage, dict):
+        return most
+    used = _count(usage.get("prompt_tokens"), most.input_tokens)
+    details = usage.get("prompt_tokens_details")
+    cached = _count(details.get("cached_tokens"), 0) if isinstance(details, dict) else 0
+    return Usage(used, _count(usage.get("completion_tokens"), most.output_tokens), min(cached, used))
+
+
+def _count(value: Any, otherwise: int) -> int:
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else otherwise
+
+
+def _text(content: Any) -> str:
+    """Content as text: a string, nothing (a reply cut off while it was reasoning), or a list of parts."""
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str):
+        raise TypeError(f"content is {type(content).__name__}")
+    return content

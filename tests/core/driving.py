@@ -1,0 +1,143 @@
+"""Plans under test: documents in short, and a driver that tells the planner what happens and notes what it says.
+
+A script is a line of ``event: commands`` parts joined by `` | ``.
+
+Events: ``>`` begin, ``a`` the oldest running ``a`` is done (``a=5`` with n=5, ``a?`` with ok=false), ``a!`` failed,
+``a~`` timed out, ``@name`` a signal. Commands, in order: ``+a`` start, ``-a`` halt, ``ok`` and ``no`` the end.
+``[x y]`` after the commands: the active states.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from agentflow.core.plan import Plan
+from agentflow.core.planner import (
+    Advance,
+    Begin,
+    Completed,
+    Failed,
+    Finish,
+    Halt,
+    PlanEvent,
+    PlanState,
+    Signal,
+    Start,
+    TimedOut,
+    advance,
+)
+from agentflow.wire.document import compile_document
+
+TASKS: dict[str, Any] = {
+    **{name: {"kind": "tool", "use": "std.echo", "out": {"n": "int", "ok": "bool"}} for name in "abcdef"},
+    "i": {"kind": "tool", "use": "std.echo", "in": {"item": "item"}, "out": {"n": "int", "ok": "bool"}},
+    "e": {"kind": "event", "use": "com.example.pinged", "timeout": "1h"},
+}
+VARS = {"x": "int", "y": "int", "go": "bool", "xs": "list(string)", "j": "json"}
+
+
+def document(**parts: Any) -> dict[str, Any]:
+    """A document with the usual tasks and variables."""
+    base = {"agentflow": "plan/v1", "name": "p", "limits": {"steps": 100}, "vars": VARS}
+    tasks = {name: task for name, task in TASKS.items() if name != "i" or "root" in parts}
+    return {**base, "tasks": tasks, **parts}
+
+
+def tree(root: Any, **parts: Any) -> dict[str, Any]:
+    """A behaviour tree's document."""
+    return document(kind="bt", root=root, **parts)
+
+
+def machine(states: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
+    """A state machine's document; its first state is the initial one."""
+    return document(kind="fsm", states=states, **{"initial": next(iter(states)), **parts})
+
+
+class Drive:
+    """One run. ``copied``: the state goes through JSON between events, as it does through the store."""
+
+    def __init__(self, plan: Plan | Mapping[str, Any], *, copied: bool = True) -> None:
+        self.plan = plan if isinstance(plan, Plan) else compile_document(plan)
+        self.copied = copied
+        self.state: PlanState | None = None
+        self.running: dict[int, str] = {}
+        self.inputs: dict[int, dict[str, Any]] = {}
+        self.finish: Finish | None = None
+
+    def tell(self, event: PlanEvent) -> list[str]:
+        """Advance, check what holds for every advance, and give the commands in short."""
+        state = self.state
+        if state is not None and self.copied:
+            state = PlanState(json.loads(json.dumps(state.vars)), json.loads(json.dumps(state.cursor)), state.steps)
+        moved: Advance = advance(self.plan, state, event)
+        said = []
+        for command in moved.commands:
+            assert self.finish is None, "a command after the end"
+            if isinstance(command, Start):
+                assert command.step not in self.running
+                self.running[command.step] = command.task
+                self.inputs[command.step] = command.input
+                said.append("+" + command.task)
+            elif isinstance(command, Halt):
+                said.append("-" + self.running.pop(command.step))
+            else:
+                self.finish = command
+                said.append("ok" if command.ok else "no")
+        self.state = moved.state
+        assert self.finish or self.running, "nothing runs and the run goes on"
+        assert not (self.finish and self.running), "something runs after the end"
+        return said
+
+    def begin(self, **values: Any) -> list[str]:
+        return self.tell(Begin(values))
+
+    def done(self, step: int, **result: Any) -> list[str]:
+        kind = self.plan.tasks[self.running.pop(step)].kind
+        given = {"data": result} if kind == "event" else {"n": 0, "ok": True, **result}
+        return self.tell(Completed(step, given))
+
+    def fail(self, step: int, code: str = "broken", message: str = "it broke") -> list[str]:
+        del self.running[step]
+        return self.tell(Failed(step, code, message))
+
+    def oldest(self, task: str) -> int:
+        return min(step for step, name in self.running.items() if name == task)
+
+    def happen(self, event: str, **values: Any) -> list[str]:
+        """One event of a script."""
+        if event == ">":
+            return self.begin(**values)
+        if event.startswith("@"):
+            return self.tell(Signal(event[1:], {"n": 1}))
+        match = re.fullmatch(r"(\w+)([!~?]|=\d+)?", event)
+        assert match, event
+        step, how = self.oldest(match[1]), match[2] or ""
+        if how == "!":
+            return self.fail(step)
+        if how == "~":
+            del self.running[step]
+            return self.tell(TimedOut(step))
+        result = {"ok": False} if how == "?" else {"n": int(how[1:])} if how else {}
+        return self.done(step, **result)
+
+    @property
+    def at(self) -> list[str]:
+        """The active leaf states."""
+        assert self.state is not None
+        return list(self.state.cursor.get("at", []))
+
+
+def play(plan: Mapping[str, Any], script: str, **values: Any) -> Drive:
+    """Play a script and compare every answer."""
+    drive = Drive(plan)
+    for part in script.split(" | "):
+        event, _, expected = part.partition(":")
+        commands, _, active = expected.partition("[")
+        said = drive.happen(event.strip(), **values)
+        assert said == commands.split(), f"after {event.strip()}: {said}"
+        if active:
+            assert drive.at == active.strip(" ]").split(), f"after {event.strip()}: at {drive.at}"
+    return drive

@@ -1,0 +1,110 @@
+"""A whole house per test: a fresh database, a real bus, and all functions in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from agentflow.config import Settings
+from agentflow.core.message import Message
+from agentflow.runtime.function import NAMES
+from agentflow.runtime.host import Host
+from agentflow.store.admin import create_tenant
+from agentflow.wire.document import compile_document
+
+ALL = tuple(NAMES)
+
+
+@dataclass(slots=True)
+class House:
+    """Hosts over one database and one bus, with what tests ask of them."""
+
+    settings: Settings
+    database: Any
+    nats: Any
+    tenant: UUID
+
+    @asynccontextmanager
+    async def host(self, names: tuple[str, ...] = ALL, *, relay: bool = True, **changes: Any) -> AsyncIterator[Host]:
+        """A running host that carries ``names``."""
+        host = Host(
+            replace(self.settings, **changes),
+            names,
+            engine_dsn=self.database.dsn("agentflow_engine"),
+            relay_dsn=self.database.dsn("agentflow_relay") if relay else None,
+            api_dsn=self.database.dsn("agentflow_api") if "api" in names else None,
+            nats_url=self.nats.url,
+        )
+        await host.start()
+        try:
+            yield host
+        finally:
+            await host.stop()
+
+    async def register(self, document: dict[str, Any], *, version: int = 1) -> None:
+        """Put a workflow into the registry."""
+        plan = compile_document(document)
+        from psycopg.types.json import Json
+
+        async with await psycopg.AsyncConnection.connect(self.database.admin) as conn:
+            await conn.execute(
+                "insert into agentflow.workflows (tenant_id, name, version, hash, document) values (%s,%s,%s,%s,%s)",
+                (self.tenant, plan.name, version, plan.hash, Json(plan.document)),
+            )
+            if plan.trigger is not None:
+                await conn.execute(
+                    "insert into agentflow.triggers values (%s, %s, %s, %s)",
+                    (self.tenant, plan.trigger.type, plan.name, version),
+                )
+
+    async def submit(self, host: Host, workflow: str, given: dict[str, Any] | None = None, **data: Any) -> UUID:
+        """Request a run; durable when this returns."""
+        run = data.pop("run", None) or uuid4()
+        body = {"run": str(run), "workflow": workflow, "version": None, "input": given or {}, "budget_micro": None}
+        await host.submit(Message("run.requested", self.tenant, run, "requested", body | data))
+        return run
+
+    async def rows(self, query: str, *params: Any) -> list[dict[str, Any]]:
+        """Rows as the superuser sees them; ``from runs`` finds agentflow's tables."""
+        async with await psycopg.AsyncConnection.connect(self.database.admin, row_factory=dict_row) as conn:
+            await conn.execute("set search_path = agentflow")
+            return await (await conn.execute(query, params)).fetchall()
+
+    async def run(self, run: UUID) -> dict[str, Any]:
+        (row,) = await self.rows("select * from runs where run_id = %s", run)
+        return row
+
+    async def ended(self, run: UUID, *, within_s: float = 20) -> dict[str, Any]:
+        """The run's row once it is over."""
+        return await eventually(lambda: self._terminal(run), within_s=within_s)
+
+    async def _terminal(self, run: UUID) -> dict[str, Any] | None:
+        rows = await self.rows("select * from runs where run_id = %s and finished_at is not null", run)
+        return rows[0] if rows else None
+
+
+async def eventually(look: Callable[[], Awaitable[Any]], *, within_s: float = 20) -> Any:
+    """The first true value that ``look`` gives; fails the test when none comes in time."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within_s
+    while not (found := await look()):
+        assert loop.time() < until, f"nothing after {within_s} s; last seen: {found!r}"
+        await asyncio.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+async def house(database: Any, nats: Any, tmp_path: Path) -> House:
+    """One tenant, nothing running yet."""
+    tenant = await create_tenant(database.admin, "acme")
+    settings = replace(Settings(), home=tmp_path, sandbox="process", script_dir=tmp_path)
+    return House(settings, database, nats, tenant)
