@@ -7,7 +7,7 @@ BIN := .venv/bin
 WORKERS ?= logical
 TESTS ?= tests
 
-.PHONY: help run dev test bench check contracts lock clean
+.PHONY: help run dev test bench check lint types imports drift contracts lock clean
 
 help: ## Show this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,12 +24,20 @@ test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKER
 bench: .venv/run.stamp ## Measure steps per second and step overhead; one JSON line
 	@$(BIN)/python tests/bench/steps.py
 
-check: .venv/dev.stamp ## Lint, types, import contracts, and generated files against their source
-	@$(BIN)/ruff check --quiet
-	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo --no-cache
-	@$(BIN)/python -m agentflow.wire.contracts --check
+check: lint types imports drift ## Lint, types, import contracts, and generated files against their source
 	@echo "check: all good"
+
+lint: .venv/dev.stamp
+	@$(BIN)/ruff check --quiet --output-format concise
+
+types: .venv/dev.stamp
+	@$(BIN)/mypy --no-error-summary
+
+imports: .venv/dev.stamp
+	@$(BIN)/lint-imports --no-logo --no-cache
+
+drift: .venv/dev.stamp
+	@$(BIN)/python -m agentflow.wire.contracts --check
 
 contracts: .venv/dev.stamp ## Write the generated files: JSON Schemas, examples, catalogue
 	@$(BIN)/python -m agentflow.wire.contracts

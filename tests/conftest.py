@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +29,43 @@ Require = Callable[[object, str], None]
 TEMPLATE = "agentflow_template"
 
 
+def _must_run_all() -> bool:
+    return os.environ.get("AGENTFLOW_REQUIRE_ALL") == "1"
+
+
 def _require(condition: object, reason: str) -> None:
-    if condition:
-        return
-    if os.environ.get("AGENTFLOW_REQUIRE_ALL") == "1":
-        pytest.fail(f"nothing may be skipped here (AGENTFLOW_REQUIRE_ALL=1): {reason}", pytrace=False)
-    pytest.skip(reason)
+    if not condition:
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def require() -> Require:
-    """``require(condition, reason)``: skip the test when the condition is false, or fail it in CI."""
+    """``require(condition, reason)``: skip the test when the condition is false (in CI: fail it)."""
     return _require
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test, however it was skipped, has failed."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and _must_run_all():
+        report.outcome = "failed"
+        report.longrepr = f"AGENTFLOW_REQUIRE_ALL=1, and yet: {_reason(report.longrepr)}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for whole modules."""
+    report = yield
+    if report.outcome == "skipped" and _must_run_all():
+        report.outcome = "failed"
+        report.longrepr = f"AGENTFLOW_REQUIRE_ALL=1, and yet: {_reason(report.longrepr)}"
+    return report
+
+
+def _reason(longrepr: object) -> str:
+    return str(longrepr[2]) if isinstance(longrepr, tuple) else str(longrepr)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -95,6 +95,9 @@ class Tools:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    def at_once(self, request: Message) -> None:
+        return None
+
     async def perform(self, request: Message) -> Performed:
         await self.gate.wait()
         given = request.data["input"]

@@ -71,7 +71,9 @@ class Drive:
         """Advance, check what holds for every advance, and give the commands in short."""
         state = self.state
         if state is not None and self.copied:
-            state = PlanState(json.loads(json.dumps(state.vars)), json.loads(json.dumps(state.cursor)), state.steps)
+            state = PlanState(
+                json.loads(json.dumps(state.vars)), json.loads(json.dumps(state.cursor)), state.steps
+            )
         moved: Advance = advance(self.plan, state, event)
         said = []
         for command in moved.commands:

@@ -48,7 +48,10 @@ VECTORS: dict[str, tuple[Any, str]] = {
         fb({"task": "a", "set": {"x": "result.n"}, "ok_if": "result.ok"}, {"check": "x == 0 && !go"}, "b"),
         ">: +a | a?: ok",
     ),
-    "ok_if sees the variables from before": ({"task": "a", "set": {"x": "5"}, "ok_if": "x == 0"}, ">: +a | a: ok"),
+    "ok_if sees the variables from before": (
+        {"task": "a", "set": {"x": "5"}, "ok_if": "x == 0"},
+        ">: +a | a: ok",
+    ),
     # sequence
     "sequence in order": (seq("a", "b", "c"), ">: +a | a: +b | b: +c | c: ok"),
     "sequence stops at a failure": (seq("a", "b"), ">: +a | a!: no"),
@@ -66,8 +69,14 @@ VECTORS: dict[str, tuple[Any, str]] = {
         par(seq({"check": "!go"}, "b", reactive=True), SET_GO),
         ">: +b +a | a: -b no",
     ),
-    "not reactive: the guard is not checked again": (par(seq({"check": "!go"}, "b"), SET_GO), ">: +b +a | a: | b: ok"),
-    "reactive: a finished task is not started again": (seq("a", "b", "c", reactive=True), ">: +a | a: +b | b: +c | c: ok"),
+    "not reactive: the guard is not checked again": (
+        par(seq({"check": "!go"}, "b"), SET_GO),
+        ">: +b +a | a: | b: ok",
+    ),
+    "reactive: a finished task is not started again": (
+        seq("a", "b", "c", reactive=True),
+        ">: +a | a: +b | b: +c | c: ok",
+    ),
     "reactive: a finished task stays when others move": (
         par(seq({"check": "x == 0"}, "b", "c", reactive=True), seq({"task": "a", "set": {"y": 1}}, "d")),
         ">: +b +a | b: +c | a: +d | c: | d: ok",
@@ -88,7 +97,10 @@ VECTORS: dict[str, tuple[Any, str]] = {
         par(fb(seq(GO, "c"), "b", reactive=True), SET_GO),
         ">: +b +a | a: -b +c | c: ok",
     ),
-    "reactive fallback: a check that holds ends it": (par(fb(GO, "b", reactive=True), SET_GO), ">: +b +a | a: -b ok"),
+    "reactive fallback: a check that holds ends it": (
+        par(fb(GO, "b", reactive=True), SET_GO),
+        ">: +b +a | a: -b ok",
+    ),
     "reactive: what its own task set ends it in the same turn": (
         seq({"check": "!go"}, SET_GO, "b", reactive=True),
         ">: +a | a: no",
@@ -122,7 +134,10 @@ VECTORS: dict[str, tuple[Any, str]] = {
     "parallel fails at the first failure": (par("a", "b", "c"), ">: +a +b +c | b!: -a -c no"),
     "parallel need": (par("a", "b", "c", need=2, fail_at=3), ">: +a +b +c | a: | b!: | c: ok"),
     "parallel need halts the rest": (par("a", "b", "c", need=1, fail_at=3), ">: +a +b +c | b: -a -c ok"),
-    "parallel fails when need is out of reach": (par("a", "b", "c", need=2, fail_at=3), ">: +a +b +c | a!: | c!: -b no"),
+    "parallel fails when need is out of reach": (
+        par("a", "b", "c", need=2, fail_at=3),
+        ">: +a +b +c | a!: | c!: -b no",
+    ),
     "parallel fail_at": (par("a", "b", "c", fail_at=2, need=1), ">: +a +b +c | a!: | b!: -c no"),
     "parallel decides before it starts the rest": (par({"type": "succeed"}, "a", need=1), ">: ok"),
     "parallel drops what it started when a later child decides": (par("a", {"type": "fail"}), ">: no"),
@@ -133,7 +148,10 @@ VECTORS: dict[str, tuple[Any, str]] = {
     # decorators
     "retry": ({"retry": "a", "max": 3}, ">: +a | a!: +a | a!: +a | a!: no"),
     "retry stops at a success": ({"retry": "a", "max": 3}, ">: +a | a!: +a | a: ok"),
-    "retry of a sequence starts it afresh": ({"retry": seq("a", "b"), "max": 2}, ">: +a | a: +b | b!: +a | a: +b | b: ok"),
+    "retry of a sequence starts it afresh": (
+        {"retry": seq("a", "b"), "max": 2},
+        ">: +a | a: +b | b!: +a | a: +b | b: ok",
+    ),
     "retry halts with its parent": (par({"retry": "a", "max": 2}, "b"), ">: +a +b | b!: -a no"),
     "repeat": ({"repeat": "a", "max": 3}, ">: +a | a: +a | a: +a | a: ok"),
     "repeat stops at a failure": ({"repeat": "a", "max": 3}, ">: +a | a: +a | a!: no"),
@@ -141,7 +159,10 @@ VECTORS: dict[str, tuple[Any, str]] = {
     "invert": ({"invert": "a"}, ">: +a | a!: ok"),
     "invert a success": ({"invert": "a"}, ">: +a | a: no"),
     "invert passes skipped on": (seq({"invert": SKIP}, "a"), ">: +a | a: ok"),
-    "invert halts": (par({"invert": "a"}, {"force": "b", "as": "success"}, "c"), ">: +a +b +c | c!: -a -b no"),
+    "invert halts": (
+        par({"invert": "a"}, {"force": "b", "as": "success"}, "c"),
+        ">: +a +b +c | c!: -a -b no",
+    ),
     "force success": ({"force": "a"}, ">: +a | a!: ok"),
     "force failure": ({"force": "a", "as": "failure"}, ">: +a | a: no"),
     "force passes skipped on": (fb({"force": SKIP}, "a"), ">: +a | a: ok"),
@@ -156,14 +177,22 @@ VECTORS: dict[str, tuple[Any, str]] = {
         {"map": "i", "over": "['p', 'q', 'r', 's']", "max": 4, "concurrency": 2},
         ">: +i +i | i: +i | i: +i | i: | i: ok",
     ),
-    "map fails at the first failure": ({"map": "i", "over": "['p', 'q', 'r']", "max": 3}, ">: +i +i +i | i!: -i -i no"),
+    "map fails at the first failure": (
+        {"map": "i", "over": "['p', 'q', 'r']", "max": 3},
+        ">: +i +i +i | i!: -i -i no",
+    ),
     "map fail_at": ({"map": "i", "over": "['p', 'q']", "max": 3, "fail_at": 2}, ">: +i +i | i!: | i: ok"),
     "map of sequences": (
         {"map": seq("i", "b"), "over": "['p', 'q']", "max": 3},
         ">: +i +i | i: +b | b: | i: +b | b: ok",
     ),
     "map in a map": (
-        {"map": {"map": "i", "over": "[item, item]", "max": 2}, "over": "['p', 'q']", "max": 2, "concurrency": 1},
+        {
+            "map": {"map": "i", "over": "[item, item]", "max": 2},
+            "over": "['p', 'q']",
+            "max": 2,
+            "concurrency": 1,
+        },
         ">: +i +i | i: | i: +i +i | i: | i: ok",
     ),
     "map: all skipped is skipped": (
@@ -174,13 +203,26 @@ VECTORS: dict[str, tuple[Any, str]] = {
         {"map": {"task": "i", "skip_if": "item == 'p'"}, "over": "['p', 'q']", "max": 2},
         ">: +i | i: ok",
     ),
-    "map halts with its parent": (par({"map": seq("i"), "over": "['p', 'q']", "max": 2}, "a"), ">: +i +i +a | a!: -i -i no"),
+    "map halts with its parent": (
+        par({"map": seq("i"), "over": "['p', 'q']", "max": 2}, "a"),
+        ">: +i +i +a | a!: -i -i no",
+    ),
     "map with a reactive child": (
-        par({"map": seq({"check": "!go"}, "i", reactive=True), "over": "['p', 'q']", "max": 2, "fail_at": 2}, SET_GO),
+        par(
+            {"map": seq({"check": "!go"}, "i", reactive=True), "over": "['p', 'q']", "max": 2, "fail_at": 2},
+            SET_GO,
+        ),
         ">: +i +i +a | a: -i -i no",
     ),
     "retry of a map sees the new list": (
-        {"retry": {"map": {"task": "i", "set": {"xs": "['z']"}, "ok_if": "result.ok"}, "over": "size(xs) == 0 ? ['p'] : xs", "max": 2}, "max": 2},
+        {
+            "retry": {
+                "map": {"task": "i", "set": {"xs": "['z']"}, "ok_if": "result.ok"},
+                "over": "size(xs) == 0 ? ['p'] : xs",
+                "max": 2,
+            },
+            "max": 2,
+        },
         ">: +i | i?: +i | i: ok",
     ),
     # signals are not for trees
@@ -216,7 +258,11 @@ def test_a_retried_map_takes_items_from_the_list_as_it_is_then() -> None:
             ">: +a | a!: no",
             "root.children[1]: the plan says fail, after root.children[0]: task 'a' failed: broken: it broke",
         ),
-        (seq("a", {"check": "1 / x > 0"}), ">: +a | a: no", "root.children[1].if: `1 / x > 0`: divide by zero"),
+        (
+            seq("a", {"check": "1 / x > 0"}),
+            ">: +a | a: no",
+            "root.children[1].if: `1 / x > 0`: divide by zero",
+        ),
         (
             {"map": "i", "over": "['p', 'q', 'r']", "max": 2},
             ">: no",
@@ -229,7 +275,11 @@ def test_a_retried_map_takes_items_from_the_list_as_it_is_then() -> None:
             ">: no",
             "root.child.child: more than 20,000 nodes ticked without a task in between",
         ),
-        (par("a", SKIP, need=2, fail_at=2), ">: +a | a: no", "root: 1 succeeded and 1 were skipped, but 2 are needed"),
+        (
+            par("a", SKIP, need=2, fail_at=2),
+            ">: +a | a: no",
+            "root: 1 succeeded and 1 were skipped, but 2 are needed",
+        ),
     ],
 )
 def test_the_reason_says_where(root: Any, script: str, reason: str) -> None:
@@ -263,11 +313,15 @@ def test_steps_are_limited() -> None:
 
 
 def test_the_fuel_that_runs_out_halts_the_rest() -> None:
-    assert play(tree(par("b", {"repeat": "a", "max": 9}), limits={"steps": 3}), ">: +b +a | a: +a | a: -b no").finish
+    assert play(
+        tree(par("b", {"repeat": "a", "max": 9}), limits={"steps": 3}), ">: +b +a | a: +a | a: -b no"
+    ).finish
 
 
 def test_the_state_of_a_wide_map_holds_only_what_is_active() -> None:
-    drive = Drive(tree({"map": seq("i", "b"), "over": "xs", "max": 1000, "concurrency": 3}, limits={"steps": 2000}))
+    drive = Drive(
+        tree({"map": seq("i", "b"), "over": "xs", "max": 1000, "concurrency": 3}, limits={"steps": 2000})
+    )
     drive.begin(xs=[str(n) for n in range(1000)])
     for _ in range(600):
         drive.done(min(drive.running))

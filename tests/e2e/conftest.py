@@ -1,3 +1,3 @@
 """Fixtures of the end-to-end tests: see conftest_e2e."""
 
-from conftest_e2e import house as house
+from house import house as house

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from conftest_e2e import House, eventually
+from house import House, eventually
 
 from agentflow.core.message import Message
 from agentflow.errors import Conflict, Rejected

@@ -42,13 +42,16 @@ class JetStream:
         self._js: JetStreamContext | None = None
         self._pulls: list[Pull] = []
         self._repair: asyncio.Task[None] | None = None
+        self._births: dict[str, Any] = {}
+        self._whole = False  # whether all streams and consumers are known to be there
 
     @property
     def connected(self) -> bool:
         return self._nc.is_connected
 
-    async def open(self, *, wait_s: float = 30.0) -> None:
+    async def open(self, *, wait_s: float = 10.0) -> None:
         """Connect and make the streams and consumers of the catalogue. ``RetryLater`` when NATS stays away."""
+        self._nc = Client()
         try:
             await asyncio.wait_for(self._connect(), wait_s)
         except (TimeoutError, OSError, nats.errors.Error) as fault:
@@ -85,31 +88,37 @@ class JetStream:
             await self._nc.close()
 
     async def ensure(self) -> bool:
-        """Make the streams and consumers that are missing; returns whether any stream was."""
+        """Make the streams and consumers that are missing; returns whether a stream is not the one it was before."""
         assert self._js is not None
-        made = False
+        self._whole = False
+        births: dict[str, Any] = {}
         for stream in STREAMS:
             try:
-                await self._js.stream_info(stream.name)
+                info = await self._js.stream_info(stream.name)
             except nats.js.errors.NotFoundError:
-                made = True
                 # from_response reads the server's own units (nanoseconds), which is what the catalogue states
-                await self._js.add_stream(StreamConfig.from_response(stream.config()))
+                info = await self._js.add_stream(StreamConfig.from_response(stream.config()))
+            births[stream.name] = info.created
         for consumer in CONSUMERS:
             config = ConsumerConfig.from_response(consumer.config())
             await self._js.add_consumer(consumer.stream, config)
-        return made
+        # Whoever reconnects first makes the streams anew; every host has to notice that they are new.
+        wiped = bool(self._births) and births != self._births
+        self._births = births
+        self._whole = True
+        return wiped
 
-    async def publish(self, event: Event, subject: str) -> None:
-        """Publish and wait until the stream has it. ``RetryLater`` when it does not say so."""
-        await (await self.send(event, subject))
+    async def send(self, event: Event, subject: str, *, tries: int = 0) -> asyncio.Future[Any]:
+        """Publish; the future ends when the stream has acknowledged.
 
-    async def send(self, event: Event, subject: str) -> asyncio.Future[Any]:
-        """Publish; the future ends when the stream has acknowledged. The event's id dedupes within two minutes."""
-        if self._js is None or not self._nc.is_connected:
+        The event's id dedupes within two minutes. What is sent again (``tries``) has another id: the stream may
+        remember the first and yet have dropped it.
+        """
+        # A stream without its consumers takes a message, finds nobody interested and forgets it.
+        if self._js is None or not self._nc.is_connected or not self._whole:
             raise RetryLater("NATS is not connected")
         headers, payload = to_nats(event, "structured")
-        headers["Nats-Msg-Id"] = message_id(event)
+        headers["Nats-Msg-Id"] = f"{message_id(event)}{f'|{tries}' if tries else ''}"
         try:
             return await self._js.publish_async(subject, payload, headers=headers, wait_stall=5)
         except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
@@ -149,6 +158,7 @@ class JetStream:
         log.debug("nats", reason=str(fault) or type(fault).__name__)
 
     async def _on_disconnect(self) -> None:
+        self._whole = False
         if not self._nc.is_closed and not self._nc.is_draining:
             log.warning("nats disconnected")
 

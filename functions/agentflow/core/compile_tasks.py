@@ -38,6 +38,9 @@ def tools(draft: Draft) -> dict[str, ToolSpec]:
                 "give the code itself under `code` (the CLI does)",
                 "tool_file",
             )
+        elif not entry.get("code"):
+            mend = "give the Python code that defines run(**input) -> dict"
+            draft.note(f"{path}.code", "is missing", mend, "schema")
         found[name] = ToolSpec(
             name=name,
             kind=entry.get("kind", "python"),

@@ -138,8 +138,10 @@ class _Builder:
                 continue
             path = f"tasks.{task.name}.in.{name}"
             if item is None:
-                message = f"{node.path} runs this task outside a map, where there is no `item`"
-                self.draft.note(path, message, "run it inside a map, or pass a variable", "cel")
+                message = f"task {task.name!r} reads `item` (in.{name}), which is known inside a map only"
+                self.draft.note(
+                    f"{node.path}.task", message, "run it inside a map, or read a variable", "cel"
+                )
             elif (typed := self.draft.expr(expr.source, scope, None, path)) is not None:
                 inputs[name] = typed
                 if is_file(expr.source, scope):
@@ -151,6 +153,11 @@ class _Builder:
         over = self.draft.expr(entry["over"], scope, _LIST, path + ".over")
         if over is None:
             return None, JSON_TYPE
+        declared = scope.get(over.source)
+        if (
+            declared is not None and declared.of is not None
+        ):  # to CEL a file is a string; here it stays a file
+            return over, declared.of
         exact = self.draft.expr(entry["over"], scope, None, path + ".over")
         assert exact is not None
         return over, exact.type.of or JSON_TYPE

@@ -36,7 +36,7 @@ class Provider(_Part):
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+", max_length=2000)] | None = None
-    api_key: str = Field("", repr=False)
+    api_key: str = Field(default="", repr=False)
     api_key_file: Path | None = None
     output_limit: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
 

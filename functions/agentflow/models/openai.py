@@ -68,8 +68,6 @@ class OpenAIModel:
             except openai.APIStatusError as fault:
                 if not self._learn(request, fault):
                     raise error_from(fault, self._provider, request.model, self._api_key) from None
-            except openai.APITimeoutError:
-                raise TimeoutError from None
             except openai.APIConnectionError as fault:
                 raise unreachable(fault, self._provider, self._base_url) from None
         raise RetryLater(f"{self._provider} keeps refusing the request's form", code="model_unavailable")

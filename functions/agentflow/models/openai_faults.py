@@ -61,7 +61,6 @@ def asks_for_other_limit(fault: Any, sent: str, other: str) -> bool:
     if fault.status_code not in (400, 422):
         return False
     said = told(fault, "").lower()
-    # max_tokens also ends max_completion_tokens nowhere, but a message may name either as the one to use.
     names_ours = fault.param == sent or sent in said
     unsupported = fault.code in ("unsupported_parameter", "unknown_parameter") or any(
         word in said for word in ("unsupported", "not supported", "unrecognized", "extra inputs", "unexpected")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agentflow.errors import Invalid, Problem
+from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.wire.catalogue import problems_of
 from agentflow.wire.document_text import MAX_BYTES, load
 
@@ -123,8 +123,12 @@ def fill(reply: Any, found: dict[str, str]) -> Any:
 
 
 def _number(text: str, kind: str) -> int | float:
-    digits = text.replace(",", "").strip().rstrip("%")
-    return int(float(digits)) if kind == "int" else float(digits)
+    try:
+        number = float(text.replace(",", "").strip().rstrip("%"))
+        return int(number) if kind == "int" else number
+    except (ValueError, OverflowError):
+        message = f"a rule of the scripted model takes {text[:80]!r} for a number"
+        raise Rejected(message, code="bad_script", mend="narrow the pattern that finds it") from None
 
 
 def _wanted(reply: Any) -> set[str]:

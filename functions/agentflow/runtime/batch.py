@@ -46,6 +46,7 @@ class Leaving:
     consumer: str
     message: Message
     data: str
+    tries: int = 0  # how often it has been sent again
 
     @property
     def twin(self) -> Twin:

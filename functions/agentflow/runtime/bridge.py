@@ -21,6 +21,7 @@ from agentflow.runtime.parking import Parking
 from agentflow.runtime.publisher import Publisher
 from agentflow.runtime.receive import HEARTBEAT_S
 from agentflow.runtime.relay import Relay
+from agentflow.runtime.serve import not_found, until_signalled, with_probes
 from agentflow.store.changes import Twin
 from agentflow.store.postgres import PostgresStore
 from agentflow.wire.catalogue import tenant_of_subject
@@ -156,3 +157,15 @@ class Bridge:
     async def _resend_all(self) -> None:
         if self._relay is not None:
             self._relay.resend_all()
+
+
+async def bridge(settings: Settings) -> None:
+    """Carry the bridge and the relay until SIGTERM."""
+    carried = Bridge(
+        settings,
+        function_urls(settings.function_urls),
+        engine_dsn=settings.dsn("agentflow_engine"),
+        relay_dsn=settings.dsn("agentflow_relay"),
+        nats_url=settings.nats_url,
+    )
+    await until_signalled(carried, with_probes(not_found, carried), settings)

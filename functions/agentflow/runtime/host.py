@@ -6,7 +6,6 @@ containers (one, by push). What it does not carry is reached over the bus.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -82,6 +81,7 @@ class Host:
     async def start(self) -> None:
         """Connect, then take in work. ``RetryLater`` when Postgres or NATS stays away."""
         await self.store.open()
+        await self._bus.open()
         if self._control is not None:
             await self._control.open()
         self._reactor.start()
@@ -91,8 +91,8 @@ class Host:
                 self._performers[name] = Performer(name, effect, self._reactor, limit=self.settings.calls)
             receiver = Receiver(name, self._reactor, self.store, self._performers.get(name))
             self._receivers[name] = receiver
-            function.DOORS[name] = receiver.push
-        await self._bus.open()
+            if name != "api":  # whose door takes requests, not events
+                function.DOORS[name] = receiver.push
         await self._bus.on_hint(self._hinted)
         if self._pull:
             for name, receiver in self._receivers.items():
@@ -211,11 +211,14 @@ class Host:
 
     def http(self) -> Asgi:
         """The host's HTTP face: probes and metrics, and the API where it carries it."""
-        if self._control is None:
-            return with_probes(not_found, self)
+        return with_probes(self.api() if self._control is not None else not_found, self)
+
+    def api(self) -> Asgi:
+        """The API as an ASGI app."""
         from agentflow.control.app import create_app
 
-        return with_probes(create_app(self, self._control, self.settings, self._models), self)
+        assert self._control is not None, "api_dsn was not given"
+        return create_app(self, self._control, self.settings, self._models)
 
     def watch(self, run: UUID) -> Watch:
         return self.watchers.watch(run)
@@ -224,16 +227,3 @@ class Host:
         ref = self._models.resolve(alias)
         per_mtok = (ref.input_micro_per_mtok, ref.output_micro_per_mtok)
         return Price(ref.provider, ref.model, *per_mtok, ref.price_version)
-
-
-async def connected(host: Host) -> None:
-    """Start a host, waiting for Postgres and NATS as long as they take to appear."""
-    pause = 0.2
-    while True:
-        try:
-            await host.start()
-            return
-        except RetryLater as fault:
-            log.warning("not ready yet", reason=str(fault))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)

@@ -140,7 +140,7 @@ async def attempt(perform: Callable[[Message], Awaitable[Performed]], request: M
     except AgentFlowError as fault:
         return failure(fault)
     except Exception as fault:
-        log.exception("call failed in a way of our own", task=request.data["task"], event=request.id)
+        log.exception("call failed in a way of our own", task=request.data["task"], event_id=request.id)
         return _failed("internal", f"{type(fault).__name__}: {fault}", retryable=True)
 
 

@@ -1,4 +1,4 @@
-"""Publishing after commit: what fails here is sent again by the relay, because its twin is still there."""
+"""Publishing after commit. If this process dies before it is done, the relay goes on: the twins are still there."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from agentflow.runtime.envelope import envelope
 from agentflow.store.changes import Twin
 
 log = structlog.get_logger(__name__)
+FIRST_PAUSE_S = 0.1
+LAST_PAUSE_S = 5.0
 
 
 class Publisher:
@@ -24,6 +26,7 @@ class Publisher:
         self._bus = bus
         self._acknowledged = acknowledged
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def send(self, leaving: Sequence[Leaving]) -> None:
         self.background(self.publish(leaving))
@@ -35,21 +38,40 @@ class Publisher:
         task.add_done_callback(self._tasks.discard)
 
     async def publish(self, leaving: Sequence[Leaving]) -> None:
-        """Publish all, then wait for the stream's acknowledgements."""
-        try:
-            sent = [(leave, await self._bus.send(*envelope(leave))) for leave in leaving]
-        except RetryLater as fault:
-            log.warning("not published, the relay will", events=len(leaving), reason=str(fault))
-            return
+        """Publish until the stream has acknowledged all; between tries the bus gets time to come back."""
+        pause = FIRST_PAUSE_S
+        while leaving := await self._publish(leaving):
+            if self._closing:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LAST_PAUSE_S)
+
+    async def _publish(self, leaving: Sequence[Leaving]) -> list[Leaving]:
+        """Publish once; returns what the stream did not acknowledge."""
+        failed: list[Leaving] = []
+        sent: list[tuple[Leaving, asyncio.Future[Any]]] = []
+        reason = ""
+        for leave in leaving:
+            try:
+                sent.append((leave, await self._bus.send(*envelope(leave), tries=leave.tries)))
+            except RetryLater as fault:
+                failed.append(leave)
+                reason = str(fault)
         for leave, acknowledged in sent:
             try:
                 await acknowledged
             except Exception as fault:
-                log.warning("not published, the relay will", event=leave.message.id, reason=str(fault))
+                failed.append(leave)
+                reason = str(fault) or type(fault).__name__
                 continue
             if leave.consumer == FACTS:
                 self._acknowledged(leave.twin)
+        if failed:
+            log.warning("not published yet", events=len(failed), reason=reason)
+        return failed
 
     async def close(self) -> None:
+        """Give what is under way a moment; the relay sees to the rest."""
+        self._closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)

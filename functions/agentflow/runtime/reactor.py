@@ -156,7 +156,7 @@ class Reactor:
                 item.done.set_result(run)
         for item, refusal in batch.refused:
             if not isinstance(refusal, AgentFlowError):
-                log.error("decision failed", name=item.message.name, event=item.message.id, exc_info=refusal)
+                log.error("decision failed", name=item.message.name, event_id=item.message.id, exc_info=refusal)
             self._refuse(item, refusal)
         if batch.changes.runs:
             self._outlet.changed(list(batch.changes.runs), batch.changes)

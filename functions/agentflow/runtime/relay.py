@@ -118,7 +118,7 @@ class Relay:
 
 
 def _leaving(row: Sequence[Any]) -> Leaving:
-    tenant, run, key, consumer, name, data, trace = row
+    tenant, run, key, consumer, name, data, trace, tries = row
     text = dump(data)
     assert text is not None
-    return Leaving(consumer, Message(name, tenant, run, key, data, trace), text)
+    return Leaving(consumer, Message(name, tenant, run, key, data, trace), text, tries)

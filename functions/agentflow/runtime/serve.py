@@ -9,13 +9,13 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from agentflow.config import Settings
 from agentflow.errors import RetryLater
-from agentflow.runtime.function import source
+from agentflow.runtime.function import DOORS, source
 
 if TYPE_CHECKING:
     from agentflow.runtime.host import Host
@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 Asgi = Callable[
     [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
+STARTING = "starting"
 GRACE_S = 25  # queue-proxy gives 30 s to drain
 
 
@@ -52,7 +53,7 @@ async def http_server(app: Any, host: str, port: int) -> AsyncIterator[int]:
             await asyncio.wait({task})
 
 
-def with_probes(app: Any, host: Host) -> Asgi:
+def with_probes(app: Any, host: Carried) -> Asgi:
     """An ASGI app with the probes of a container in front: /healthz, /readyz (and OpenFaaS's names), /metrics."""
     from agentflow.observe import metrics
 
@@ -68,6 +69,8 @@ def with_probes(app: Any, host: Host) -> Asgi:
             await _answer(send, 200 if ready else 503, body)
         elif path == "/metrics":
             await metrics.endpoint(scope, receive, send)
+        elif path and host.ready()[1] == STARTING:
+            await _answer(send, 503, b'{"status":"starting"}')
         else:
             await app(scope, receive, send)
 
@@ -95,10 +98,31 @@ def push_app(name: str, host: Host) -> Asgi:
     kept = os.environ.get("FUNCTION_TARGET")  # noqa: TID251  create_app writes it for its own use
     from functions_framework.aio import create_asgi_app
 
-    app = create_asgi_app(name, str(source(name)), "http" if name == "api" else "cloudevent")  # type: ignore[no-untyped-call]
+    kind = "http" if name == "api" else "cloudevent"
+    app: Asgi = create_asgi_app(name, str(source(name)), kind)  # type: ignore[no-untyped-call]
     if kept is None:
         os.environ.pop("FUNCTION_TARGET", None)  # noqa: TID251
-    return app if name == "api" else _with_batches(app, name, host)
+    if name != "api":
+        return _with_batches(app, name, host)
+    DOORS["api"] = _api_door(host)
+    return app
+
+
+def _api_door(host: Host) -> Callable[[Any], Awaitable[Any]]:
+    """functions-framework wants a response from a function: this one is the API's answer, streamed as it comes."""
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    api = host.api()
+
+    class Answer(Response):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await api(scope, receive, send)
+
+    async def door(request: Request) -> Answer:
+        return Answer()
+
+    return door
 
 
 def _with_batches(app: Any, name: str, host: Host) -> Asgi:
@@ -139,18 +163,53 @@ def _with_batches(app: Any, name: str, host: Host) -> Asgi:
     return door
 
 
-async def until_signalled(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run ``work(stop)`` with SIGTERM and SIGINT setting ``stop``."""
+class Carried(Protocol):
+    """Something a process carries: started once what it needs has appeared, drained, stopped."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def draining(self) -> None: ...
+
+    def ready(self) -> tuple[bool, str]: ...
+
+
+async def until_signalled(carried: Carried, app: Any, settings: Settings) -> None:
+    """Serve ``app`` and carry ``carried`` until SIGTERM or SIGINT, waiting for Postgres and NATS to appear."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    await work(stop)
+    async with http_server(app, settings.http_host, settings.http_port) as port:
+        log.info("listening", port=port)
+        starting = asyncio.ensure_future(_started(carried))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            log.info("ready", port=port)
+            await stopping
+        starting.cancel()
+        carried.draining()
+    await carried.stop()
+
+
+async def _started(carried: Carried) -> None:
+    pause = 0.2
+    while True:
+        try:
+            await carried.start()
+            return
+        except RetryLater as fault:
+            log.warning("not ready yet", reason=str(fault))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
 
 
 async def serve(settings: Settings, names: Sequence[str], *, push: bool, relay: bool = False) -> None:
-    """Carry functions until SIGTERM: by pull, or one function by push. Waits for Postgres and NATS to appear."""
-    from agentflow.runtime.host import Host, connected
+    """Carry functions until SIGTERM: by pull, or one function by push."""
+    from agentflow.runtime.host import Host
 
     host = Host(
         settings,
@@ -161,20 +220,5 @@ async def serve(settings: Settings, names: Sequence[str], *, push: bool, relay: 
         nats_url=settings.nats_url,
         pull=not push,
     )
-
-    async def work(stop: asyncio.Event) -> None:
-        app = push_app(names[0], host) if push else host.http()
-        async with http_server(with_probes(app, host), settings.http_host, settings.http_port) as port:
-            log.info("listening", functions=list(names), port=port, door="push" if push else "pull")
-            starting = asyncio.ensure_future(connected(host))
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-                log.info("ready", functions=list(names))
-                await stopping
-            starting.cancel()
-            host.draining()
-        await host.stop()
-
-    await until_signalled(work)
+    app = with_probes(push_app(names[0], host), host) if push else host.http()
+    await until_signalled(host, app, settings)

@@ -182,7 +182,10 @@ class PostgresStore:
         )
 
     async def open(self) -> None:
+        """Connect. ``RetryLater`` when the server can't be reached."""
         await self._pool.open()
+        async with self.transaction([SYSTEM]) as tx:
+            await tx.load([])
 
     async def close(self) -> None:
         await self._pool.close()

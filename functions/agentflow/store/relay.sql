@@ -18,7 +18,7 @@ select tenant_id, run_id, 'timer:' || key || ':' || coalesce(attempt, 0), 'dispa
        clock_timestamp() + interval '3 seconds'
 from due
 on conflict do nothing
-returning tenant_id, run_id, key, consumer, name, data, trace;
+returning tenant_id, run_id, key, consumer, name, data, trace, tries;
 
 -- name: next_timer
 -- Milliseconds until the next timer is due (zero or less: now); no row when there is none.
@@ -35,4 +35,4 @@ from (
   order by due_at limit %b for update skip locked
 ) d
 where o.tenant_id = d.tenant_id and o.run_id = d.run_id and o.key = d.key and o.consumer = d.consumer
-returning o.tenant_id, o.run_id, o.key, o.consumer, o.name, o.data, o.trace;
+returning o.tenant_id, o.run_id, o.key, o.consumer, o.name, o.data, o.trace, o.tries;

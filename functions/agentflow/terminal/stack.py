@@ -30,9 +30,9 @@ async def run_dev(settings: Settings, *, sample: bool, leave: bool, port: int | 
 
         async def then(url: str, key: str) -> int:
             code = await run_sample(url, key, folder) if sample else 0
-            print(f"API {url}  key in {settings.home / 'api_key'}  log in {settings.home / 'agentflow.log'}")
+            print(f"API {url}  key in {settings.home / 'api_key'}  log in {settings.home / 'agentflow.log'}", flush=True)
             if not leave:
-                print("stop with Ctrl-C")
+                print("stop with Ctrl-C", flush=True)
             return code
 
         return await dev(settings, then=then, stay=not leave)

@@ -17,7 +17,7 @@ import yaml
 from agentflow.errors import Invalid, Problem
 
 MAX_BYTES = 256 * 1024
-MAX_DEPTH = 64
+MAX_DEPTH = 100
 MAX_VALUES = 20_000
 MAX_KEY = 256
 _INT64 = 2**63

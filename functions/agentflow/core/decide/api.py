@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agentflow.core.decision import NOTHING, Decision, Facts
 from agentflow.core.message import Message
 from agentflow.core.run import Run
@@ -27,7 +29,9 @@ def _accept_run(run: Run | None, message: Message, facts: Facts) -> Decision:
         if run.request_hash != request_hash:
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_mismatch")
         return NOTHING
-    return Decision(run=requested(message, facts), messages=(message,))
+    # The hash stays with the run: it says nothing to those who carry the request out.
+    data = {name: value for name, value in message.data.items() if name != "request_hash"}
+    return Decision(run=requested(message, facts), messages=(replace(message, data=data),))
 
 
 def requested(message: Message, facts: Facts) -> Run:

@@ -1,0 +1,3 @@
+"""Fixtures of the chaos tests: see house."""
+
+from house import house as house

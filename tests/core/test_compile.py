@@ -1,0 +1,552 @@
+"""What is refused at registration: each fault by its path, its reason and its mend, and all faults at once."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from agentflow.core.compile import compile_plan
+from agentflow.core.summary import summarise
+from agentflow.errors import Invalid
+from agentflow.wire.document import compile_document
+
+from .driving import document, machine, tree
+from .test_fsm import BOTH, OK, WORK, done, failed, on, run
+from .test_tree import par, seq
+
+
+def refused(parts: Any) -> list[str]:
+    """The problems of a document, as a user sees them."""
+    with pytest.raises(Invalid) as caught:
+        compile_document(parts)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def task(**parts: Any) -> dict[str, Any]:
+    """A tree of one task ``t``, a built-in tool unless said otherwise."""
+    return tree("t", tasks={"t": {"kind": "tool", "use": "std.echo", **parts}})
+
+
+LLM = {"kind": "llm", "use": "small", "prompt": "Hello {who}", "in": {"who": "'you'"}}
+CODE = {"kind": "python", "code": "def run(): return {}"}
+
+TREES: dict[str, tuple[Any, list[str]]] = {
+    "unknown task": (seq("a", "aa"), ["root.sequence[1]: unknown task 'aa' (did you mean 'a'?)"]),
+    "unknown var in set": (
+        seq({"task": "a", "set": {"z": 1}}),
+        ["root.sequence[0].set.z: unknown var 'z' (known: go, j, x, xs, y)"],
+    ),
+    "unknown name in a guard": (
+        {"check": "gone"},
+        ["root.check: `gone`: unknown name or function 'gone' (did you mean 'go'?)"],
+    ),
+    "a guard that is no bool": (
+        {"check": "x"},
+        [
+            "root.check: `x`: gives int, but bool is needed (compare it with something, e.g. `x != ''` or `x > 0`)"
+        ],
+    ),
+    "a value of another type": (
+        {"task": "a", "set": {"x": "'one'"}},
+        ["root.set.x: `'one'`: gives string, but int is needed (wrap it in int(...))"],
+    ),
+    "int meets double": (
+        {"check": "x > 0.5"},
+        [
+            "root.check: `x > 0.5`: `>` does not work on (int, double) (CEL never mixes int and double: "
+            "write double(n), int(x), or a literal with a point such as 1.0)"
+        ],
+    ),
+    "unknown result field": (
+        {"task": "a", "set": {"x": "result.count"}},
+        [
+            "root.set.x: `result.count`: unknown result field 'result.count' (the task's result has result.n, result.ok)"
+        ],
+    ),
+    "result before the task": (
+        {"task": "a", "skip_if": "result.ok"},
+        [
+            "root.skip_if: `result.ok`: there is no `result` here "
+            "(a result is only known where its own task is done)"
+        ],
+    ),
+    "item outside a map": (
+        seq("i"),
+        [
+            "root.sequence[0]: task 'i' reads `item` (in.item), which is known inside a map only "
+            "(run it inside a map, or read a variable)"
+        ],
+    ),
+    "a map's order": (
+        {"check": "j.map(k, k) == []"},
+        [
+            "root.check: `j.map(k, k) == []`: loops over a value that may be a map, whose order is not stable; "
+            "only all and exists may (wrap it in list(...))"
+        ],
+    ),
+    "a constant that cannot be": ({"check": "1 / 0 > 0"}, ["root.check: `1 / 0 > 0`: divide by zero"]),
+    "no expression": ({"check": "x >"}, ["root.check: `x >`: Syntax error: "]),
+    "over something else": (
+        {"map": "b", "over": "x", "max": 2},
+        ["root.over: `x`: gives int, but list(json) is needed"],
+    ),
+    "need more than there are": (
+        par("a", "b", need=3),
+        ["root.need: is 3, but there are 2 children (use 1 to 2)"],
+    ),
+    "fail_at more than there are": (
+        par("a", "b", fail_at=5),
+        ["root.fail_at: is 5, but there are 2 children (use 1 to 2)"],
+    ),
+    "a loop without max": ({"retry": "a"}, ["root.max: is missing (add it)"]),
+    "a node of another time": (
+        {"type": "switch", "children": ["a"]},
+        [
+            "root.type: a node of type 'switch' is not yet available (use a fallback of sequences that begin with a check)"
+        ],
+    ),
+    "an unknown node": (
+        {"type": "sequnce", "children": ["a"]},
+        ["root.type: there is no type 'sequnce' (did you mean 'sequence'?)"],
+    ),
+    "not a node": (seq("a", 5), ["root.sequence[1]: must be a mapping, not 5"]),
+    "no type": (
+        {"task": "a", "check": "go"},
+        ["root: has no `type` (write a task's name, {sequence: [...]}, or {type: ...})"],
+    ),
+    "no children": (seq(), ["root.sequence: is too short (give at least 1 entries)"]),
+    "all at once": (
+        seq("q", {"check": "x"}, {"task": "a", "set": {"x": "true"}, "skipif": "go"}),
+        [
+            "root.sequence[2].skipif: there is no key 'skipif' here (did you mean 'skip_if'?)",
+            "root.sequence[0]: unknown task 'q'",
+            "root.sequence[1].check: `x`: gives int",
+            "root.sequence[2].set.x: `true`: gives bool",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_trees(name: str) -> None:
+    root, expected = TREES[name]
+    found = refused(tree(root))
+    assert len(found) == len(expected), found
+    for got, wanted in zip(found, expected, strict=True):
+        assert got.startswith(wanted)
+
+
+def states(*pairs: Any, **more: Any) -> dict[str, Any]:
+    return machine({"s": run("a", *pairs), "ok": OK}, **more)
+
+
+MACHINES: dict[str, tuple[Any, list[str]]] = {
+    "unknown state": (
+        states(done("okay")),
+        ["states.s.transitions[0].to: unknown state 'okay' (did you mean 'ok'?)"],
+    ),
+    "unknown task": (machine({"s": run("z", done("ok")), "ok": OK}), ["states.s.run: unknown task 'z'"]),
+    "unknown initial": (states(done("ok"), initial="t"), ["initial: unknown state 't'"]),
+    "unreachable": (
+        machine({"s": run("a", done("ok")), "t": run("a", done("ok")), "ok": OK}),
+        ["states.t: no way leads to 't' (add a transition to it, or remove it)"],
+    ),
+    "dead end": (
+        machine({"s": run("a", done("t"), failed("ok")), "t": run("b"), "ok": OK}),
+        ["states.t: when its task is done, nothing leads out of 't' (add a transition with event: done)"],
+    ),
+    "nothing runs": (
+        machine({"s": run("a", done("t"), failed("ok")), "t": {"transitions": [on("go", "ok")]}, "ok": OK}),
+        ["states.t: nothing runs in 't' and nothing leads out of it"],
+    ),
+    "no end": (
+        machine({"s": run("a", done("s"), visits=3)}),
+        ["states: no final state can be reached: a run would never end (add {final: success})"],
+    ),
+    "a cycle without a bound": (
+        machine({"s": run("a", done("t")), "t": run("b", done("s", **{"if": "go"}), done("ok")), "ok": OK}),
+        ["states.s: the cycle s → t → s has no bound (give one of its states `visits: N`)"],
+    ),
+    "a cycle of one": (
+        states(done("s", **{"if": "go"}), done("ok")),
+        ["states.s: the cycle s → s has no bound"],
+    ),
+    "a cycle through the whole machine": (
+        states(done("ok"), transitions=[failed("s")]),
+        ["states.s: the cycle s → s has no bound"],
+    ),
+    "a cycle through a compound state": (
+        machine({**WORK, "work": {"initial": "w1", "transitions": [done("ok"), failed("work")]}}),
+        ["states.w1: the cycle w1 → w2 → w1 has no bound"],
+    ),
+    "a guard's type": (
+        states(done("ok", **{"if": "result.n"})),
+        ["states.s.transitions[0].if: `result.n`: gives int, but bool is needed"],
+    ),
+    "a result where there is none": (
+        states(done("ok"), failed("ok", **{"if": "result.ok"})),
+        ["states.s.transitions[1].if: `result.ok`: there is no `result` here"],
+    ),
+    "done of the whole machine": (
+        states(done("ok"), transitions=[done("ok")]),
+        ["transitions[0].event: the whole machine is done when it reaches a final state"],
+    ),
+    "done of nothing": (
+        machine({"s": {"transitions": [done("ok"), {"to": "ok"}]}, "ok": OK}),
+        ["states.s.transitions[0].event: 's' runs nothing that could be done (leave `event` out)"],
+    ),
+    "item in a machine": (
+        document(kind="fsm", initial="s", states={"s": run("i", done("ok")), "ok": OK}, root_=1)
+        | {"root_": 1},
+        [],
+    ),
+    "in a state that holds none": (
+        machine({"s": run("a", done("ok")), "t": {"in": "s", **run("b", done("ok"))}, "ok": OK}),
+        ["states.t.in: 's' holds no states (give 's' an `initial`, or name a region)"],
+    ),
+    "in nowhere": (
+        machine({"s": {"in": "q", **run("a", done("ok"))}, "ok": OK}),
+        ["states.s.in: unknown state 'q'", "initial: 's' is not directly inside (name a state with no `in`)"],
+    ),
+    "in itself": (
+        machine(
+            {
+                "s": run("a", done("ok")),
+                "t": {"in": "u", "initial": "u"},
+                "u": {"in": "t", "initial": "t"},
+                "ok": OK,
+            }
+        ),
+        ["states.t.in: 't' is inside itself", "states.u.in: 'u' is inside itself"],
+    ),
+    "a parallel state is no place": (
+        machine({**BOTH, "r_ok": {"in": "both", **OK}}),
+        ["states.r_ok.in: 'both' is parallel: name the region (one of both.l, both.r)"],
+    ),
+    "a region that does not say so": (
+        machine({**BOTH, "r": run("b", done("r_ok"))}),
+        ["states.r.in: 'r' is a region of 'both' (say in: both)"],
+    ),
+    "a region twice": (
+        machine({**BOTH, "both": {"regions": ["l", "l"], "transitions": [done("after")]}}),
+        ["states.both.regions[0]: 'l' is listed twice", "states.both.regions[1]: 'l' is listed twice"],
+    ),
+    "an unknown region": (
+        machine({**BOTH, "both": {"regions": ["l", "rr"], "transitions": [done("after")]}}),
+        ["states.both.regions[1]: unknown state 'rr'"],
+    ),
+    "an initial state elsewhere": (
+        machine({**WORK, "work": {"initial": "ok", "transitions": [done("ok")]}}),
+        ["states.work.initial: 'ok' is not directly inside (name a state with in: work)"],
+    ),
+    "two shapes": (
+        machine({"s": {**run("a", done("ok")), "final": "success"}, "ok": OK}),
+        [
+            "states.s.final: 's' has both run and final",
+            "states.s.transitions: a final state has no transitions",
+        ],
+    ),
+}
+del MACHINES["item in a machine"]
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_machines(name: str) -> None:
+    parts, expected = MACHINES[name]
+    found = refused(parts)
+    assert len(found) >= len(expected), found
+    for got, wanted in zip(found, expected, strict=False):
+        assert got.startswith(wanted), found
+
+
+def test_a_machine_has_no_item() -> None:
+    tasks = {"i": {"kind": "tool", "use": "std.echo", "in": {"item": "item"}}}
+    found = refused(machine({"s": run("i", done("ok")), "ok": OK}, tasks=tasks))
+    assert found == ["tasks.i.in.item: there is no `item` here (`item` is known inside a map only)"]
+
+
+PARTS: dict[str, tuple[Any, list[str]]] = {
+    "unknown tool": (task(use="ehco"), ["tasks.t.use: unknown tool 'ehco' (known: std.echo, std.fail)"]),
+    "unknown built-in": (
+        task(use="std.ehco"),
+        ["tasks.t.use: unknown tool 'std.ehco' (did you mean 'std.echo'?)"],
+    ),
+    "a tool from outside": (
+        task(use="erp.pay"),
+        [
+            "tasks.t.use: the tool 'erp.pay' from outside the workflow is not yet available (ship it with the workflow"
+        ],
+    ),
+    "a task of another time": (
+        tree("t", tasks={"t": {"kind": "human", "use": "form", "in": {"x": "x"}}}),
+        ["tasks.t.kind: a task of kind 'human' is not yet available (use an llm, tool, wait or event task)"],
+    ),
+    "undo": (task(undo="t"), ["tasks.t.undo: undo is not yet available"]),
+    "an llm task without a budget": (
+        tree("t", tasks={"t": LLM}),
+        [
+            "limits.usd: is missing, but task 't' costs money (set the most that one run may spend, e.g. usd: 1.0)"
+        ],
+    ),
+    "a priced tool without a budget": (
+        tree("t", tasks={"t": {"kind": "tool", "use": "mine"}}, tools={"mine": {**CODE, "usd": 0.1}}),
+        ["limits.usd: is missing, but task 't' costs money"],
+    ),
+    "a prompt without its input": (
+        tree("t", tasks={"t": {**LLM, "prompt": "{who} and {x}"}}, limits={"steps": 1, "usd": 1}),
+        ["tasks.t.prompt: {x} is not a key of the task's `in` (add it: in: {x: x})"],
+    ),
+    "a prompt with a brace": (
+        tree("t", tasks={"t": {**LLM, "system": "answer\n{ok}} as {}"}}, limits={"steps": 1, "usd": 1}),
+        ["tasks.t.system: a single '}' in line 2 of the text (write {{ or }} for a brace)"],
+    ),
+    "unknown type": (
+        tree("a", vars={"x": "integer", "l": "list(int"}),
+        [
+            "vars.l: unknown type 'list(int': use string, int, double, bool, json, file, list(T) or map(T)",
+            "vars.x: unknown type 'integer'",
+        ],
+    ),
+    "reserved name": (
+        tree("a", vars={"result": "int", "package": "int"}),
+        [
+            "vars.package: 'package' is a reserved word (choose another name)",
+            "vars.result: 'result' is a reserved",
+        ],
+    ),
+    "declared twice": (tree("a", input={"x": "int"}, vars={"x": "int"}), ["vars.x: is an input too"]),
+    "out of an unknown type": (task(out={"n": "number"}), ["tasks.t.out.n: unknown type 'number'"]),
+    "input of an unknown name": (task(**{"in": {"who": "whom"}}), ["tasks.t.in.who: `whom`: unknown name"]),
+    "input that is not JSON": (
+        task(**{"in": {"at": "timestamp('2020-01-01T00:00:00Z')"}}),
+        [
+            "tasks.t.in.at: `timestamp('2020-01-01T00:00:00Z')`: gives a value of type timestamp, "
+            "which JSON does not have (convert it with string(...))"
+        ],
+    ),
+    "output": (tree("a", output={"o": "gone"}), ["output.o: `gone`: unknown name"]),
+    "a trigger's condition": (
+        tree("a", trigger={"type": "com.example.x", "if": "event.data.n + 1"}),
+        ["trigger.if: `event.data.n + 1`: gives int, but bool is needed"],
+    ),
+    "a trigger that leaves an input out": (
+        tree("a", input={"who": "string"}, trigger={"type": "com.example.x", "input": {"whom": "event.id"}}),
+        [
+            "trigger.input.who: is missing: the workflow needs this input (e.g. event.data.who)",
+            "trigger.input.whom: unknown input 'whom' (did you mean 'who'?)",
+        ],
+    ),
+    "a match that is no bool": (
+        tree("t", tasks={"t": {"kind": "event", "use": "com.example.x", "match": "'x'"}}),
+        ["tasks.t.match: `'x'`: gives string, but bool is needed"],
+    ),
+    "code in a file": (
+        tree(
+            "t",
+            tasks={"t": {"kind": "tool", "use": "mine"}},
+            tools={"mine": {"kind": "python", "file": "mine.py"}},
+        ),
+        ["tools.mine.file: a file cannot be read here (give the code itself under `code` (the CLI does))"],
+    ),
+    "a tool without code": (
+        tree("t", tasks={"t": {"kind": "tool", "use": "mine"}}, tools={"mine": {"kind": "python"}}),
+        ["tools.mine.code: is missing (give the Python code that defines run(**input) -> dict)"],
+    ),
+    "a retry of what is not tried": (
+        tree("t", tasks={"t": {"kind": "wait", "for": "1s", "retry": {"max": 2}}}),
+        ["tasks.t.retry: there is no key 'retry' here"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts(name: str) -> None:
+    parts, expected = PARTS[name]
+    found = refused(parts)
+    assert len(found) == len(expected), found
+    for got, wanted in zip(found, expected, strict=True):
+        assert got.startswith(wanted), found
+
+
+# ------------------------------------------------------------------------------------------------ what compiles
+
+
+def test_a_task_has_its_defaults() -> None:
+    plan = compile_document(
+        tree("t", tasks={"t": LLM, "w": {"kind": "wait", "for": "90s"}}, limits={"steps": 3, "usd": 0.25})
+    )
+    llm, wait = plan.tasks["t"], plan.tasks["w"]
+    assert (llm.retry_max, llm.timeout_ms, llm.max_tokens, llm.out, llm.for_ms) == (
+        1,
+        60_000,
+        1024,
+        None,
+        None,
+    )
+    assert (wait.for_ms, wait.timeout_ms, wait.use) == (90_000, None, "")
+    assert (plan.limits.steps, plan.limits.micro, plan.limits.wall_ms) == (3, 250_000, 86_400_000)
+
+
+def test_a_tool_has_its_limits() -> None:
+    tool = {**CODE, "memory": "64MiB", "output": "1KiB", "cpu": 2, "timeout": "5s", "usd": 0.0000015}
+    plan = compile_document(
+        tree(
+            "t",
+            tasks={"t": {"kind": "tool", "use": "mine"}},
+            tools={"mine": tool},
+            limits={"steps": 1, "usd": 1},
+        )
+    )
+    spec = plan.tools["mine"]
+    assert (spec.memory_bytes, spec.output_bytes, spec.cpu, spec.timeout_ms) == (
+        64 << 20,
+        1 << 10,
+        2.0,
+        5_000,
+    )
+    assert spec.price_micro == 2, "rounded up: a price is never understated"
+
+
+def test_files_are_known_as_files() -> None:
+    given = {"whole": "doc", "first": "docs[0]", "name": "'doc'", "text": "doc + ''", "n": "n"}
+    tasks = {
+        "t": {"kind": "tool", "use": "std.echo", "in": given},
+        "i": {"kind": "tool", "use": "std.echo", "in": {"one": "item"}},
+    }
+    root = seq("t", {"map": "i", "over": "docs", "max": 3})
+    plan = compile_document(
+        tree(root, tasks=tasks, input={"doc": "file", "docs": "list(file)"}, vars={"n": "int"})
+    )
+    assert plan.tasks["t"].files == {"whole", "first"}
+    assert plan.tasks["i"].files == {"one"}
+
+
+SHORT = {
+    "retry": {
+        "sequence": [
+            "a",
+            {"task": "b", "set": {"x": 1, "go": True, "j": None}},
+            {"check": True},
+            {"parallel": ["c", {"invert": "d"}]},
+        ]
+    },
+    "max": 2,
+}
+LONG = {
+    "type": "retry",
+    "max": 2,
+    "child": {
+        "type": "sequence",
+        "children": [
+            {"type": "task", "task": "a"},
+            {"type": "task", "task": "b", "set": {"x": "1", "go": "true", "j": "null"}},
+            {"type": "check", "if": "true"},
+            {
+                "type": "parallel",
+                "children": [
+                    {"type": "task", "task": "c"},
+                    {"type": "invert", "child": {"type": "task", "task": "d"}},
+                ],
+            },
+        ],
+    },
+}
+
+
+def test_short_and_long_forms_are_the_same_plan() -> None:
+    short, long = compile_document(tree(SHORT)), compile_document(tree(LONG))
+    assert short.document["root"] == LONG
+    assert short.hash == long.hash
+
+
+def test_the_hash_names_the_meaning() -> None:
+    plain = tree("a")
+    first = compile_document(plain)
+    described = compile_document(
+        {**plain, "description": "what it does", "root": {"task": "a", "description": "a leaf"}}
+    )
+    assert described.hash == first.hash, "descriptions do not count"
+    assert compile_document(dict(reversed(plain.items()))).hash == first.hash, "nor does the order of keys"
+    assert compile_document(json.loads(json.dumps(first.document))).hash == first.hash, (
+        "nor how it was written"
+    )
+    assert compile_document(tree("b")).hash != first.hash
+
+
+def test_the_document_is_not_changed() -> None:
+    parts = tree(SHORT)
+    before = copy.deepcopy(parts)
+    compile_document(parts)
+    assert parts == before
+
+
+def test_an_empty_key_is_not_given() -> None:
+    assert (
+        compile_document(tree({"task": "a", "set": None}, tools=None)).hash
+        == compile_document(tree("a")).hash
+    )
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        {},
+        {"kind": "bt"},
+        {"tasks": []},
+        tree({"type": "task"}),
+        tree(5),
+        machine({"s": {"run": "a", "transitions": [5]}}),
+    ],
+)
+def test_the_core_refuses_what_has_no_shape(junk: Any) -> None:
+    with pytest.raises(Invalid):
+        compile_plan(junk)
+
+
+@pytest.mark.parametrize(
+    ("parts", "steps"),
+    [
+        (tree("a"), 1),
+        (tree(seq("a", "b", {"retry": seq("c", "d"), "max": 3})), 8),
+        (tree({"map": {"repeat": "b", "max": 2}, "over": "xs", "max": 50}), 100),
+        (tree(seq("a", {"fallback": ["b", "c"], "reactive": True})), None),
+        (machine(WORK), 2),
+        (machine(BOTH), 4),
+        (machine({"s": run("a", done("s", **{"if": "go"}), done("ok"), visits=7), "ok": OK}), 7),
+        (
+            machine(
+                {
+                    "s": run("a", done("t"), visits=3),
+                    "t": run("b", done("s", **{"if": "go"}), done("ok")),
+                    "ok": OK,
+                }
+            ),
+            7,
+        ),
+        (machine({"s": run("a", done("ok")), "ok": OK}, transitions=[on("stop", "ok")]), None),
+    ],
+)
+def test_the_worst_case(parts: Any, steps: int | None) -> None:
+    assert summarise(compile_document(parts))["max_steps"] == steps
+
+
+def test_a_summary() -> None:
+    found = summarise(compile_document(machine(WORK)))
+    assert (found["name"], found["kind"], found["states"], found["limits"]["steps"]) == ("p", "fsm", 5, 100)
+    assert {"name": "a", "kind": "tool", "use": "std.echo"} in found["tasks"]
+
+
+def test_large_plans_compile_in_time() -> None:
+    names = [f"s{n}" for n in range(900)]
+    chain = {name: run("a", done(after)) for name, after in zip(names, [*names[1:], "ok"], strict=True)}
+    assert summarise(compile_document(machine({**chain, "ok": OK})))["max_steps"] == 900
+    deep: Any = "a"
+    for _ in range(38):
+        deep = {"sequence": [deep]}
+    assert compile_document(tree(deep)).tree is not None
+    for _ in range(8):
+        deep = {"type": "sequence", "children": [deep]}
+    assert "nested more than" in refused(tree(deep))[0]
