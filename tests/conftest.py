@@ -7,12 +7,15 @@ Every pytest-xdist worker has servers of its own: a start takes 0.7 s, and they 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import json
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,11 +25,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from agentflow.errors import Conflict
 from agentflow.runtime.embedded_nats import EmbeddedNats
 from agentflow.runtime.embedded_postgres import EmbeddedPostgres
+from agentflow.runtime.server_process import PROC, FolderLock, command_line
 
 Require = Callable[[object, str], None]
 TEMPLATE = "agentflow_template"
+OLD_S = 600  # tests kill hosts on purpose: a server without one is left over only after a while
 
 
 def _must_run_all() -> bool:
@@ -36,6 +42,25 @@ def _must_run_all() -> bool:
 def _require(condition: object, reason: str) -> None:
     if not condition:
         pytest.skip(reason)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End the servers of earlier sessions that were killed: nobody else will."""
+    if hasattr(session.config, "workerinput") or not PROC.is_dir():
+        return
+    for pid in filter(str.isdigit, os.listdir(PROC)):
+        words = command_line(int(pid)) or [""]
+        argument = next((word for word in words[1:3] if "/pytest-of-" in word), "")
+        if Path(words[0]).name not in {"postgres", "nats-server"} or not argument:
+            continue
+        lock = FolderLock(Path(argument).parent)  # held as long as the session is alive
+        with contextlib.suppress(OSError, Conflict):
+            if time.time() - (PROC / pid).stat().st_mtime < OLD_S:
+                continue
+            if lock.folder.is_dir():
+                lock.acquire()
+                lock.release()
+            os.kill(int(pid), signal.SIGINT)
 
 
 @pytest.fixture(scope="session")

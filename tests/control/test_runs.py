@@ -11,7 +11,7 @@ import pytest
 
 from agentflow.control.waiting import Gone, while_connected
 
-from .world import FILES, WAITER, World, problem
+from .world import FAILER, FILES, WAITER, World, problem
 
 
 async def test_a_run_is_accepted_with_its_place_and_has_its_result_there(world: World) -> None:
@@ -36,13 +36,13 @@ async def test_waiting_answers_with_the_result(world: World) -> None:
 
 
 async def test_waiting_ends_when_time_is_up_and_the_run_goes_on(world: World) -> None:
-    await world.register()
-    world.engine.tools.gate.clear()
-    request = {"workflow": "echo", "input": {"text": "hello"}}
-    answer = await world.a.http.post("/v1/runs", params={"wait": "50ms"}, json=request)
-    assert (answer.status_code, answer.json()["status"]) == (202, "requested")
-    world.engine.tools.gate.set()
-    assert (await world.finished(answer.json()["id"]))["status"] == "succeeded"
+    await world.register(WAITER)
+    answer = await world.a.http.post("/v1/runs", params={"wait": "50ms"}, json={"workflow": "waiter"})
+    assert answer.status_code == 202
+    assert answer.json()["status"] in ("requested", "planned", "running")
+    run = answer.json()["id"]
+    assert (await world.a.http.post(f"/v1/runs/{run}/signals/go")).status_code == 202
+    assert (await world.finished(run))["status"] == "succeeded"
 
 
 @pytest.mark.parametrize("wait", ["soon", "30", "-1s", "1h", "9999999s", ""])
@@ -129,7 +129,8 @@ async def test_malformed_keys_are_refused(world: World, key: str) -> None:
 async def test_a_request_at_fault_is_refused_with_the_path(world: World, request_: Any, path: str) -> None:
     await world.register()
     answer = await world.a.http.post("/v1/runs", json=request_)
-    errors = problem(answer, 422, "invalid")["errors"]
+    code = "invalid_input" if path in ("input.text", "input.txet") else "invalid"
+    errors = problem(answer, 422, code)["errors"]
     assert [error["path"] for error in errors] == [path]
     assert (await world.a.http.get("/v1/runs")).json()["items"] == []
 
@@ -201,11 +202,11 @@ async def test_files_travel_by_claim_check(world: World) -> None:
     ).status_code == 202
     unknown = {"log": "blob:sha256:" + "0" * 64, "more": [], "n": 1}
     answer = await world.a.http.post("/v1/runs", json={"workflow": "filer", "input": unknown})
-    (error,) = problem(answer, 422, "invalid")["errors"]
+    (error,) = problem(answer, 422, "invalid_input")["errors"]
     assert (error["path"], error["code"]) == ("input.log", "unknown_file")
     await world.register(FILES, tenant=world.b)
     answer = await world.b.http.post("/v1/runs", json={"workflow": "filer", "input": again})
-    problem(answer, 422, "invalid")
+    problem(answer, 422, "invalid_input")
 
 
 async def _blob(world: World, ref: str) -> bytes:
@@ -332,13 +333,15 @@ states:
 
 
 async def test_a_failed_run_says_why_and_where(world: World) -> None:
-    await world.register()
-    run = await world.finished(await world.start("echo", text="fail"))
+    await world.register(FAILER)
+    run = await world.finished(await world.start("failer", why="it had to"))
     assert run["status"] == "failed"
     assert run["output"] is None
-    assert run["error"]["code"] and run["error"]["message"]
+    assert run["error"]["code"]
+    assert run["error"]["message"]
     (step,) = (await world.a.http.get(f"/v1/runs/{run['id']}/steps")).json()["items"]
-    assert (step["status"], step["error"]["code"]) == ("failed", "tool_error")
+    assert (step["status"], step["error"]["code"]) == ("failed", "broken")
+    assert "it had to" in step["error"]["message"]
 
 
 async def test_cancelling_is_idempotent_and_a_run_that_is_over_cannot_be(world: World) -> None:

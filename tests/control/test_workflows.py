@@ -118,7 +118,7 @@ states:
   a: {run: ask, transitions: [{event: done, to: ok}]}
   ok: {final: success}
 """
-    (error,) = problem(await world.a.http.post("/v1/workflows", content=text, headers=YAML), 422, "invalid")[
+    (error,) = problem(await world.a.http.post("/v1/workflows", content=text, headers=YAML), 422, "invalid_plan")[
         "errors"
     ]
     assert (error["path"], error["code"]) == ("tasks.ask.use", "unknown_model")
@@ -131,7 +131,7 @@ states:
     ("body", "media", "status", "code"),
     [
         (b'{"kind": ', "application/json", 400, "bad_json"),
-        (b"[1]", "application/json", 422, "invalid"),
+        (b"[1]", "application/json", 422, "invalid_plan"),
         (b"- 1", "application/yaml", 422, None),
         (b"kind: [", "application/yaml", 422, None),
         (b"a: &a [*a]", "application/yaml", 422, None),

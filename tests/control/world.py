@@ -1,30 +1,19 @@
-"""The API over real PostgreSQL and the real reactor; only the tools are played, and no bus carries messages away."""
+"""The API over a real host, real PostgreSQL and real JetStream, and the workflows the tests run."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import httpx
 
-from agentflow.control.ports import ParkedMessage
-from agentflow.core.decide import account_cost, api, dispatch, plan, record
+from agentflow.control.ports import ParkedMessage, Watch
 from agentflow.core.message import Message
-from agentflow.core.performed import Performed
-from agentflow.core.run import Price, Run
+from agentflow.core.run import Run
 from agentflow.errors import Rejected, RetryLater
-from agentflow.runtime.batch import FACTS, Item, Leaving
-from agentflow.runtime.performer import Performer
-from agentflow.runtime.plans import Plans
-from agentflow.runtime.reactor import Reactor
-from agentflow.runtime.receive import once
-from agentflow.runtime.watch import Watch, Watchers
-from agentflow.store.changes import Changes
+from agentflow.runtime.host import Host
 from agentflow.store.control import ControlStore
-from agentflow.store.postgres import PostgresStore
 
 PEPPER = "a pepper for tests"
 
@@ -58,6 +47,20 @@ states:
   ok: {final: success}
 """
 
+FAILER = """
+agentflow: plan/v1
+kind: fsm
+name: failer
+limits: {steps: 10}
+vars: {why: string}
+tasks:
+  break: {kind: tool, use: std.fail, in: {code: "'broken'", message: why}}
+initial: a
+states:
+  a: {run: break, transitions: [{event: done, to: bad}, {event: failed, to: bad}]}
+  bad: {final: failure}
+"""
+
 FILES = """
 agentflow: plan/v1
 kind: fsm
@@ -88,89 +91,33 @@ states:
 """
 
 
-class Tools:
-    """Plays run_tool: echoes, once ``gate`` is open, and fails on request."""
+class Recorder:
+    """The real host as the API's engine, with an ear on what is asked of it and a way to be away."""
 
-    def __init__(self) -> None:
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    def at_once(self, request: Message) -> None:
-        return None
-
-    async def perform(self, request: Message) -> Performed:
-        await self.gate.wait()
-        given = request.data["input"]
-        if given.get("said") == "fail":
-            raise Rejected("the tool was told to fail", code="tool_error")
-        return Performed(dict(given))
-
-    async def close(self) -> None:
-        pass
-
-
-class LocalEngine:
-    """The real reactor with all pure functions. The place of ``runtime.host.Host``, without its bus and relay."""
-
-    def __init__(self, dsn: str) -> None:
-        self.store = PostgresStore(dsn)
-        functions = {
-            "api": api.decide, "plan": plan.decide, "dispatch": dispatch.decide, "account_cost": account_cost.decide,
-            "run_tool": record.decide,
-        }  # fmt: skip
-        self.reactor = Reactor(functions, self.store, Plans(), self._price, self)
-        self.tools = Tools()
-        self.performer = Performer("run_tool", self.tools, self.reactor, limit=100)
-        self.watchers = Watchers()
-        self.redelivered: list[ParkedMessage] = []
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self.submitted: list[Message] = []
-        self.away: str | None = None
-
-    async def __aenter__(self) -> LocalEngine:
-        await self.store.open()
-        self.reactor.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.performer.close(grace_s=0)
-        await self.reactor.stop()
-        await self.store.close()
+        self.redelivered: list[ParkedMessage] = []
+        self.away = ""
+        """Requests whose data has this text in it find the engine full."""
 
     async def submit(self, message: Message) -> Run | None:
         if self.away and self.away in str(message.data):
             raise RetryLater("too much is queued", after=2)
         self.submitted.append(message)
-        return await self.reactor.handle(Item("api", message, once=once(message)))
+        return await self._host.submit(message)
 
     async def redeliver(self, message: ParkedMessage) -> None:
         if self.away:
             raise RetryLater("NATS is away")
         self.redelivered.append(message)
+        await self._host.redeliver(message)
 
     def watch(self, run: UUID) -> Watch:
-        return self.watchers.watch(run)
+        return self._host.watch(run)
 
     def ready(self) -> tuple[bool, str]:
-        return True, "ready"
-
-    # the reactor's outlet
-
-    def send(self, leaving: Sequence[Leaving]) -> None:
-        for leave in leaving:
-            if leave.consumer == "run_tool":
-                self.performer.offer(leave.message)
-            elif leave.consumer != FACTS:
-                self.reactor.offer(Item(leave.consumer, leave.message, leave.twin, once(leave.message)))
-
-    def changed(self, runs: Sequence[UUID], changes: Changes) -> None:
-        self.watchers.wake(runs)
-
-    def refused(self, item: Item, fault: Exception) -> None:
-        pass
-
-    @staticmethod
-    def _price(alias: str) -> Price:
-        return Price("scripted", alias, 1, 1, "test")
+        return self._host.ready()
 
 
 class KnownModels:
@@ -198,12 +145,11 @@ class World:
     """The API, served in process, and two tenants."""
 
     database: Any
-    engine: LocalEngine
+    engine: Recorder
     store: ControlStore
     app: Any
     a: Tenant
     b: Tenant
-    clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     async def register(self, document: str = "", *, tenant: Tenant | None = None, **names: str) -> str:
         text = document or ECHO.format(name=names.get("name", "echo"))

@@ -281,6 +281,7 @@ async def test_a_response_without_end_is_not_read_to_its_end(server: ChatServer,
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 1_000_000
+            await asyncio.sleep(0)
 
     server.answers = [lambda _: StreamingResponse(endless(), media_type="application/json")]
     with pytest.raises(RetryLater, match="more than"):

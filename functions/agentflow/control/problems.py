@@ -32,16 +32,9 @@ STATUS_OF_CODE: Mapping[str, int] = {
 }
 
 
-def code_of(fault: AgentFlowError) -> str:
-    """The code of the whole request: of several faults, the one that says something of the whole."""
-    if isinstance(fault, Invalid) and fault.code not in STATUS_OF_CODE:
-        return next((p.code for p in fault.problems if p.code in STATUS_OF_CODE), fault.code)
-    return str(getattr(fault, "code", "internal"))
-
-
 def status_of(fault: AgentFlowError) -> int:
     """The HTTP status that tells a client what an error means for it."""
-    code = code_of(fault)
+    code = getattr(fault, "code", "")
     if code in STATUS_OF_CODE:
         return STATUS_OF_CODE[code]
     if isinstance(fault, Rejected):
@@ -53,7 +46,7 @@ def status_of(fault: AgentFlowError) -> int:
 
 def response(fault: AgentFlowError, *, instance: str, trace_id: str) -> Response:
     """The answer to a request that raised ``fault``."""
-    status, code = status_of(fault), code_of(fault)
+    status, code = status_of(fault), str(getattr(fault, "code", "internal"))
     headers: dict[str, str] = {}
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="agentflow"'

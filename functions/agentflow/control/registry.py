@@ -75,11 +75,12 @@ class Registry:
                 found = refusal.problem
                 problems.append(Problem(f"tasks.{task.name}.use", found.message, found.mend, found.code))
         if problems:
-            raise Invalid(problems)
+            raise Invalid(problems, code="invalid_plan")
         return plan
 
 
 def _object(document: Any) -> Mapping[str, Any]:
     if not isinstance(document, dict):
-        raise Invalid([Problem("", "a workflow is a JSON object", "see schemas/plan.schema.json", "schema")])
+        problem = Problem("", "a workflow is a JSON object", "see schemas/plan.schema.json", "schema")
+        raise Invalid([problem], code="invalid_plan")
     return document

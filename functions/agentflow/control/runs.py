@@ -133,7 +133,7 @@ async def _submit(call: Call, run: UUID, asked: shapes.RunRequest, digest: str) 
         if ref in missing
     ]
     if problems:
-        raise Invalid(problems)
+        raise Invalid(problems, code="invalid_input")
     await call.services.store.put_blobs(call.tenant, blobs)
     budget = None
     if asked.budget_usd is not None:

@@ -123,13 +123,15 @@ class OpenAIModel:
     async def _connect(self) -> Any:
         if self._client is None:
             openai = await asyncio.to_thread(_import)  # takes the better part of a second
-            timeout = openai.Timeout(None, connect=CONNECT_S)
-            self._client = self._client or openai.AsyncOpenAI(
+            client = openai.AsyncOpenAI(
                 base_url=self._base_url,
                 api_key=self._api_key or "none",  # servers of one's own ask for none, the client for some
                 max_retries=0,
-                timeout=timeout,
+                timeout=openai.Timeout(None, connect=CONNECT_S),
             )
+            # Read from the environment by the SDK, and none of another server's business.
+            client.organization = client.project = None
+            self._client = self._client or client
         return self._client
 
 

@@ -105,6 +105,14 @@ def shutdown() -> None:
         provider.shutdown()
 
 
+def recording(traceparent: str | None) -> bool:
+    """Whether a span under ``traceparent`` would be recorded: spans are exported, and its trace is sampled."""
+    if _tracing.tracer is None or not traceparent:
+        return False
+    parent = trace.parse(traceparent)
+    return parent is not None and parent.sampled
+
+
 @contextmanager
 def start_span(
     name: str,

@@ -15,6 +15,7 @@ from uuid import UUID
 from agentflow.core.decision import Decision, Facts, Headroom, LedgerEntry
 from agentflow.core.message import Message
 from agentflow.core.run import Run
+from agentflow.runtime import spans
 from agentflow.store.changes import Changes, Twin, dump
 from agentflow.wire.catalogue import CATALOGUE
 from agentflow.wire.claim import INLINE_LIMIT, blob_ref
@@ -65,6 +66,7 @@ class Batch:
     leaving: list[Leaving] = field(default_factory=list)
     decided: list[tuple[Item, Run | None]] = field(default_factory=list)
     refused: list[tuple[Item, Exception]] = field(default_factory=list)
+    reached: set[UUID] = field(default_factory=set)  # runs that have come to another status
 
     def decide(self, item: Item) -> None:
         """Decide upon an item and all that follows from it within this host; a refusal is kept with the item."""
@@ -77,6 +79,8 @@ class Batch:
         changes = self.changes
         if run is not None and run is not before:
             changes.run(run, new=before is None)
+            if before is None or before.status != run.status:
+                self.reached.add(run.id)
             self.runs[run.id] = run
         for after, decision in decisions:
             for row in decision.rows:
@@ -98,14 +102,15 @@ class Batch:
         facts = self.facts(item, run, self.headroom.get(item.message.tenant, UNLIMITED))
         while queue:
             consumer, message = queue.popleft()
-            decision = self.functions[consumer](run, message, facts)
+            with spans.deciding(consumer, message) as trace:
+                decision = self.functions[consumer](run, message, facts)
             if decision.run is not None:
                 run = decision.run
             if decision.rows:
                 assert run is not None
                 decisions.append((run, decision))
             for out in decision.messages:
-                self._direct(out, item, queue, leaving)
+                self._direct(out if trace is None else replace(out, trace=trace), item, queue, leaving)
         return run, decisions, leaving
 
     def _direct(

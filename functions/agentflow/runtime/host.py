@@ -164,8 +164,9 @@ class Host:
                 [leave]
             )  # its deliveries are counted there, and it parks after the last
 
-    def changed(self, runs: Sequence[UUID], changes: Changes) -> None:
+    def changed(self, changes: Changes) -> None:
         """Wake whoever watches these runs, here and on other hosts; stop calls nobody waits for; mind timers."""
+        runs = changes.runs.keys()
         self.watchers.wake(runs)
         timers = changes.tables.get("set_timers")
         soonest = min(row[6] for row in timers) if timers else None

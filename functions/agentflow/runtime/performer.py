@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -16,6 +17,8 @@ import structlog
 from agentflow.core.message import Message
 from agentflow.core.performed import Effect, Performed
 from agentflow.errors import AgentFlowError, RetryLater
+from agentflow.observe import metrics
+from agentflow.runtime import spans
 from agentflow.runtime.batch import Item
 from agentflow.runtime.reactor import Reactor
 
@@ -92,7 +95,19 @@ class Performer:
 
     async def _perform(self, request: Message) -> None:
         began = time.perf_counter()
-        performed = await attempt(self._effect.perform, request)
+        metrics.in_flight(self.function, 1)
+        try:
+            with spans.performing(self.function, request) as span:
+                performed = await attempt(self._effect.perform, request)
+                if span is not None:
+                    span.set(
+                        {f"gen_ai.usage.{name}": count for name, count in performed.usage.items() if count}
+                    )
+                    if performed.error:
+                        span.fail(performed.error["code"])
+                    request = replace(request, trace=span.traceparent)
+        finally:
+            metrics.in_flight(self.function, -1)
         spent_ms = int((time.perf_counter() - began) * 1000)
         await self._report(self._item(request, performed, spent_ms))
 

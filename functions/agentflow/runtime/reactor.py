@@ -10,6 +10,7 @@ writers ever want the same run.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from agentflow.core.decision import Facts, Headroom
 from agentflow.core.message import Message
 from agentflow.core.run import Price, Run
 from agentflow.errors import AgentFlowError, RetryLater
+from agentflow.runtime import observed
 from agentflow.runtime.batch import Batch, Decide, Item, Leaving
 from agentflow.runtime.plans import Plans
 from agentflow.store.changes import Changes, Twin
@@ -35,7 +37,7 @@ class Outlet(Protocol):
 
     def send(self, leaving: Sequence[Leaving]) -> None: ...
 
-    def changed(self, runs: Sequence[UUID], changes: Changes) -> None: ...
+    def changed(self, changes: Changes) -> None: ...
 
     def refused(self, item: Item, fault: Exception) -> None: ...
 
@@ -143,6 +145,7 @@ class Reactor:
                 await self._settle([item])
 
     async def _transact(self, items: list[Item]) -> None:
+        began = time.perf_counter()
         for _ in range(MAX_RACES):
             try:
                 batch = await self._attempt(items)
@@ -156,12 +159,15 @@ class Reactor:
                 item.done.set_result(run)
         for item, refusal in batch.refused:
             if not isinstance(refusal, AgentFlowError):
-                log.error("decision failed", name=item.message.name, event_id=item.message.id, exc_info=refusal)
+                log.error(
+                    "decision failed", name=item.message.name, event_id=item.message.id, exc_info=refusal
+                )
             self._refuse(item, refusal)
         if batch.changes.runs:
-            self._outlet.changed(list(batch.changes.runs), batch.changes)
+            self._outlet.changed(batch.changes)
         if batch.leaving:
             self._outlet.send(batch.leaving)
+        observed.committed(batch, time.perf_counter() - began)
 
     def _refuse(self, item: Item, fault: Exception) -> None:
         """Tell whoever waits for the message, or the host when nobody does."""

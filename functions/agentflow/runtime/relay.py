@@ -16,6 +16,7 @@ import structlog
 from psycopg.types.json import set_json_loads
 
 from agentflow.core.message import Message
+from agentflow.observe import metrics
 from agentflow.runtime.batch import Leaving
 from agentflow.store.changes import dump
 from agentflow.store.queries import load
@@ -94,6 +95,7 @@ class Relay:
                 self._wake.set()
         if count:
             self.resent += count
+            metrics.resent(count)
             log.info("sent again", events=count, everything=everything)
         row = await (await conn.execute(SQL["next_timer"])).fetchone()
         now = asyncio.get_running_loop().time()
