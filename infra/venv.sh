@@ -34,6 +34,11 @@ trap 'exit 130' INT TERM HUP
 # --- the environment ---------------------------------------------------------------------------------------
 pip() { "$venv/bin/python" -m pip "$@"; }
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+cache=''
+if ! [ -w "${HOME:-/nonexistent}" ]; then
+    export PIP_NO_CACHE_DIR=1
+    [ -n "${UV_CACHE_DIR:-}" ] || cache=--no-cache
+fi
 if ! "$venv/bin/python" -c "$new_enough" >/dev/null 2>&1 || ! pip --version >/dev/null 2>&1; then
     say "making $venv with $("$python" --version)"
     rm -rf "$venv"
@@ -54,8 +59,6 @@ with_uv() {
     if ! "$venv/bin/uv" --version 2>/dev/null | grep -qF "uv $uv_version"; then
         pip install -q --require-hashes --only-binary :all: -r "$work/uv.txt" >"$work/log" 2>&1 || return 1
     fi
-    cache=''
-    [ -n "${UV_CACHE_DIR:-}" ] || [ -w "${HOME:-/nonexistent}" ] || cache=--no-cache
     # shellcheck disable=SC2086  # an empty $cache must vanish
     "$venv/bin/uv" pip install -q --no-config --system-certs $cache --python "$venv/bin/python" \
         --require-hashes -r "$lock_file" >"$work/log" 2>&1

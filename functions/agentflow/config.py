@@ -1,7 +1,7 @@
 """Configuration: the only reader of the environment.
 
 ``Settings.from_env()`` reads every variable once into a frozen value; each field documents its variable, and
-the table in functions/README.md is tested against it.
+the table in functions/README.md is tested against it. Any value may be a reference to a secret: see secrets.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentflow.errors import Invalid, Problem, Rejected
+from agentflow.secrets import resolve
 
 PREFIX = "AGENTFLOW_"
 
@@ -97,7 +98,9 @@ class Settings:
                     problems.append(Problem(variable, "unknown setting", mend, "unknown_setting"))
                 continue
             try:
-                values[spec.name] = _convert(text, spec.default)
+                values[spec.name] = _convert(resolve(text), spec.default)
+            except Rejected as fault:
+                problems.append(Problem(variable, fault.problem.message, fault.problem.mend, fault.code))
             except ValueError as fault:
                 problems.append(
                     Problem(variable, str(fault), "correct the environment variable", "bad_setting")

@@ -118,9 +118,9 @@ states:
   a: {run: ask, transitions: [{event: done, to: ok}]}
   ok: {final: success}
 """
-    (error,) = problem(await world.a.http.post("/v1/workflows", content=text, headers=YAML), 422, "invalid_plan")[
-        "errors"
-    ]
+    (error,) = problem(
+        await world.a.http.post("/v1/workflows", content=text, headers=YAML), 422, "invalid_plan"
+    )["errors"]
     assert (error["path"], error["code"]) == ("tasks.ask.use", "unknown_model")
     assert "AGENTFLOW_MODELS" in error["mend"]
     known = await world.a.http.post("/v1/workflows", content=text.replace("huge", "small"), headers=YAML)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -98,9 +99,10 @@ def test_a_value_of_another_type_than_declared_is_a_fault() -> None:
 
 @pytest.mark.parametrize("value", ["\ud800", 2**70, float("nan"), object()])
 def test_data_that_is_not_json_is_a_fault(value: object) -> None:
-    for source in ("j == 1", "[j]"):
-        with pytest.raises(CelFault):
-            expr(source, "json").value({"j": value})
+    with pytest.raises(CelFault):
+        expr("[j]").value({"j": value})
+    with pytest.raises(CelFault):
+        expr("j", "json").value({"j": value})
 
 
 @pytest.mark.parametrize(
@@ -157,16 +159,18 @@ def test_only_the_names_that_are_used_are_needed() -> None:
 def test_work_is_bounded() -> None:
     many = [str(n) for n in range(9_000)]
     with pytest.raises(CelFault, match="loops over too much data"):
-        expr("l.map(x, l)").value({"l": many})
+        expr("l.map(x, l)").value({"l": many[:2_000]})
     with pytest.raises(CelFault, match="loops over too much data"):
-        expr("l.map(x, x + s)").value({"l": many, "s": "x" * 100_000})
+        expr("l.map(x, x + s)").value({"l": many[:2_000], "s": "x" * 100_000})
     with pytest.raises(CelFault, match="Iteration budget exceeded"):
         expr("l.all(x, x != '')").value({"l": many * 3})
     with pytest.raises(CelFault, match="more than 20,000 elements"):
         expr("l + l + l").value({"l": many})
     with pytest.raises(CelFault, match="more than 1,000,000 characters"):
         expr("s + s").value({"s": "x" * 600_000})
-    assert len(expr("l.map(x, x + '!')").value({"l": many})) == 9_000, "a plain loop is as long as CEL allows"
+    with pytest.raises(CelFault, match="builds a list from 9,000 elements; at most 2,000 are allowed"):
+        expr("l.map(x, x + '!')").value({"l": many})
+    assert expr("l.all(x, x != '')").value({"l": many}), "a loop that builds nothing is as long as CEL allows"
 
 
 json_values = st.recursive(
@@ -188,7 +192,5 @@ def test_json_comes_out_as_it_went_in(value: Any) -> None:
     | st.lists(st.sampled_from(["n", "l", ".", "(", ")", "map", "x", ",", "+", "'", "1"])).map("".join)
 )
 def test_any_text_compiles_or_is_refused(source: str) -> None:
-    try:
+    with contextlib.suppress(CelFault):
         expr(source)
-    except CelFault as fault:
-        assert fault.message

@@ -63,7 +63,8 @@ TREES: dict[str, tuple[Any, list[str]]] = {
     "unknown result field": (
         {"task": "a", "set": {"x": "result.count"}},
         [
-            "root.set.x: `result.count`: unknown result field 'result.count' (the task's result has result.n, result.ok)"
+            "root.set.x: `result.count`: unknown result field 'result.count' "
+            "(the task's result has result.n, result.ok)"
         ],
     ),
     "result before the task": (
@@ -105,7 +106,8 @@ TREES: dict[str, tuple[Any, list[str]]] = {
     "a node of another time": (
         {"type": "switch", "children": ["a"]},
         [
-            "root.type: a node of type 'switch' is not yet available (use a fallback of sequences that begin with a check)"
+            "root.type: a node of type 'switch' is not yet available "
+            "(use a fallback of sequences that begin with a check)"
         ],
     ),
     "an unknown node": (

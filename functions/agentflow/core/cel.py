@@ -58,8 +58,11 @@ def _compile(source: str, names: tuple[tuple[str, str], ...], want: Type | None)
     exact = want is None or (want.name == type_.name and "json" not in want.name)
     used = frozenset(ast.names & declared.keys())
     bulky = {name for name in used if declared[name] not in ("int", "double", "bool")}
+    collects = any(loop.ordered for loop in ast.loops)
     repeats = frozenset().union(*(used if loop.nested else loop.outer & bulky for loop in ast.loops))
-    return Expr(source, program, want or type_, None if exact else want, tuple(sorted(used)), repeats)
+    return Expr(
+        source, program, want or type_, None if exact else want, tuple(sorted(used)), repeats, collects
+    )
 
 
 _HAS_RESULT = re.compile(r"\bhas\s*\(\s*result\b")

@@ -16,6 +16,9 @@ from agentflow.core.types import JSON, Mismatch, Type, conform, parse
 
 MAX_VALUE_ITEMS = 20_000
 MAX_VALUE_CHARS = 1_000_000
+MAX_COLLECTED = 2_000
+"""Elements of a list that a loop builds a list from: CEL takes quadratic time for that (0.15 s for these)."""
+
 MAX_AMPLIFIED = 4_000_000
 """Elements looped over times the size of the data that the loop's body repeats (CEL itself bounds no memory)."""
 
@@ -37,7 +40,7 @@ class Expr:
     ``source`` is its text, ``type`` the type of its value, ``names`` the declared names it reads.
     """
 
-    __slots__ = ("_check", "_const", "_program", "_repeats", "_shape", "names", "source", "type")
+    __slots__ = ("_check", "_collects", "_const", "_program", "_repeats", "_shape", "names", "source", "type")
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Expr:
         check: Type | None,
         names: tuple[str, ...],
         repeats: frozenset[str],
+        collects: bool,
     ) -> None:
         self.source = source
         self.type = type_
@@ -54,6 +58,7 @@ class Expr:
         self._program = program
         self._check = check
         self._repeats = repeats
+        self._collects = collects
         self._const: JSON = None
         # A bare name needs no evaluation and an expression without names only one.
         self._shape = "name" if names == (source,) else "call"
@@ -78,6 +83,8 @@ class Expr:
                 value = local[name] if name in local else variables[name]
                 return value if self._check is None else conform(value, self._check)
             data = {name: local[name] if name in local else variables[name] for name in self.names}
+            if self._collects:
+                _refuse_long(data)
             if self._repeats:
                 _refuse_large(data, self._repeats)
             return self._result(self._program.eval(data=data))
@@ -135,6 +142,24 @@ class _Plain:
 
 _STRING = parse("string")
 _DOUBLE = parse("double")
+
+
+def _refuse_long(data: Mapping[str, JSON]) -> None:
+    longest = max(map(_longest, data.values()), default=0)
+    if longest > MAX_COLLECTED:
+        raise CelFault(
+            f"builds a list from {longest:,} elements; at most {MAX_COLLECTED:,} are allowed",
+            "map over less, or let a tool task do it",
+        )
+
+
+def _longest(value: JSON) -> int:
+    """The length of the longest list in ``value``."""
+    if isinstance(value, list):
+        return max(len(value), max(map(_longest, value), default=0))
+    if isinstance(value, dict):
+        return max(map(_longest, value.values()), default=0)
+    return 0
 
 
 def _refuse_large(data: Mapping[str, JSON], repeats: frozenset[str]) -> None:

@@ -127,3 +127,17 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     fields["plan_hash"] = state.get("plan", "")
     fields["cancel_reason"] = state.get("cancel")
     return fields
+
+
+def diagram() -> str:
+    """``TRANSITIONS`` as a Mermaid state diagram, for the README that is tested against it."""
+    first = next(iter(TRANSITIONS))
+    lines = ["stateDiagram-v2", f"    [*] --> {first}"]
+    for status, after in TRANSITIONS.items():
+        lines += [f"    {status} --> {next_status}" for next_status in sorted(after)]
+    lines += [f"    {status} --> [*]" for status in sorted(TERMINAL)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(diagram())

@@ -72,7 +72,7 @@ def problem(error: Mapping[str, Any], document: Mapping[str, Any]) -> Problem:
         return Problem(path, f"must be {_WANTED[kind]}, not {_show(given)}", "", code)
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return Problem(path, f"is {_show(given)}", f"give {words} {context[key]:,}", code)
+        return Problem(path, f"is {_show(given)}", f"give {words} {int(context[key]):,}", code)
     if kind in ("too_short", "too_long", "string_too_short", "string_too_long"):
         return _length(path, kind, context, code)
     message = str(context["error"]) if kind == "value_error" else error["msg"]

@@ -1,0 +1,50 @@
+"""A run's life is the table in core/run.py, and the picture in functions/README.md is drawn from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from agentflow.core.planner import PlanState
+from agentflow.core.run import TERMINAL, TRANSITIONS, OpenStep, Price, Run, diagram, unpack_state
+
+README = Path(__file__).parents[2] / "functions" / "README.md"
+RUN = Run(UUID(int=1), UUID(int=2), "w", 1)
+
+
+def test_the_picture_is_drawn_from_the_table() -> None:
+    assert f"```mermaid\n{diagram()}\n```" in README.read_text()
+
+
+def test_only_listed_moves_can_be_made() -> None:
+    for status in TRANSITIONS:
+        for other in TRANSITIONS:
+            run = RUN._replace(status=status)
+            if other in TRANSITIONS[status]:
+                assert run.move(other).status == other
+            else:
+                with pytest.raises(ValueError, match=f"{status} cannot become {other}"):
+                    run.move(other)
+
+
+def test_what_has_ended_stays_ended_and_everything_else_can_end() -> None:
+    assert {"succeeded", "failed", "cancelled"} == TERMINAL
+    for status in TRANSITIONS.keys() - TERMINAL:
+        assert {"failed", "cancelled"} <= TRANSITIONS[status]
+
+
+def test_a_state_survives_its_column() -> None:
+    import orjson
+
+    run = RUN._replace(
+        plan=PlanState({"n": 1}, {"at": "x"}, 3),
+        open={3: OpenStep("t", 1, 0, "call")},
+        holds={"3.1": 7},
+        models={"small": Price("p", "m", 1, 2, "v")},
+        plan_hash="h",
+        cancel_reason="because",
+    )
+    column = orjson.loads(orjson.dumps(run.state_json()))
+    assert RUN._replace(**unpack_state(column, 3)) == run
