@@ -114,15 +114,6 @@ def _docker_runtimes() -> frozenset[str] | None:
 
 
 @pytest.fixture(scope="session")
-def crds() -> Path:
-    """The folder of third-party schemas: AGENTFLOW_CRDS, or ../shared/data/crds beside the checkout."""
-    beside = Path(__file__).parents[2] / "shared" / "data" / "crds"
-    folder = Path(os.environ.get("AGENTFLOW_CRDS") or beside)
-    _require(folder.is_dir(), f"the third-party schemas are not at {folder}: set AGENTFLOW_CRDS")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A real PostgreSQL for this worker. Tests that kill or reconfigure a server start their own."""
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
@@ -192,8 +183,9 @@ def _nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedN
 
 @pytest.fixture
 def nats(_nats_server: EmbeddedNats) -> Iterator[EmbeddedNats]:
-    """A real nats-server for this worker; its streams are deleted after each test."""
+    """A real nats-server for this worker, without a stream before and after the test."""
     _nats_server.up()  # does nothing unless a test has stopped it
+    _run(_delete_streams(_nats_server.url))  # a module's host may have left some
     yield _nats_server
     if _nats_server.alive:
         _run(_delete_streams(_nats_server.url))

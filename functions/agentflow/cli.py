@@ -5,7 +5,6 @@ Errors are one line with the mend and exit code 1 (as JSON with --json); wrong u
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Coroutine
@@ -59,7 +58,7 @@ def dev(
     """Start everything here: PostgreSQL, NATS, all functions and the API."""
     from agentflow.terminal.stack import run_dev
 
-    raise typer.Exit(_run(run_dev(_settings(), sample=sample, leave=leave, port=port)))
+    raise typer.Exit(_carry(run_dev(_settings(), sample=sample, leave=leave, port=port)))
 
 
 @app.command()
@@ -71,7 +70,7 @@ def serve(
     """Carry functions until SIGTERM: by JetStream, or with --push over HTTP."""
     from agentflow.terminal.stack import run_serve
 
-    _run(run_serve(_settings(), functions, push=push, relay=relay))
+    _carry(run_serve(_settings(), functions, push=push, relay=relay))
 
 
 @app.command("relay")
@@ -79,7 +78,7 @@ def relay_command() -> None:
     """Carry the relay: fires timers, sends again what was left behind."""
     from agentflow.terminal.stack import run_serve
 
-    _run(run_serve(_settings(), [], push=False, relay=True))
+    _carry(run_serve(_settings(), [], push=False, relay=True))
 
 
 @app.command()
@@ -87,7 +86,7 @@ def bridge() -> None:
     """Carry the bridge: from JetStream to functions over HTTP."""
     from agentflow.terminal.stack import run_bridge
 
-    _run(run_bridge(_settings()))
+    _carry(run_bridge(_settings()))
 
 
 @app.command()
@@ -287,7 +286,26 @@ def _settings() -> Settings:
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio  # 70 ms that --help and validate do without
+
     return asyncio.run(work)
+
+
+def _carry(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run what carries functions, on the event loop that hosts run on."""
+    import errno
+
+    from agentflow.runtime.loop import run as run_loop
+
+    try:
+        return run_loop(work)
+    except OSError as fault:
+        if fault.errno != errno.EADDRINUSE:
+            raise
+        mend = "stop what listens there, or set AGENTFLOW_HTTP_PORT (0: a free one)"
+        raise Rejected(
+            "the port is taken", code="port_taken", path="AGENTFLOW_HTTP_PORT", mend=mend
+        ) from None
 
 
 if __name__ == "__main__":

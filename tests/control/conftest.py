@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a module share its host, so they share its event loop."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.is_relative_to(here) and isinstance(item, pytest.Function):
+        if item.path.is_relative_to(here) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 

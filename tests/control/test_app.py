@@ -136,7 +136,7 @@ async def test_a_request_leaves_one_line_without_its_payload_or_key(world: World
         ("POST", "/v1/workflows", 201),
         ("POST", "/v1/runs", 202),
     ]
-    assert found[1]["function"] == "api"
+    assert (found[1]["function"], found[1]["tenant"]) == ("api", str(world.a.id))
     assert len(found[1]["trace_id"]) == 32
     assert "private matter" not in log.getvalue()
     assert world.a.key[-43:] not in log.getvalue()

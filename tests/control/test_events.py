@@ -31,7 +31,11 @@ tasks:
   paid: {kind: event, use: com.example.paid, match: "event.data.order == order", timeout: 1h}
 initial: a
 states:
-  a: {run: paid, transitions: [{event: done, set: {amount: int(result.data.amount)}, to: ok}, {event: timeout, to: bad}]}
+  a:
+    run: paid
+    transitions:
+      - {event: done, set: {amount: int(result.data.amount)}, to: ok}
+      - {event: timeout, to: bad}
   ok: {final: success}
   bad: {final: failure}
 """
@@ -42,24 +46,12 @@ async def runs(world: World) -> list[dict[str, Any]]:
     return items
 
 
-async def all_finished(world: World, count: int) -> list[dict[str, Any]]:
-    """The runs once there are ``count`` of them and all have ended."""
-    import asyncio
-
-    async with asyncio.timeout(5):
-        while True:
-            found = await runs(world)
-            if len(found) >= count and all(run["finished_at"] for run in found):
-                return found
-            await asyncio.sleep(0.02)
-
-
 async def test_a_structured_event_starts_the_workflows_that_trigger_on_its_type(world: World) -> None:
     await world.register(TRIGGERED)
     answer = await world.a.http.post("/v1/events", content=json.dumps(ORDER), headers=ONE)
     assert answer.status_code == 202
     assert answer.json() == {"accepted": [{"source": ORDER["source"], "id": "1"}]}
-    (run,) = await all_finished(world, 1)
+    (run,) = await world.all_finished(1)
     found = (await world.a.http.get(f"/v1/runs/{run['id']}")).json()
     assert (found["status"], found["input"]) == ("succeeded", {"order": "42"})
 
@@ -69,7 +61,7 @@ async def test_a_binary_event_does_the_same(world: World) -> None:
     headers = {f"ce-{name}": str(ORDER[name]) for name in ("specversion", "id", "source", "type")}
     answer = await world.a.http.post("/v1/events", json=ORDER["data"], headers=headers)
     assert answer.status_code == 202
-    assert len(await all_finished(world, 1)) == 1
+    assert len(await world.all_finished(1)) == 1
 
 
 async def test_a_batch_is_accepted_whole_and_an_event_that_came_before_counts_once(world: World) -> None:
@@ -79,7 +71,7 @@ async def test_a_batch_is_accepted_whole_and_an_event_that_came_before_counts_on
         answer = await world.a.http.post("/v1/events", content=json.dumps(batch), headers=MANY)
         assert answer.status_code == 202
         assert [accepted["id"] for accepted in answer.json()["accepted"]] == ["1", "2", "1", "1"]
-    await all_finished(world, 3)
+    await world.all_finished(3)
     assert len(await runs(world)) == 3
     empty = await world.a.http.post("/v1/events", content=b"[]", headers=MANY)
     assert (empty.status_code, empty.json()) == (202, {"accepted": []})
@@ -174,5 +166,5 @@ async def test_when_one_cannot_be_accepted_the_request_fails_with_its_index_and_
     assert answer.headers["retry-after"] == "2"
     world.engine.away = ""
     assert (await world.a.http.post("/v1/events", json=batch, headers=MANY)).status_code == 202
-    await all_finished(world, 5)
+    await world.all_finished(5)
     assert len(await runs(world)) == 5

@@ -67,6 +67,7 @@ async def test_triggers_belong_to_the_newest_version_only(world: World) -> None:
     }
     headers = {"content-type": "application/cloudevents+json"}
     assert (await world.a.http.post("/v1/events", json=event, headers=headers)).status_code == 202
+    await world.all_finished(1)
     without = TRIGGERED.replace(
         "trigger: {type: com.example.order.placed, input: {order: event.data.order}}\n", ""
     )
@@ -74,8 +75,12 @@ async def test_triggers_belong_to_the_newest_version_only(world: World) -> None:
     assert (
         await world.a.http.post("/v1/events", json=event | {"id": "2"}, headers=headers)
     ).status_code == 202
-    runs = (await world.a.http.get("/v1/runs")).json()["items"]
-    assert [run["version"] for run in runs] == [1]
+    await world.register(TRIGGERED.replace("name: triggered", "name: another"))
+    assert (
+        await world.a.http.post("/v1/events", json=event | {"id": "3"}, headers=headers)
+    ).status_code == 202
+    runs = await world.all_finished(2)
+    assert [(run["workflow"], run["version"]) for run in runs] == [("another", 1), ("triggered", 1)]
 
 
 BROKEN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -171,6 +172,15 @@ class World:
                 if found["status"] in ("succeeded", "failed", "cancelled"):
                     return dict(found)
                 assert await watch.changed(5)
+
+    async def all_finished(self, count: int) -> list[dict[str, Any]]:
+        """The newest runs of tenant A, once there are ``count`` and all have ended."""
+        async with asyncio.timeout(5):
+            while True:
+                found: list[dict[str, Any]] = (await self.a.http.get("/v1/runs")).json()["items"]
+                if len(found) >= count and all(run["finished_at"] for run in found):
+                    return found
+                await asyncio.sleep(0.02)
 
 
 YAML = {"content-type": "application/yaml"}

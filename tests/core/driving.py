@@ -74,7 +74,9 @@ class Drive:
             state = PlanState(
                 json.loads(json.dumps(state.vars)), json.loads(json.dumps(state.cursor)), state.steps
             )
+        before = _text(state)
         moved: Advance = advance(self.plan, state, event)
+        assert _text(state) == before, "an advance changed the state it was given"
         said = []
         for command in moved.commands:
             assert self.finish is None, "a command after the end"
@@ -130,6 +132,10 @@ class Drive:
         """The active leaf states."""
         assert self.state is not None
         return list(self.state.cursor.get("at", []))
+
+
+def _text(state: PlanState | None) -> str:
+    return "" if state is None else json.dumps([state.vars, state.cursor])
 
 
 def play(plan: Mapping[str, Any], script: str, **values: Any) -> Drive:

@@ -257,6 +257,30 @@ VECTORS: dict[str, tuple[dict[str, Any], str]] = {
         ),
         ">: +a +b | @go: -a +c [l2 r] | b: [l2 r_ok] | c: +d | d: ok",
     ),
+    "so does one of a later region": (
+        both(
+            both={"regions": ["l", "r"], "transitions": [done("after"), on("go", "after")]},
+            r=run("b", done("r_ok"), on("go", "r_ok"), **{"in": "both"}),
+        ),
+        ">: +a +b | @go: -b [l r_ok] | a: +c | c: +d | d: ok",
+    ),
+    "from one region into another leaves and enters both": (
+        both(
+            both={"regions": ["l", "r"], "transitions": [done("after")], "visits": 2},
+            l=run("a", done("l2"), on("go", "r_ok"), **{"in": "both"}),
+        ),
+        ">: +a +b | @go: -a -b +a [l r_ok] | a: +c | c: +d | d: ok",
+    ),
+    "what was done before it was left is not": (
+        {
+            "both": {"regions": ["work", "r"], "transitions": [done("ok")]},
+            **{**WORK, "work": {"initial": "w1", "in": "both", "transitions": [done("after")]}},
+            "r": run("c", done("r_ok"), **{"in": "both"}),
+            "r_ok": {"in": "both.r", **OK},
+            "after": run("d", done("ok")),
+        },
+        ">: +a +c | a: +b | c: | b: +d [after] | d: ok",
+    ),
     "a region that fails fails the whole when all are final": (
         both(
             both={"regions": ["l", "r"], "transitions": [done("ok"), failed("after")]},

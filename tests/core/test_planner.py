@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentflow.core.plan import Plan
@@ -32,7 +32,7 @@ from agentflow.wire.document import compile_document
 from .driving import Drive, document, machine, tree
 from .test_fsm import BOTH, OK, WORK, done, failed, on, run
 
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=60)
 
 # ------------------------------------------------------------------------------------------------ random plans
 

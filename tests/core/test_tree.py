@@ -129,6 +129,21 @@ VECTORS: dict[str, tuple[Any, str]] = {
         par(seq(seq("b", reactive=True), "c", reactive=True), seq(SET_GO, "f")),
         ">: +b +a | b: +c | a: +f | c: | f: ok",
     ),
+    "reactive: what a flipped guard passed by is forgotten": (
+        par(seq(fb(GO, "d"), "b", reactive=True), seq(SET_GO, {"task": "c", "set": {"go": False}})),
+        ">: +d +a | d: +b | a: +c | c: -b +d | d: +b | b: ok",
+    ),
+    "reactive: a task that was skipped in between starts again": (
+        par(
+            seq({"task": "b", "skip_if": "go"}, "d", reactive=True),
+            seq(SET_GO, {"task": "c", "set": {"go": False}}),
+        ),
+        ">: +b +a | b: +d | a: +c | c: -d +b | b: +d | d: ok",
+    ),
+    "reactive: a sequence inside is remembered": (
+        par(seq(seq("b", "d"), "c", reactive=True), seq(SET_GO, "f")),
+        ">: +b +a | b: +d | d: +c | a: +f | c: | f: ok",
+    ),
     # parallel
     "parallel starts all": (par("a", "b", "c"), ">: +a +b +c | b: | a: | c: ok"),
     "parallel fails at the first failure": (par("a", "b", "c"), ">: +a +b +c | b!: -a -c no"),

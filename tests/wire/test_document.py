@@ -82,6 +82,8 @@ def test_twelve_lines_are_a_workflow() -> None:
         (b"a:\n  - b: 'x", "a[0].b: line 2: is not YAML"),
         (b"a: \xff", "line 1: is not UTF-8"),
         (b"a: \x00", "is not YAML"),
+        (b'a: ["\\0"]', "a[0]: must not contain the character U+0000"),
+        (b'{"a": {"b": "\\ud800"}}', "a.b: is not valid Unicode (a lone surrogate)"),
         (b'{"a": NaN}', "NaN is not a JSON number"),
         (b'{"a": 99999999999999999999}', "the number 99999999999999999999 does not fit"),
         (b'{"a": 1,\n "b": {"c": 1, "c": 2}}', "b: line 2: the key 'c' is given twice"),

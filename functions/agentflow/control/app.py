@@ -50,11 +50,13 @@ def create_app(engine: Engine, control_store: ControlStore, settings: Settings, 
 class Exchange:
     """What the edge and the handlers of one request tell each other."""
 
-    __slots__ = ("route", "span")
+    __slots__ = ("ids", "route", "span")
 
     def __init__(self, span: traces.Span) -> None:
         self.span = span
         self.route = UNMATCHED
+        self.ids: dict[str, str] = {}
+        """What the handlers found out about the request: its tenant, its run."""
 
 
 class Edge:
@@ -94,10 +96,10 @@ class Edge:
             except Exception as fault:
                 refused = _refusal(fault, scope["path"], span.trace_id)
                 if status:
-                    _log.error("answer broken off", route=exchange.route, exc_info=fault)
+                    _log.error("answer broken off", route=exchange.route, exc_info=fault, **exchange.ids)
                     raise
                 if refused.status_code == 500:
-                    _log.error("request failed", route=exchange.route, exc_info=fault)
+                    _log.error("request failed", route=exchange.route, exc_info=fault, **exchange.ids)
                 await refused(scope, receive, watched)
             finally:
                 seconds = time.perf_counter() - began
@@ -112,6 +114,7 @@ class Edge:
                     route=exchange.route,
                     status=status,
                     ms=round(seconds * 1000, 1),
+                    **exchange.ids,
                 )
 
 
@@ -120,8 +123,10 @@ def _starlette_route(route: Route, services: Services, keys: Keys) -> StarletteR
         exchange: Exchange = request.scope["agentflow"]
         exchange.route = route.path
         tenant = await keys.tenant(request.headers.get("authorization"))
-        run = request.path_params.get("run")
-        with logs.bound(tenant=tenant, run=run[:36] if run else None):
+        exchange.ids["tenant"] = str(tenant)
+        if run := request.path_params.get("run"):
+            exchange.ids["run"] = run[:36]
+        with logs.bound(**exchange.ids):
             return await route.handler(Call(request, tenant, services, exchange.span.traceparent))
 
     name = getattr(route.handler, "__name__", route.path)

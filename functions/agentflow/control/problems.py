@@ -31,6 +31,12 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "too_many_waits": 503,
 }
 
+# What to do about a conflict; other errors bring their mend along.
+MEND_OF_CONFLICT: Mapping[str, str] = {
+    "run_over": "start another run",
+    "idempotency_mismatch": "take a new Idempotency-Key for a new request",
+}
+
 
 def status_of(fault: AgentFlowError) -> int:
     """The HTTP status that tells a client what an error means for it."""
@@ -62,7 +68,7 @@ def response(fault: AgentFlowError, *, instance: str, trace_id: str) -> Response
             status, problem.code, problem.message, instance=instance, trace_id=trace_id, mend=problem.mend,
             errors=[problem] if problem.path else [], headers=headers,
         )  # fmt: skip
-    mend = ""
+    mend = MEND_OF_CONFLICT.get(code, "")
     if isinstance(fault, RetryLater):
         headers["retry-after"] = str(max(1, round(fault.after)))
         mend = "send the request again, with the same Idempotency-Key if it has one"

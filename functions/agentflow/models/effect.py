@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from agentflow.config import Settings
 from agentflow.core.message import Message
 from agentflow.core.performed import Performed
+from agentflow.errors import Rejected, RetryLater
 from agentflow.models import Reply, Request
 from agentflow.models.catalogue import ModelCatalogue
+from agentflow.models.reading import read_output
 
 
 class InvokeLlm:
@@ -41,29 +42,23 @@ class InvokeLlm:
 
 
 def read(reply: Reply, schema: dict[str, Any] | None) -> Performed:
-    """The step's output in a reply; a reply that is not of the declared shape failed, and still has its price."""
+    """The step's output in a reply; a reply that holds none has failed, and still has its price."""
     usage = {
         "input_tokens": reply.usage.input_tokens,
         "output_tokens": reply.usage.output_tokens,
         "cached_tokens": reply.usage.cached_tokens,
         "calls": 1,
     }
-    if schema is None:
-        return Performed({"text": reply.text.replace("\0", "\ufffd")}, usage)
-    cut = " (the reply was cut off: raise max_tokens)" if reply.finish == "length" else ""
     try:
-        output = json.loads(reply.text)
-    except ValueError as fault:
-        return _unusable(f"the reply is not JSON: {fault}{cut}", usage)
-    if not isinstance(output, dict):
-        return _unusable(f"the reply is not a JSON object{cut}", usage)
-    return Performed(output, usage)
+        return Performed(read_output(reply, wants_object=schema is not None), usage)
+    except Rejected as fault:
+        return Performed(None, usage, _error(fault.code, str(fault), retryable=False))
+    except RetryLater as fault:
+        return Performed(None, usage, _error(fault.code, str(fault), retryable=True))
 
 
-def _unusable(message: str, usage: dict[str, int]) -> Performed:
-    return Performed(
-        None, usage, {"code": "bad_result", "message": message, "retryable": True, "retry_after_ms": None}
-    )
+def _error(code: str, message: str, *, retryable: bool) -> dict[str, Any]:
+    return {"code": code, "message": message[:4000], "retryable": retryable, "retry_after_ms": None}
 
 
 async def open_effect(settings: Settings, store: object) -> InvokeLlm:

@@ -74,7 +74,7 @@ def refusal(response: Response) -> AgentFlowError:
     if response.status_code == 503:
         return RetryLater(detail, code=code)
     if response.status_code == 409:
-        return Conflict(detail, code=code)
+        return Conflict(f"{detail} ({mend})" if mend else detail, code=code)
     if response.status_code == 401:
         mend = "set AGENTFLOW_API_KEY; a key is made with: agentflow key create"
     return Rejected(detail, code=code, mend=mend)

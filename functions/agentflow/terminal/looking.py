@@ -9,7 +9,7 @@ from agentflow.terminal import output
 from agentflow.terminal.client import api, call
 from agentflow.terminal.progress import Progress, dollars, seconds_between
 from agentflow.terminal.running import quoted
-from agentflow.terminal.sse import run_events
+from agentflow.terminal.sse import LAST, run_events
 
 
 async def show_runs(
@@ -78,7 +78,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> None:
     for name in ("input", "output", "error"):
         if run[name]:
             out.print(f"{name}:", markup=False)
-            out.print(JSON.from_data(run[name]))
+            out.print(JSON.from_data(run[name]), soft_wrap=True)
 
 
 async def print_logs(settings: Settings, run_id: str, *, follow: bool, as_json: bool) -> None:
@@ -87,7 +87,9 @@ async def print_logs(settings: Settings, run_id: str, *, follow: bool, as_json: 
     async with api(settings) as client:
         async for event in run_events(client, quoted(run_id), follow=follow):
             if as_json:
-                output.print_json({"id": event.id, "name": event.name, **event.data})
+                last = event.id == LAST
+                at, data = ("finished_at", event.data) if last else ("at", event.data["data"])
+                output.print_json({"id": event.id, "name": event.name, "at": event.data[at], "data": data})
                 continue
             lines = progress.apply(event)
             for line in lines or [event.name]:

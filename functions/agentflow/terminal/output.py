@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+WIDE = 250
+"""Columns where there is no terminal: a line that is piped on should not be broken."""
+
 
 def console(*, stderr: bool = False) -> Console:
     """The terminal. Made anew each time: tests and pipes replace sys.stdout."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE)
 
 
 def print_json(value: Any) -> None:
@@ -32,8 +36,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: st
         out.print(empty, markup=False)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index == 0)  # the first is what one copies
     for row in rows:
         table.add_row(*(value if isinstance(value, Text) else Text(str(value)) for value in row))
     out.print(table)

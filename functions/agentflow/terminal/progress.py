@@ -211,7 +211,7 @@ def report(run: dict[str, Any], console: Console) -> None:
     from rich.text import Text
 
     if run["status"] == "succeeded":
-        console.print(JSON.from_data(run["output"] or {}))
+        console.print(JSON.from_data(run["output"] or {}), soft_wrap=True)
     elif run["error"]:
         where = run["error"].get("path") or ""
         console.print(Text(f"{run['error']['code']}: {run['error']['message']}", "red"), soft_wrap=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SILENCE_S = 45.0
 """A stream says that it is alive every 15 s: one that is silent for longer is dead."""
 TRIES = 8
+PAUSE_S = 0.2
 LAST = "end"
 
 
@@ -64,7 +65,7 @@ async def run_events(client: AsyncClient, run: str, *, follow: bool = True) -> A
             if failures >= TRIES:
                 raise unreachable(client, fault) from None
         failures += 1
-        await asyncio.sleep(min(0.2 * 2**failures, 5.0))
+        await asyncio.sleep(min(PAUSE_S * 2**failures, 5.0))
 
 
 async def _events(response: Response) -> AsyncIterator[Event]:

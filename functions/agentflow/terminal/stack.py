@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,18 +25,30 @@ async def run_dev(settings: Settings, *, sample: bool, leave: bool, port: int | 
         mend = "start it in the checkout, or set AGENTFLOW_SCRIPT_DIR"
         raise Rejected(f"there is no {SAMPLE}", code="no_sample", path=str(folder), mend=mend)
     settings.home.mkdir(parents=True, exist_ok=True)
-    # The terminal is for the person in front of it: log lines go to a file.
-    with (settings.home / "agentflow.log").open("a", buffering=1) as log:
-        _observe(settings, log)
+    # The terminal is for the person in front of it, so log lines go to a file; it stays open to the last of them.
+    log = (settings.home / "agentflow.log").open("a", buffering=1)
+    _observe(settings, log)
 
-        async def then(url: str, key: str) -> int:
-            code = await run_sample(url, key, folder) if sample else 0
-            print(f"API {url}  key in {settings.home / 'api_key'}  log in {settings.home / 'agentflow.log'}", flush=True)
-            if not leave:
-                print("stop with Ctrl-C", flush=True)
-            return code
+    async def then(url: str, key: str) -> int:
+        print(await isolation(settings), flush=True)
+        code = await run_sample(url, key, folder) if sample else 0
+        print(f"API {url}  key in {settings.home / 'api_key'}  log in {log.name}", flush=True)
+        if not leave:
+            print("stop with Ctrl-C", flush=True)
+        return code
 
-        return await dev(settings, then=then, stay=not leave)
+    return await dev(settings, then=then, stay=not leave)
+
+
+async def isolation(settings: Settings) -> str:
+    """What keeps tools apart here; where that is not enough, what is missing."""
+    from agentflow.sandbox.choice import open_sandbox
+
+    sandbox = await asyncio.to_thread(open_sandbox, settings)
+    try:
+        return sandbox.missing or sandbox.isolates
+    finally:
+        await sandbox.close()
 
 
 async def run_sample(url: str, key: str, folder: Path) -> int:

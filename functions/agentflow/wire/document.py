@@ -12,15 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from agentflow.core.canonical import as_written, normalise
 from agentflow.core.compile import compile_plan
 from agentflow.core.plan import Plan
 from agentflow.errors import Invalid, Problem
-from agentflow.wire.document_problems import problem
-from agentflow.wire.document_schema import json_schema
-from agentflow.wire.document_shape import Document
 from agentflow.wire.document_text import MAX_BYTES, check_bounds, load, load_json, load_yaml
 
 __all__ = [
@@ -34,6 +29,13 @@ __all__ = [
 ]
 
 MAX_PROBLEMS = 100
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the format, short forms included (schemas/plan.schema.json)."""
+    from agentflow.wire import document_schema
+
+    return document_schema.json_schema()
 
 
 def load_document(data: bytes) -> dict[str, Any]:
@@ -117,6 +119,12 @@ def _shape_problems(canonical: dict[str, Any]) -> tuple[list[Problem], dict[str,
     """The faults of the shape, and what can still be compiled: the document without keys that nobody knows, or
     None when its shape says too little.
     """
+    # Here and not above: the models take 0.1 s to build, and most processes only ever compile a few documents.
+    from pydantic import ValidationError
+
+    from agentflow.wire.document_problems import problem
+    from agentflow.wire.document_shape import Document
+
     try:
         Document.model_validate(canonical)
     except ValidationError as refusal:

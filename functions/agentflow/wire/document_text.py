@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from agentflow.core.types import parse, problem
 from agentflow.errors import Invalid, Problem
 
 MAX_BYTES = 256 * 1024
@@ -21,6 +22,7 @@ MAX_DEPTH = 100
 MAX_VALUES = 20_000
 MAX_KEY = 256
 _INT64 = 2**63
+_STRING = parse("string")
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = re.compile(r"|~|null|Null|NULL")
@@ -56,7 +58,7 @@ def load_yaml(data: bytes) -> dict[str, Any]:
 
 
 def check_bounds(document: dict[str, Any]) -> None:
-    """Refuse a document (already values) that is too deep or too large, or has a key ``on``."""
+    """Refuse a document (already values) that is too deep or too large, has a key ``on``, or text that is none."""
     found = 0
     todo: list[tuple[Any, int, str]] = [(document, 1, "")]
     while todo:
@@ -77,6 +79,8 @@ def check_bounds(document: dict[str, Any]) -> None:
                 todo.append((item, depth + 1, f"{path}.{key}".lstrip(".")))
         elif isinstance(value, list):
             todo.extend((item, depth + 1, f"{path}[{i}]") for i, item in enumerate(value))
+        elif isinstance(value, str) and (fault := problem(value, _STRING, path)):
+            raise Invalid([fault])
 
 
 def _decode(data: bytes) -> str:
@@ -152,6 +156,7 @@ def _yaml(text: str) -> dict[str, Any]:
         raise _fault(reader.path(), line, f"is not YAML: {message}") from None
     if not isinstance(value, dict):
         raise _fault("", 1, "must be a mapping with the keys of a plan")
+    check_bounds(value)
     return value
 
 

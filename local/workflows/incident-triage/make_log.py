@@ -35,7 +35,9 @@ TIMEOUT = httpx.Timeout(2.0, pool=0.4)
 SLOW_S = 0.25
 STOCK = {f"sku-{number:02}": 43 for number in range(1, 13)}
 
-http, inventory, payments, pool = (logging.getLogger(name) for name in ("http", "inventory", "payments", "pool"))
+http, inventory, payments, pool = (
+    logging.getLogger(name) for name in ("http", "inventory", "payments", "pool")
+)
 
 
 # --- payments ----------------------------------------------------------------------------------------------
@@ -124,12 +126,15 @@ class Checkout:
 
 async def shop(url: str, until: float) -> None:
     """Buy at a steady rate on average, whether or not the service keeps up."""
-    async with httpx.AsyncClient(base_url=url, timeout=10, limits=httpx.Limits(max_connections=200)) as client:
-        async with asyncio.TaskGroup() as shoppers:
-            while time.monotonic() < until:
-                order = {"sku": random.choice(list(STOCK)), "cents": random.randint(499, 18_999)}
-                shoppers.create_task(client.post("/checkout", json=order))
-                await asyncio.sleep(random.expovariate(SHOPPERS_PER_SECOND))
+    many = httpx.Limits(max_connections=200)
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=10, limits=many) as client,
+        asyncio.TaskGroup() as shoppers,
+    ):
+        while time.monotonic() < until:
+            order = {"sku": random.choice(list(STOCK)), "cents": random.randint(499, 18_999)}
+            shoppers.create_task(client.post("/checkout", json=order))
+            await asyncio.sleep(random.expovariate(SHOPPERS_PER_SECOND))
 
 
 # --- the three together ------------------------------------------------------------------------------------
@@ -139,7 +144,7 @@ async def serve(path: str, handler: Any) -> tuple[uvicorn.Server, asyncio.Task[N
     app = Starlette(routes=[Route(path, handler, methods=["POST"])])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     running = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
         await asyncio.sleep(0.01)
     host, port = server.servers[0].sockets[0].getsockname()[:2]
     return server, running, f"http://{host}:{port}"

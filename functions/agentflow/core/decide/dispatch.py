@@ -86,7 +86,6 @@ def _timer(turn: Turn, data: Mapping[str, JSON]) -> None:
     if kind == "retry":
         fault = turn.request(step, opened.task, turn.facts.step_input or {}, opened.attempt + 1)
         if fault:
-            turn.close(step)
             _advance(turn, Failed(step, *fault))
     elif kind == "wait":
         turn.finish(step, opened, "succeeded", {})

@@ -302,8 +302,6 @@ class Turn:
         output: Mapping[str, JSON] | None = None,
         error: Mapping[str, JSON] | None = None,
     ) -> None:
-        for step in sorted(self.open):
-            self.halt(step)
         self.run, fact = end(self.run, self.facts, status, output=output, error=error)
         self._rows.append(RunEnded())
         self._messages.append(fact)

@@ -19,14 +19,14 @@ def run(log):
             answers.append((time, match[2] >= "500", match[3]))
     failures = [time for time, bad, _ in answers if bad]
     if not failures:
-        return {"requests": len(answers), "failed": 0, "percent": 0.0, "minutes": 0.0, "during": {}}
+        return {"requests": len(answers), "failed": 0, "percent": 0.0, "seconds": 0.0, "during": {}}
     begin, end = min(failures), max(failures)
     during = [answer for answer in answers if begin <= answer[0] <= end]
     return {
         "requests": len(answers),
         "failed": len(failures),
         "percent": round(100 * len(failures) / len(answers), 1),
-        "minutes": round((end - begin).total_seconds() / 60, 2),
+        "seconds": round((end - begin).total_seconds(), 1),
         "during": {
             "from": begin.isoformat(timespec="milliseconds") + "Z",
             "to": end.isoformat(timespec="milliseconds") + "Z",

@@ -15,8 +15,9 @@ MOST = 12  # entries in any list of the result
 
 
 def run(log):
-    levels, components, kinds, lines, unknown = Counter(), Counter(), Counter(), 0, 0
-    answered, failed, errors, first_error, first, last = 0, 0, [], None, None, None
+    levels, components, kinds, unnamed = Counter(), Counter(), Counter(), Counter()
+    lines, unknown, answered, failed, errors = 0, 0, 0, 0, []
+    first_error, first, last = None, None, None
     with open(log, encoding="utf-8", errors="replace") as file:
         for lines, line in enumerate(file, 1):
             entry = read(line)
@@ -33,11 +34,13 @@ def run(log):
             if level in ("ERROR", "CRITICAL", "FATAL"):
                 errors.append(time)
                 if kind:
-                    kinds[component, kind[1]] += 1
+                    kinds[f"{component}/{kind[1]}"] += 1
+                else:
+                    unnamed[f"{component}/unnamed"] += 1
                 first_error = first_error or {"line": lines, "at": shown(time), "text": line.strip()[:300]}
     if first is None:
         raise ValueError(f"none of the {lines} lines reads: TIME LEVEL COMPONENT text")
-    (component, kind), count = (kinds.most_common(1) or [(("none", "none"), 0)])[0]
+    top_error, top_count = ((kinds or unnamed).most_common(1) or [("none", 0)])[0]
     width = next((w for w in BUCKETS if (last - first).total_seconds() <= w * MOST), BUCKETS[-1])
     return {
         "lines": lines,
@@ -48,8 +51,10 @@ def run(log):
         "components": dict(components.most_common(MOST)),
         "requests": answered,
         "failed_requests": failed,
-        "failed_percent": round(100 * failed / answered, 1) if answered else 0.0,
-        "top_error": {"component": component, "kind": kind, "count": count},
+        # A log without requests is judged by its lines.
+        "failed_percent": percent(failed, answered) if answered else percent(len(errors), levels.total()),
+        "top_error": top_error,
+        "top_error_count": top_count,
         "first_error": first_error,
         "errors_over_time": {"seconds_each": width, "counts": over_time(errors, first, width)},
     }
@@ -67,7 +72,11 @@ def read(line):
 
 def over_time(times, first, width):
     counts = Counter(int((time - first).total_seconds() // width) for time in times)
-    return [counts[bucket] for bucket in range(max(counts, default=-1) + 1)][: MOST + 1]
+    return [counts[bucket] for bucket in range(min(max(counts, default=-1), MOST) + 1)]
+
+
+def percent(part, whole):
+    return round(100 * part / whole, 1)
 
 
 def shown(time):

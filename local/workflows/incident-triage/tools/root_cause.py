@@ -25,21 +25,36 @@ def run(log):
     # Without failed requests, what complained first is all there is to go by.
     trails = [complaints[request] for request in failed] or [trail[:1] for trail in complaints.values()]
     if not trails:
-        return {"component": "none", "since": "", "blamed": 0, "failed": 0, "chain": [], "evidence": []}
-    blamed = Counter(trail[0][0] for trail in trails)
-    component, count = blamed.most_common(1)[0]
-    ours = [trail for trail in trails if trail[0][0] == component]
+        return {"component": "none", "since": "", "blamed": 0, "failed": 0, "chain": "", "evidence": []}
+    (component, kind), count = Counter(map(first, trails)).most_common(1)[0]
+    ours = [trail for trail in trails if first(trail) == (component, kind)]
+    # It may have begun with requests that still went through.
+    since = min(
+        at
+        for trail in complaints.values()
+        for name, at, text in trail
+        if (name, named(text)) == (component, kind)
+    )
     return {
         "component": component,
-        "since": min(trail[0][1] for trail in ours),
+        "since": since,
         "blamed": count,
         "failed": len(failed),
-        "chain": [name for name, _ in Counter(chain(trail) for trail in ours).most_common(1)],
+        "chain": Counter(chain(trail) for trail in ours).most_common(1)[0][0],
         "evidence": [text for _, _, text in ours[0][:5]],
     }
 
 
+def first(trail):
+    component, _, text = trail[0]
+    return component, named(text)
+
+
+def named(text):
+    kind = KIND.search(text)
+    return kind[1] if kind else ""
+
+
 def chain(trail):
     """`payments SlowAnswer > pool PoolTimeout > http`: who complained about one request, in order."""
-    kinds = [(component, KIND.search(text)) for component, _, text in trail[:10]]
-    return " > ".join(f"{component} {kind[1]}" if kind else component for component, kind in kinds)
+    return " > ".join(f"{component} {named(text)}".strip() for component, _, text in trail[:10])

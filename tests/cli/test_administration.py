@@ -1,0 +1,62 @@
+"""Migrating, tenants and keys from the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from .conftest import PEPPER, Served, run
+from .test_main import one_line
+
+
+@pytest.fixture
+def administrator(environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    environment.setenv("AGENTFLOW_KEY_PEPPER", PEPPER)
+    return environment
+
+
+async def test_a_new_database_is_migrated_once(administrator: pytest.MonkeyPatch, postgres: Any) -> None:
+    async with await psycopg.AsyncConnection.connect(postgres.dsn(), autocommit=True) as admin:
+        await admin.execute("create database fresh")
+    dsn = postgres.dsn(database="fresh")
+    one_line(await run("tenant", "create", "acme", "--database", dsn), "no schema", "agentflow migrate")
+    first = await run("migrate", "--database", dsn)
+    assert first.code == 0
+    assert "applied 0001_house.sql" in first.out
+    assert "up to date" in (await run("migrate", "--database", dsn)).out
+
+
+async def test_a_tenant_and_a_key_open_the_api(administrator: pytest.MonkeyPatch, served: Served) -> None:
+    database = ("--database", served.database.admin)
+    made = await run("tenant", "create", "acme", "--limit-usd", "2.5", *database, "--json")
+    tenant = made.json["tenant"]
+    key = (await run("key", "create", "--tenant", tenant, "--label", "ci", *database)).out.strip()
+    administrator.setenv("AGENTFLOW_API_URL", served.url)
+    administrator.setenv("AGENTFLOW_API_KEY", key)
+    assert (await run("runs")).out.strip() == "no runs"
+    administrator.setenv("AGENTFLOW_API_KEY", key[:-1] + ("A" if key[-1] != "A" else "B"))
+    one_line(await run("runs"), "not valid", "AGENTFLOW_API_KEY")
+    async with await psycopg.AsyncConnection.connect(served.database.admin) as conn:
+        cursor = await conn.execute(
+            "select limit_micro from agentflow.budgets where tenant_id = %s", (tenant,)
+        )
+        assert await cursor.fetchone() == (2_500_000,)
+
+
+async def test_what_cannot_be_made_is_said_in_one_line(
+    administrator: pytest.MonkeyPatch, served: Served
+) -> None:
+    database = ("--database", served.database.admin)
+    one_line(await run("key", "create", "--tenant", "x", *database), "--tenant", "tenant create")
+    unknown = "00000000-0000-4000-8000-000000000000"
+    one_line(
+        await run("key", "create", "--tenant", unknown, *database), f"no tenant {unknown}", "tenant create"
+    )
+    one_line(await run("tenant", "create", "", *database), "name")
+    role = served.database.dsn("agentflow_engine")
+    one_line(await run("tenant", "create", "acme", "--database", role), "may not administer", "BYPASSRLS")
+    one_line(
+        await run("tenant", "create", "acme", "--database", "postgresql://127.0.0.1:9/x"), "cannot be reached"
+    )

@@ -1,0 +1,89 @@
+"""What a page costs does not depend on how much there is: the plans of the API's statements, on filled tables."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from agentflow.store.control import SCAN, SQL
+
+RUN = UUID(int=1)
+MANY = 6_000
+
+FILL = """
+insert into agentflow.tenants select ('0000000a-0000-0000-0000-00000000000' || n)::uuid, 't' || n
+from generate_series(1, 3) n;
+insert into agentflow.workflows (tenant_id, name, version, hash, document)
+select tenant_id, 'w' || n, v, n || '.' || v, '{{}}'
+from agentflow.tenants, generate_series(1, 5) n, generate_series(1, 500) v;
+insert into agentflow.runs (tenant_id, run_id, workflow, version, status, created_at)
+select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'w1', 1, 'succeeded', timestamptz '2026-01-01' + n * interval '1 s'
+from agentflow.tenants, generate_series(1, {many}) n;
+insert into agentflow.steps (tenant_id, run_id, step, attempt, epoch, task, kind, status)
+select tenant_id, '{run}', n, a, 0, 't', 'tool', 'succeeded'
+from agentflow.tenants, generate_series(1, {many} / 2) n, generate_series(1, 2) a;
+insert into agentflow.history (tenant_id, run_id, seq, name, data, hash)
+select tenant_id, '{run}', n, 'step.completed', '{{}}', '' from agentflow.tenants, generate_series(1, {many}) n;
+insert into agentflow.parked (tenant_id, parked_id, consumer, subject, reason, headers, payload, tries)
+select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'plan', 's', 'r', '{{}}', 'x', 1
+from agentflow.tenants, generate_series(1, {many}) n;
+analyze agentflow.workflows, agentflow.runs, agentflow.steps, agentflow.history, agentflow.parked;
+"""
+
+TENANT = "0000000a-0000-0000-0000-000000000002"
+DEEP = "2026-01-01T01:00:00Z"
+NONE = {"at": None, "run": RUN, "status": None, "workflow": None}
+
+STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
+    # statement, parameters deep inside the list, most rows any node of its plan may see
+    ("list_runs", NONE | {"scan": 51, "limit": 50}, 55),
+    ("list_runs", NONE | {"at": DEEP, "scan": 51, "limit": 50}, 55),
+    ("list_runs", NONE | {"at": DEEP, "scan": SCAN, "limit": 50, "status": "failed"}, SCAN),
+    ("list_steps", {"run": RUN, "step": MANY // 4, "attempt": 1, "limit": 50}, 50),
+    ("list_history", {"run": RUN, "after": MANY // 2, "limit": 200}, 200),
+    ("list_workflows", {"after": "w2", "limit": 51}, 55),
+    ("read_workflow", {"name": "w3", "version": None}, 1),
+    ("newest_version", {"name": "w3"}, 1),
+    ("list_parked", {"after": UUID(int=MANY // 2), "limit": 51}, 51),
+    ("read_run", {"run": RUN}, 1),
+    ("read_run_status", {"run": RUN}, 1),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def filled(module_database: Any) -> Any:
+    """A database with three tenants, each with much of everything."""
+    async with await psycopg.AsyncConnection.connect(module_database.admin) as conn:
+        await conn.execute("set session_replication_role = replica")  # without checking every foreign key
+        await conn.execute(FILL.format(many=MANY, run=RUN))
+    return module_database
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "most"), STATEMENTS, ids=lambda value: value if isinstance(value, str) else ""
+)
+async def test_a_page_deep_in_the_list_costs_no_more_than_its_rows(
+    filled: Any, name: str, values: dict[str, Any], most: int
+) -> None:
+    async with await psycopg.AsyncConnection.connect(filled.dsn("agentflow_api")) as conn:
+        await conn.execute("select set_config('app.tenant_id', %s, true)", (TENANT,))
+        cursor = await conn.execute(b"explain (analyze, buffers, format json) " + SQL[name], values)
+        row = await cursor.fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    nodes = list(_nodes(plan))
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan"], plan
+    seen = max(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes
+    )
+    assert seen <= most, (seen, plan)
+
+
+def _nodes(plan: dict[str, Any]) -> Any:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)

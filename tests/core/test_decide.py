@@ -1,0 +1,298 @@
+"""The decisions of all functions together, under every order, repetition and lateness of messages.
+
+A tiny reactor in memory plays the world: messages are delivered in an order that a seed chooses, any of them again,
+calls succeed, fail or report late, timers fire, somebody cancels. The invariants hold after every single decision.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from agentflow.core.decide import account_cost, api, dispatch, plan, record
+from agentflow.core.decision import (
+    Decided,
+    Decision,
+    Facts,
+    Headroom,
+    LedgerEntry,
+    RunEnded,
+    StepClosed,
+    StepOpened,
+    Subscribed,
+    TimerCleared,
+    TimerSet,
+    Unsubscribed,
+    Withdrawn,
+)
+from agentflow.core.message import Message
+from agentflow.core.run import Price, Run
+from agentflow.errors import AgentFlowError, RetryLater
+from agentflow.wire.catalogue import CATALOGUE
+from agentflow.wire.document import compile_document
+
+TENANT, RUN = UUID(int=1), UUID(int=2)
+DECIDE = {
+    "api": api.decide,
+    "plan": plan.decide,
+    "dispatch": dispatch.decide,
+    "account_cost": account_cost.decide,
+    "invoke_llm": record.decide,
+    "run_tool": record.decide,
+}
+TASKS: dict[str, Any] = {
+    "ask": {"kind": "llm", "use": "small", "prompt": "hi", "out": {"n": "int"}, "retry": {"max": 2}, "max_tokens": 10},
+    "tool": {
+        "kind": "tool", "use": "std.echo", "in": {"n": "n"}, "out": {"n": "int"}, "usd": 0.0001, "retry": {"max": 2},
+    },
+    "pause": {"kind": "wait", "for": "1s"},
+    "event": {"kind": "event", "use": "com.example.x", "match": "event.data.n == 1", "timeout": "5s"},
+}  # fmt: skip
+TREE = compile_document({
+    "agentflow": "plan/v1", "kind": "bt", "name": "tree", "limits": {"steps": 20, "usd": 0.004}, "vars": {"n": "int"},
+    "tasks": TASKS,
+    "root": {"type": "retry", "max": 2, "child": {"type": "sequence", "children": [
+        {"type": "task", "task": "tool", "set": {"n": "result.n"}},
+        {"type": "parallel", "need": 3, "fail_at": 2, "children": ["ask", "tool", "pause", "event"]},
+        {"type": "fallback", "children": ["ask", "tool"]},
+    ]}},
+})  # fmt: skip
+MACHINE = compile_document({
+    "agentflow": "plan/v1", "kind": "fsm", "name": "machine", "limits": {"steps": 20, "usd": 0.004},
+    "vars": {"n": "int"}, "tasks": TASKS, "initial": "first",
+    "states": {
+        "first": {"run": "tool", "transitions": [{"event": "done", "to": "both"}, {"event": "failed", "to": "lost"}]},
+        "both": {"regions": ["left", "right"], "transitions": [{"event": "done", "to": "won"}]},
+        "left": {"in": "both", "run": "ask", "transitions": [
+            {"event": "done", "set": {"n": "result.n"}, "to": "left_end"}, {"event": "failed", "to": "left_end"}]},
+        "left_end": {"in": "both.left", "final": "success"},
+        "right": {"in": "both", "run": "event", "transitions": [
+            {"event": "done", "to": "right_end"}, {"event": "timeout", "to": "right_end"}]},
+        "right_end": {"in": "both.right", "final": "success"},
+        "undo": {"run": "tool", "transitions": [{"event": "done", "to": "lost"}, {"event": "failed", "to": "lost"}]},
+        "won": {"final": "success"},
+        "lost": {"final": "failure"},
+    },
+    "transitions": [{"event": "cancel", "to": "undo"}],
+})  # fmt: skip
+
+
+class World:
+    """A reactor, a store and a far side, as small as they can be."""
+
+    def __init__(self, compiled: Any, limit: int | None, budget: int | None) -> None:
+        self.plan = compiled
+        self.run: Run | None = None
+        self.pending: dict[tuple[str, str], Message] = {}
+        self.seen: list[tuple[str, Message]] = []
+        self.timers: dict[str, TimerSet] = {}
+        self.subscriptions: set[int] = set()
+        self.steps: dict[tuple[int, int], str] = {}
+        self.results: dict[tuple[int, int], StepClosed] = {}
+        self.ledger: dict[tuple[int, int, str], LedgerEntry] = {}
+        self.history: list[Decided] = []
+        self.endings: list[str] = []
+        self.limit = limit
+        self.spent = self.held = 0
+        data = {"run": str(RUN), "workflow": compiled.name, "version": 1, "input": {"n": 1}}
+        data["budget_micro"] = budget
+        self.deliver("api", Message("run.requested", TENANT, RUN, "requested", data))
+
+    def deliver(self, consumer: str, message: Message) -> None:
+        before = self.run
+        price = Price("scripted", "m", 1_000_000, 2_000_000, "v1")
+        headroom = Headroom(self.limit, self.spent, self.held)
+        step = message.data.get("step")
+        facts = Facts(0, self.plan, 1, lambda _: price, headroom, step_input={"n": step or 0})
+        try:
+            decision = DECIDE[consumer](before, message, facts)
+        except RetryLater:
+            return
+        except AgentFlowError:
+            assert consumer == "api"
+            self.pending.pop((consumer, message.key), None)
+            return
+        assert decision == DECIDE[consumer](before, message, facts), (
+            "the same arguments gave another decision"
+        )
+        self.apply(decision)
+        self.pending.pop((consumer, message.key), None)
+        self.seen.append((consumer, message))
+        self.check()
+
+    def apply(self, decision: Decision) -> None:
+        if decision.run is not None:
+            self.run = decision.run
+        for row in decision.rows:
+            self.write(row)
+        for message in decision.messages:
+            entry = CATALOGUE[message.name]
+            entry.model.model_validate(message.data)  # what is sent is what the catalogue says
+            if message.name in ("run.completed", "run.failed", "run.cancelled"):
+                self.endings.append(message.name)
+            for consumer in entry.consumers:
+                self.pending[consumer, message.key] = message
+
+    def write(self, row: Any) -> None:
+        match row:
+            case StepOpened():
+                assert (row.step, row.attempt) not in self.steps, "an attempt was opened twice"
+                self.steps[row.step, row.attempt] = "open"
+            case StepClosed():
+                assert self.steps[row.step, row.attempt] == "open", "a committed result was changed"
+                self.steps[row.step, row.attempt] = row.status
+                self.results[row.step, row.attempt] = row
+            case TimerSet():
+                self.timers[row.key] = row
+            case TimerCleared():
+                self.timers.pop(row.key, None)
+            case Subscribed():
+                self.subscriptions.add(row.step)
+            case Unsubscribed():
+                self.subscriptions.discard(row.step)
+            case Withdrawn():
+                for consumer in ("invoke_llm", "run_tool"):
+                    self.pending.pop((consumer, row.key), None)
+            case RunEnded():
+                self.timers = {key: timer for key, timer in self.timers.items() if timer.kind == "hold"}
+                self.subscriptions.clear()
+            case LedgerEntry():
+                assert (row.step, row.attempt, row.entry) not in self.ledger, "an entry was written twice"
+                self.ledger[row.step, row.attempt, row.entry] = row
+                self.held += row.held_micro
+                self.spent += row.amount_micro if row.entry == "settle" else 0
+            case Decided():
+                self.history.append(row)
+
+    def check(self) -> None:
+        run = self.run
+        assert run is not None
+        assert len(self.endings) == (1 if run.terminal else 0), "a run ends once"
+        assert run.spent_micro + run.held_micro <= run.limit_micro or run.frozen or not run.version
+        assert run.held_micro == sum(run.holds.values()) == self.held
+        assert run.spent_micro == self.spent
+        if self.limit is not None:
+            assert self.spent + self.held <= self.limit
+        if run.status == "running":
+            assert run.open, "a running run waits for something"
+            waiting_for_events = {step for step, opened in run.open.items() if opened.waits == "event"}
+            assert self.subscriptions == waiting_for_events
+            for timer in self.timers.values():
+                assert timer.kind in ("wall", "hold") or timer.step in run.open, f"{timer.key} wakes nobody"
+            for step, opened in run.open.items():
+                key = f"{step}.{opened.attempt}"
+                waiting = {
+                    "call": any(pending == key for _, pending in self.pending),
+                    "decision": ("dispatch", f"{key}:done") in self.pending,
+                    "retry": f"retry:{step}" in self.timers or self.fired(f"retry:{step}"),
+                    "timer": f"wait:{step}" in self.timers or self.fired(f"wait:{step}"),
+                    "event": step in self.subscriptions,
+                }[opened.waits]
+                assert waiting, f"step {step} waits for a {opened.waits} that nobody will bring"
+        if run.terminal:
+            assert not run.open
+            assert not self.subscriptions
+            assert all(timer.kind == "hold" for timer in self.timers.values())
+
+    def fired(self, timer: str) -> bool:
+        return any(m.name == "timer.fired" and m.data["timer"] == timer for m in self.pending.values())
+
+    def report(self, consumer: str, request: Message, outcome: str) -> None:
+        asked = request.data
+        error = {"code": outcome, "message": "no", "retryable": outcome == "again", "retry_after_ms": None}
+        output = {"good": {"n": asked["step"]}, "odd": {"n": "not a number"}}.get(outcome)
+        data = {name: asked[name] for name in ("run", "step", "attempt", "epoch", "task")}
+        data |= {
+            "status": "succeeded" if output else "failed", "output": output, "error": None if output else error,
+            "usage": {"input_tokens": 5, "output_tokens": 3, "cached_tokens": 0, "calls": 1}, "cost_micro": 0,
+            "duration_ms": 1, "late": False,
+        }  # fmt: skip
+        self.deliver(consumer, Message("step.completed", TENANT, RUN, f"{request.key}:done", data))
+        self.pending.pop((consumer, request.key), None)
+
+    def fire(self, key: str) -> None:
+        timer = self.timers.pop(key)
+        data = {
+            "run": str(RUN),
+            "timer": key,
+            "kind": timer.kind,
+            "step": timer.step,
+            "attempt": timer.attempt,
+        }
+        self.pending["dispatch", f"timer:{key}:{timer.attempt}"] = Message(
+            "timer.fired", TENANT, RUN, f"timer:{key}:{timer.attempt}", data
+        )
+
+
+SEEDS = 1500
+
+
+@pytest.mark.parametrize("compiled", [TREE, MACHINE], ids=lambda plan: plan.name)
+def test_every_order_of_events_keeps_the_invariants(compiled: Any) -> None:
+    ended: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        chance = random.Random(seed)
+        world = World(compiled, chance.choice([None, None, 350, 700]), chance.choice([None, None, 320, 650]))
+        try:
+            play(world, chance)
+            drain(world)
+        except AssertionError as fault:
+            raise AssertionError(f"seed {seed}: {fault}") from fault
+        assert world.run is not None
+        ended[world.run.status] += 1
+    # The walk reaches every way a run can end, or it proves less than it says.
+    assert min(ended[status] for status in ("succeeded", "failed", "cancelled")) > 20, ended
+
+
+def play(world: World, chance: random.Random) -> None:
+    """Some sixty things that happen to a run, most of them what should, some of them what should not."""
+    requests: list[tuple[str, Message]] = []
+    for _ in range(60):
+        action = chance.choice(["deliver"] * 6 + ["again", "fire", "event", "cancel"])
+        if action == "deliver" and world.pending:
+            (consumer, _), message = chance.choice(sorted(world.pending.items(), key=lambda item: item[0]))
+            if consumer in ("invoke_llm", "run_tool"):
+                requests.append((consumer, message))
+                world.report(consumer, message, chance.choice(["good"] * 6 + ["again", "never", "odd"]))
+            else:
+                world.deliver(consumer, message)
+        elif action == "again" and requests and chance.random() < 0.5:
+            world.report(*chance.choice(requests), "good")  # a second, late, report of a call
+        elif action == "again" and world.seen:
+            world.deliver(*chance.choice(world.seen))
+        elif action == "fire" and world.timers:
+            world.fire(chance.choice(sorted(world.timers)))
+        elif action == "event":
+            body = {"id": "1", "source": "/x", "type": "com.example.x", "data": {"n": chance.randint(0, 1)}}
+            for step in sorted(world.subscriptions):
+                told = {"run": str(RUN), "name": "com.example.x", "data": body, "step": step}
+                world.deliver("dispatch", Message("signal.received", TENANT, RUN, f"event:{step}", told))
+        elif action == "cancel" and chance.random() < 0.05:
+            told = {"run": str(RUN), "reason": "enough"}
+            key = f"cancel:{len(world.seen)}"
+            world.deliver("api", Message("run.cancel_requested", TENANT, RUN, key, told))
+
+
+def drain(world: World) -> None:
+    """Left alone, with every call answered and every timer fired, a run ends, owes nothing and holds nothing."""
+    for _ in range(500):
+        if world.pending:
+            (consumer, _), message = next(iter(world.pending.items()))
+            if consumer in ("invoke_llm", "run_tool"):
+                world.report(consumer, message, "good")
+            else:
+                world.deliver(consumer, message)
+        elif world.timers:
+            world.fire(min(world.timers))
+        else:
+            break
+    assert world.run is not None
+    assert world.run.terminal
+    assert world.run.held_micro == 0
+    settled = sum(e.amount_micro for e in world.ledger.values() if e.entry == "settle")
+    assert world.run.spent_micro == settled
+    assert "open" not in world.steps.values()
