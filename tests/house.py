@@ -34,7 +34,9 @@ class House:
     tenant: UUID
 
     @asynccontextmanager
-    async def host(self, names: tuple[str, ...] = ALL, *, relay: bool = True, **changes: Any) -> AsyncIterator[Host]:
+    async def host(
+        self, names: tuple[str, ...] = ALL, *, relay: bool = True, **changes: Any
+    ) -> AsyncIterator[Host]:
         """A running host that carries ``names``."""
         host = Host(
             replace(self.settings, **changes),
@@ -66,10 +68,18 @@ class House:
                     (self.tenant, plan.trigger.type, plan.name, version),
                 )
 
-    async def submit(self, host: Host, workflow: str, given: dict[str, Any] | None = None, **data: Any) -> UUID:
+    async def submit(
+        self, host: Host, workflow: str, given: dict[str, Any] | None = None, **data: Any
+    ) -> UUID:
         """Request a run; durable when this returns."""
         run = data.pop("run", None) or uuid4()
-        body = {"run": str(run), "workflow": workflow, "version": None, "input": given or {}, "budget_micro": None}
+        body = {
+            "run": str(run),
+            "workflow": workflow,
+            "version": None,
+            "input": given or {},
+            "budget_micro": None,
+        }
         await host.submit(Message("run.requested", self.tenant, run, "requested", body | data))
         return run
 

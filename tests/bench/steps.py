@@ -40,7 +40,9 @@ WORKFLOW: dict[str, Any] = {
     "name": "ten-steps",
     "limits": {"steps": STEPS, "usd": 0.01},
     "vars": {"n": "int"},
-    "tasks": {"step": {"kind": "tool", "use": "std.echo", "in": {"n": "n + 1"}, "out": {"n": "int"}, "usd": 0.00001}},
+    "tasks": {
+        "step": {"kind": "tool", "use": "std.echo", "in": {"n": "n + 1"}, "out": {"n": "int"}, "usd": 0.00001}
+    },
     "root": {
         "type": "sequence",
         "children": [{"type": "task", "task": "step", "set": {"n": "result.n"}} for _ in range(STEPS)],

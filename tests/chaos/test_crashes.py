@@ -78,7 +78,7 @@ class Embedded:
         }
         command = [sys.executable, "-m", "agentflow.cli", "dev", "--port", "0"]
         with (self.home / "dev.log").open("wb") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: ASYNC220
         url = await eventually(self._url)
         key = (self.home / "data" / "api_key").read_text().strip()
         headers = {"Authorization": f"Bearer {key}"}
@@ -177,24 +177,34 @@ async def check(dsn: str, accepted: set[str]) -> None:
             return row[0] if len(row) == 1 else row
 
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
-        rows = await (await conn.execute("select run_id::text, status, output from agentflow.runs")).fetchall()
+        rows = await (
+            await conn.execute("select run_id::text, status, output from agentflow.runs")
+        ).fetchall()
     assert {run for run, _, _ in rows} == accepted, f"seed {SEED}: accepted and recorded runs differ"
     assert [row for row in rows if row[1] != "succeeded"] == [], f"seed {SEED}"
-    assert await one("select count(*) from runs where output ->> 'word' = 'said ' || ((input ->> 'n')::int + 1)") == RUNS
+    assert (
+        await one("select count(*) from runs where output ->> 'word' = 'said ' || ((input ->> 'n')::int + 1)")
+        == RUNS
+    )
     # Each step has one result, and the failed attempt before it where one was scripted.
     results = await one("select count(*) from steps where status = 'succeeded'")
     assert results == RUNS * STEPS, f"seed {SEED}"
-    per_step = "select max(n) from (select count(*) n from steps where status = 'succeeded' group by run_id, step) s"
+    per_step = (
+        "select max(n) from (select count(*) n from steps where status = 'succeeded' group by run_id, step) s"
+    )
     assert await one(per_step) == 1
     assert await one("select count(*) from steps where status not in ('succeeded', 'failed')") == 0
     decided = "select count(*) from history where name = 'step.completed'"
     assert await one(decided) == RUNS * (STEPS + 1) - RUNS, f"seed {SEED}: a result was decided upon twice"
     # The ledger is the sum of the usage, run by run, and nothing stays held.
     assert await one("select count(*) from runs where held_micro <> 0") == 0
-    assert await one(
-        """select count(*) from runs r where spent_micro <>
+    assert (
+        await one(
+            """select count(*) from runs r where spent_micro <>
              (select coalesce(sum(amount_micro), 0) from ledger l where l.run_id = r.run_id and entry = 'settle')"""
-    ) == 0, f"seed {SEED}"
+        )
+        == 0
+    ), f"seed {SEED}"
     assert await one("select sum(cost_micro) from steps") == await one("select sum(spent_micro) from runs")
     assert await one("select min(spent_micro) from runs") > 300
     assert await one("select count(*) from outbox where consumer <> 'facts'") == 0

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import httpx
 import nats
 import pytest
 import pytest_asyncio
+import structlog
 
 from agentflow import cli
 from agentflow.config import Settings
+from agentflow.observe import logs
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.host import Host
 from agentflow.runtime.serve import http_server
@@ -66,6 +69,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """A host with everything, the scripted model and the process sandbox."""
     _nats_server.up()
+    logs.configure("error", io.StringIO())  # stdout is the command's
     settings = Settings(
         home=tmp_path_factory.mktemp("home"), sandbox="process", key_pepper=PEPPER, script_dir=HELLO.parent
     )
@@ -78,6 +82,7 @@ async def served(
     async with http_server(host.http(), "127.0.0.1", 0) as port:
         yield Served(f"http://127.0.0.1:{port}", module_database)
     await host.stop()
+    structlog.reset_defaults()
     bus = await nats.connect(_nats_server.url)
     for stream in await bus.jetstream().streams_info():
         await bus.jetstream().delete_stream(str(stream.config.name))
@@ -100,14 +105,12 @@ async def client(served: Served, key: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """An environment without any setting of whoever runs the tests."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("AGENTFLOW_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AGENTFLOW_HOME", str(tmp_path / "home"))
-    yield monkeypatch
+    return monkeypatch
 
 
 @pytest.fixture

@@ -14,10 +14,12 @@ from agentflow.terminal.inputs import read_inputs
 
 TYPES = {
     name: parse(text)
-    for name, text in {
-        "s": "string", "i": "int", "d": "double", "b": "bool", "j": "json", "f": "file", "l": "list(int)", "m": "map(string)",
-    }.items()
-}  # fmt: skip
+    for name, text in zip(
+        "sidbjflm",
+        ["string", "int", "double", "bool", "json", "file", "list(int)", "map(string)"],
+        strict=True,
+    )
+}
 
 
 @pytest.mark.parametrize(
@@ -59,29 +61,21 @@ def test_every_fault_is_named_with_its_mend(tmp_path: Path, monkeypatch: pytest.
     binary.write_bytes(b"ok\xff")
     large.write_text("x" * 101)
     monkeypatch.setattr(inputs, "MAX_FILE", 100)
-    given = [
-        "i=x", "i2=1", "b=yes", "d=true", "j={", "l=[1, 2.5]", "nothing", "s=1", "s=2", f"f=@{tmp_path}/no", f"m=@{binary}",
-    ]  # fmt: skip
+    faults = {
+        "i=x": "--input i: 'x' is not int",
+        "i2=1": "it has: s, i, d",
+        "b=yes": "--input b: 'yes' is not bool",
+        "d=true": "--input d",
+        "j={": "is not JSON",
+        "l=[1, 2.5]": "--input l: [1]",
+        "nothing": "write name=value",
+        f"f=@{tmp_path}/no": "No such file",
+        f"m=@{binary}": "not UTF-8 text (byte 2)",
+    }
     with pytest.raises(Invalid) as refusal:
-        read_inputs(given, TYPES)
+        read_inputs([*faults, "s=1", "s=2"], TYPES)
     said = [str(problem) for problem in refusal.value.problems]
-    assert len(said) == 10
-    for part, text in zip(
-        [
-            "--input i: 'x' is not int",
-            "it has: s, i, d",
-            "--input b: 'yes' is not bool",
-            "--input d",
-            "is not JSON",
-            "--input l: [1]",
-            "write name=value",
-            "--input s: is given twice",
-            "No such file",
-            "not UTF-8 text (byte 2)",
-        ],  # fmt: skip
-        said,
-        strict=True,
-    ):
+    for part, text in zip([*faults.values(), "--input s: is given twice"], said, strict=True):
         assert part in text, said
     with pytest.raises(Invalid, match="more than 100"):
         read_inputs([f"f=@{large}"], TYPES)

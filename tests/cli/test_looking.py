@@ -52,8 +52,9 @@ async def test_a_run_is_shown_with_its_steps_and_result(agentflow: Command) -> N
         assert part in shown
     document = (await agentflow("show", run, "--json")).json
     assert [step["task"] for step in document["step_list"]] == ["measure", "greet"]
-    for unknown in ("x", "../workflows", "%2e%2e/workflows", "00000000-0000-7000-8000-000000000000"):
+    for unknown in ("x", "%2e%2e", "00000000-0000-7000-8000-000000000000"):
         one_line(await agentflow("show", unknown), "no such run")
+    one_line(await agentflow("show", "../workflows/hello"), "nothing at this path")
 
 
 async def test_the_history_is_printed_a_line_per_event(agentflow: Command) -> None:
@@ -99,10 +100,9 @@ async def test_an_event_is_published_and_starts_what_waits_for_it(
     )
     assert (ended.code, ended.out) == (0, "accepted e1 from /agentflow/cli\n")
     batch = tmp_path / "events.json"
-    batch.write_text(json.dumps([
-        {"specversion": "1.0", "id": "e1", "source": "/agentflow/cli", "type": "com.example.placed", "data": {"order": "x"}},
-        {"specversion": "1.0", "id": "e2", "source": "/agentflow/cli", "type": "com.example.placed", "data": {"order": "43"}},
-    ]))  # fmt: skip
+    event = {"specversion": "1.0", "source": "/agentflow/cli", "type": "com.example.placed"}
+    orders = [event | {"id": f"e{n}", "data": {"order": str(41 + n)}} for n in (1, 2)]
+    batch.write_text(json.dumps(orders))
     assert len((await agentflow("publish", f"@{batch}", "--json")).json["accepted"]) == 2
     async with asyncio.timeout(5):
         while True:

@@ -11,8 +11,23 @@ import pytest
 
 from .conftest import Ended, run
 
-COMMANDS = ["dev", "serve", "relay", "bridge", "migrate", "validate", "run", "runs", "show", "logs", "cancel", "publish",
-            "parked", "tenant", "key"]  # fmt: skip
+COMMANDS = [
+    "dev",
+    "serve",
+    "relay",
+    "bridge",
+    "migrate",
+    "validate",
+    "run",
+    "runs",
+    "show",
+    "logs",
+    "cancel",
+    "publish",
+    "parked",
+    "tenant",
+    "key",
+]
 
 
 def one_line(ended: Ended, *parts: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -19,10 +20,11 @@ from agentflow.errors import RetryLater
 from agentflow.runtime.serve import http_server
 from agentflow.terminal import progress, sse
 from agentflow.terminal.progress import Progress, dollars, follow, report, table
-from agentflow.terminal.sse import Event
+from agentflow.terminal.sse import Event, run_events
 
 RUN = {
-    "id": "r", "workflow": "triage", "version": 2, "status": "succeeded", "steps": 3, "tokens": 1_309, "spent_micro": 137,
+    "id": "r", "workflow": "triage", "version": 2, "status": "succeeded", "steps": 3, "tokens": 1_309,
+    "spent_micro": 137,
     "limit_micro": 10_000, "held_micro": 0, "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:04Z",
     "finished_at": "2026-01-01T00:00:04.500000Z", "input": {}, "output": {"answer": 42}, "error": None,
 }  # fmt: skip
@@ -189,8 +191,15 @@ async def test_a_broken_stream_is_resumed_where_it_was(
         ]
 
 
-async def test_an_api_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_api_that_goes_away_and_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "PAUSE_S", 0.001)
-    async with httpx.AsyncClient(base_url="http://127.0.0.1:9") as client:
-        with pytest.raises(RetryLater, match="does not answer"):
-            await follow(client, "r", Console(file=io.StringIO()))
+    flaky = Flaky()
+    async with contextlib.AsyncExitStack() as stack:
+        port = await stack.enter_async_context(http_server(flaky.app, "127.0.0.1", 0))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            events = run_events(client, "r")
+            assert (await anext(events)).id == "1"
+            await stack.aclose()
+            assert (await anext(events)).id == "2"
+            with pytest.raises(RetryLater, match="does not answer"):
+                await anext(events)

@@ -18,6 +18,7 @@ from agentflow.core.plan import Plan
 from agentflow.core.planner import (
     Advance,
     Begin,
+    Command,
     Completed,
     Failed,
     Finish,
@@ -66,17 +67,17 @@ class Drive:
         self.running: dict[int, str] = {}
         self.inputs: dict[int, dict[str, Any]] = {}
         self.finish: Finish | None = None
+        self.history: list[tuple[Command, ...]] = []
 
     def tell(self, event: PlanEvent) -> list[str]:
         """Advance, check what holds for every advance, and give the commands in short."""
         state = self.state
         if state is not None and self.copied:
-            state = PlanState(
-                json.loads(json.dumps(state.vars)), json.loads(json.dumps(state.cursor)), state.steps
-            )
+            state = PlanState(_stored(state.vars), _stored(state.cursor), state.steps)
         before = _text(state)
         moved: Advance = advance(self.plan, state, event)
         assert _text(state) == before, "an advance changed the state it was given"
+        self.history.append(moved.commands)
         said = []
         for command in moved.commands:
             assert self.finish is None, "a command after the end"
@@ -132,6 +133,17 @@ class Drive:
         """The active leaf states."""
         assert self.state is not None
         return list(self.state.cursor.get("at", []))
+
+
+def _stored(value: Any) -> Any:
+    """``value`` as a store gives it back: the same JSON, with the keys in another order."""
+    return json.loads(json.dumps(_reversed(value)))
+
+
+def _reversed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _reversed(value[key]) for key in sorted(value, reverse=True)}
+    return [_reversed(item) for item in value] if isinstance(value, list) else value
 
 
 def _text(state: PlanState | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +13,7 @@ from house import House, eventually
 
 from agentflow.core.message import Message
 from agentflow.errors import Conflict, Rejected
+from agentflow.runtime.function import NAMES as FUNCTIONS
 from agentflow.wire.catalogue import CATALOGUE, incoming_subject, make
 from agentflow.wire.event import Event
 from agentflow.wire.json_format import to_dict
@@ -22,7 +25,9 @@ COUNT = {
     "name": "count",
     "limits": {"steps": 10, "usd": 0.001},
     "vars": {"n": "int"},
-    "tasks": {"add": {"kind": "tool", "use": "std.echo", "in": {"n": "n + 1"}, "out": {"n": "int"}, "usd": 0.0001}},
+    "tasks": {
+        "add": {"kind": "tool", "use": "std.echo", "in": {"n": "n + 1"}, "out": {"n": "int"}, "usd": 0.0001}
+    },
     "root": {"type": "sequence", "children": [{"type": "task", "task": "add", "set": {"n": "result.n"}}] * 3},
 }
 
@@ -30,7 +35,14 @@ COUNT = {
 def plan(name: str, tasks: dict[str, Any], *children: Any, **more: Any) -> dict[str, Any]:
     """A behaviour tree that is a sequence of ``children``."""
     root = {"type": "sequence", "children": list(children)}
-    base = {"agentflow": "plan/v1", "kind": "bt", "name": name, "limits": {"steps": 50}, "tasks": tasks, "root": root}
+    base = {
+        "agentflow": "plan/v1",
+        "kind": "bt",
+        "name": name,
+        "limits": {"steps": 50},
+        "tasks": tasks,
+        "root": root,
+    }
     return base | more
 
 
@@ -49,7 +61,9 @@ async def test_a_run_ends_once_with_its_cost_and_its_history(house: House, hando
     history = await house.rows("select seq, name from history order by seq")
     assert [h["name"] for h in history] == ["run.planned", "run.started"] + ["step.completed"] * 3
     assert [h["seq"] for h in history] == [1, 2, 3, 4, 5]
-    entries = await house.rows("select entry, sum(amount_micro)::int as micro from ledger group by 1 order by 1")
+    entries = await house.rows(
+        "select entry, sum(amount_micro)::int as micro from ledger group by 1 order by 1"
+    )
     assert entries == [{"entry": "hold", "micro": 300}, {"entry": "settle", "micro": 300}]
     left = await house.rows("select consumer from outbox where consumer <> 'facts'")
     assert left == []
@@ -88,12 +102,21 @@ async def test_a_failing_attempt_is_tried_again_after_its_backoff(house: House) 
             "retry": {"max": 3, "backoff": "100ms"}, "out": {"attempt": "int"},
         }
     }  # fmt: skip
-    await house.register(plan("shaky", tasks, {"type": "task", "task": "shaky", "set": {"n": "result.attempt"}}, vars={"n": "int"}))
+    await house.register(
+        plan(
+            "shaky",
+            tasks,
+            {"type": "task", "task": "shaky", "set": {"n": "result.attempt"}},
+            vars={"n": "int"},
+        )
+    )
     async with house.host() as host:
         run = await house.submit(host, "shaky")
         row = await house.ended(run)
     assert (row["status"], row["output"]) == ("succeeded", {"n": 3})
-    attempts = await house.rows("select attempt, status, requested_at, completed_at from steps order by attempt")
+    attempts = await house.rows(
+        "select attempt, status, requested_at, completed_at from steps order by attempt"
+    )
     assert [(a["attempt"], a["status"]) for a in attempts] == [(1, "failed"), (2, "failed"), (3, "succeeded")]
     for before, after, least in zip(attempts, attempts[1:], (0.1, 0.2), strict=False):
         waited = (after["requested_at"] - before["completed_at"]).total_seconds()
@@ -129,7 +152,13 @@ async def test_an_event_wakes_the_step_that_waits_for_it_and_no_other(house: Hou
     async with house.host() as host:
         mine = await house.submit(host, "pay", {"order": "A1"})
         other = await house.submit(host, "pay", {"order": "B2"})
-        event = Event("e-1", "/shop", "com.example.paid", data={"order": "A1", "sum": 12}, datacontenttype="application/json")
+        event = Event(
+            "e-1",
+            "/shop",
+            "com.example.paid",
+            data={"order": "A1", "sum": 12},
+            datacontenttype="application/json",
+        )
         for _ in range(2):  # a client that publishes twice
             headers, payload = to_nats(event, "structured")
             await host._bus.republish(incoming_subject(house.tenant, "shop"), headers, payload)
@@ -150,13 +179,27 @@ async def test_an_event_that_does_not_come_in_time(house: House) -> None:
 
 
 async def test_a_trigger_starts_a_run_once_per_event(house: House) -> None:
-    document = COUNT | {"trigger": {"type": "com.example.alert", "if": "event.data.n > 2", "input": {"n": "int(event.data.n)"}}}
+    document = COUNT | {
+        "trigger": {
+            "type": "com.example.alert",
+            "if": "event.data.n > 2",
+            "input": {"n": "int(event.data.n)"},
+        }
+    }
     await house.register(document)
     async with house.host() as host:
         for number in (1, 5, 5):
-            event = Event(f"e-{number}", "/mon", "com.example.alert", data={"n": number}, datacontenttype="application/json")
+            event = Event(
+                f"e-{number}",
+                "/mon",
+                "com.example.alert",
+                data={"n": number},
+                datacontenttype="application/json",
+            )
             run = UUID(int=100 + number)
-            await host.submit(Message("event.received", house.tenant, run, "event", {"event": to_dict(event)}))
+            await host.submit(
+                Message("event.received", house.tenant, run, "event", {"event": to_dict(event)})
+            )
         await eventually(lambda: house.rows("select 1 from runs where finished_at is not null"))
     (row,) = await house.rows("select output from runs")
     assert row["output"] == {"n": 8}
@@ -167,7 +210,13 @@ async def test_a_cancelled_run_stops_its_work(house: House) -> None:
     async with house.host() as host:
         run = await house.submit(host, "long")
         await eventually(lambda: house.rows("select 1 from timers where kind = 'wait'"))
-        cancel = Message("run.cancel_requested", house.tenant, run, "cancel:1", {"run": str(run), "reason": "changed my mind"})
+        cancel = Message(
+            "run.cancel_requested",
+            house.tenant,
+            run,
+            "cancel:1",
+            {"run": str(run), "reason": "changed my mind"},
+        )
         await host.submit(cancel)
         row = await house.ended(run)
         assert row["status"] == "cancelled"
@@ -178,10 +227,18 @@ async def test_a_cancelled_run_stops_its_work(house: House) -> None:
 
 
 async def test_a_wall_limit_ends_a_run(house: House) -> None:
-    await house.register(plan("walled", {"pause": {"kind": "wait", "for": "1h"}}, "pause", limits={"steps": 3, "wall": "200ms"}))
+    await house.register(
+        plan(
+            "walled", {"pause": {"kind": "wait", "for": "1h"}}, "pause", limits={"steps": 3, "wall": "200ms"}
+        )
+    )
     async with house.host() as host:
         row = await house.ended(await house.submit(host, "walled"))
-    assert (row["status"], row["error"]["code"], row["error"]["path"]) == ("failed", "wall_limit", "limits.wall")
+    assert (row["status"], row["error"]["code"], row["error"]["path"]) == (
+        "failed",
+        "wall_limit",
+        "limits.wall",
+    )
 
 
 async def test_what_a_step_may_cost_must_be_there_before_it_starts(house: House) -> None:
@@ -197,7 +254,8 @@ async def test_a_tenants_limit_holds_for_many_runs_at_once(house: House) -> None
     """20 runs of 300 micro-dollars against 1,000: exactly ten steps are admitted."""
     await house.register(COUNT)
     await house.rows(
-        "insert into budgets (tenant_id, scope, limit_micro) values (%s, 'tenant', 1000) returning 1", house.tenant
+        "insert into budgets (tenant_id, scope, limit_micro) values (%s, 'tenant', 1000) returning 1",
+        house.tenant,
     )
     async with house.host() as host:
         runs = await asyncio.gather(*(house.submit(host, "count") for _ in range(20)))
@@ -236,7 +294,15 @@ async def test_messages_about_unknown_runs_are_refused(house: House) -> None:
     async with house.host() as host:
         run = uuid4()
         with pytest.raises(Rejected, match="no such run"):
-            await host.submit(Message("signal.received", house.tenant, run, "s", {"run": str(run), "name": "x", "data": None, "step": None}))
+            await host.submit(
+                Message(
+                    "signal.received",
+                    house.tenant,
+                    run,
+                    "s",
+                    {"run": str(run), "name": "x", "data": None, "step": None},
+                )
+            )
 
 
 async def test_repeated_and_late_events_change_nothing(house: House) -> None:
@@ -247,18 +313,35 @@ async def test_repeated_and_late_events_change_nothing(house: House) -> None:
         before = await house.ended(run)
         rows = await house.rows("select * from history order by seq")
         usage = {"input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "calls": 1}
-        base = {"run": str(run), "epoch": 0, "task": "add", "usage": usage, "cost_micro": 100, "duration_ms": 1}
+        base = {
+            "run": str(run),
+            "epoch": 0,
+            "task": "add",
+            "usage": usage,
+            "cost_micro": 100,
+            "duration_ms": 1,
+        }
         for step in (1, 2, 3):
             for name, key, data in (
-                ("step.completed", f"{step}.1:done", {"status": "succeeded", "output": {"n": 99}, "error": None, "late": False}),
+                (
+                    "step.completed",
+                    f"{step}.1:done",
+                    {"status": "succeeded", "output": {"n": 99}, "error": None, "late": False},
+                ),
                 ("timer.fired", f"t{step}", {"timer": f"retry:{step}", "kind": "retry"}),
             ):
                 body = {"run": str(run), "step": step, "attempt": 1, **data}
                 if name == "step.completed":
                     body = base | body
-                from datetime import UTC, datetime
-
-                event = make(name, run=run, key=key, source_function="x", tenant=house.tenant, time=datetime.now(UTC), data=body)
+                event = make(
+                    name,
+                    run=run,
+                    key=key,
+                    source_function="x",
+                    tenant=house.tenant,
+                    time=datetime.now(UTC),
+                    data=body,
+                )
                 for _ in range(2):
                     await host._bus.republish(CATALOGUE[name].subject(house.tenant), *to_nats(event))
         marker = await house.submit(host, "count")
@@ -274,8 +357,12 @@ async def test_what_cannot_be_read_is_parked_with_its_reason_and_stops_nobody(ho
     async with house.host() as host:
         subject = incoming_subject(house.tenant, "x")
         await host._bus.republish(subject, {}, b"\x00 not a CloudEvent")
-        await host._bus.republish(subject, {"Content-Type": "application/cloudevents+json"}, b'{"specversion":"1.0"')
-        reserved = Event("1", "/x", "agentflow.step.completed.v1", data={}, datacontenttype="application/json")
+        await host._bus.republish(
+            subject, {"Content-Type": "application/cloudevents+json"}, b'{"specversion":"1.0"'
+        )
+        reserved = Event(
+            "1", "/x", "agentflow.step.completed.v1", data={}, datacontenttype="application/json"
+        )
         await host._bus.republish(subject, *to_nats(reserved))
         unknown = make_for_unknown_run(house)
         await host._bus.republish(CATALOGUE["step.completed"].subject(house.tenant), *to_nats(unknown))
@@ -283,7 +370,9 @@ async def test_what_cannot_be_read_is_parked_with_its_reason_and_stops_nobody(ho
         assert row["status"] == "succeeded"
 
         async def five() -> list[dict[str, Any]] | None:
-            rows = await house.rows("select consumer, reason, tenant_id from parked order by consumer, reason")
+            rows = await house.rows(
+                "select consumer, reason, tenant_id from parked order by consumer, reason"
+            )
             return rows if len(rows) == 5 else None
 
         parked = await eventually(five)
@@ -294,8 +383,6 @@ async def test_what_cannot_be_read_is_parked_with_its_reason_and_stops_nobody(ho
 
 
 def make_for_unknown_run(house: House) -> Event:
-    from datetime import UTC, datetime
-
     usage = {"input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "calls": 1}
     run = uuid4()
     data = {
@@ -303,4 +390,35 @@ def make_for_unknown_run(house: House) -> Event:
         "error": None, "usage": usage, "cost_micro": 0, "duration_ms": 1, "late": False,
     }  # fmt: skip
     now = datetime.now(UTC)
-    return make("step.completed", run=run, key="1.1:done", source_function="x", tenant=house.tenant, time=now, data=data)
+    return make(
+        "step.completed",
+        run=run,
+        key="1.1:done",
+        source_function="x",
+        tenant=house.tenant,
+        time=now,
+        data=data,
+    )
+
+
+@pytest.mark.parametrize(
+    "functions", [[tuple(FUNCTIONS)], [(f,) for f in FUNCTIONS]], ids=["together", "apart"]
+)
+async def test_a_payload_over_the_inline_limit_travels_by_claim_check(
+    house: House, functions: list[tuple[str, ...]]
+) -> None:
+    """100 KB go in, through a tool and out: the bus carries a reference, Postgres the content."""
+    tasks = {"echo": {"kind": "tool", "use": "std.echo", "in": {"text": "text"}, "out": {"text": "string"}}}
+    root = {"type": "task", "task": "echo", "set": {"copy": "result.text"}}
+    await house.register(plan("big", tasks, root, input={"text": "string"}, vars={"copy": "string"}))
+    text = "ä" * 50_000
+    async with AsyncExitStack() as stack:
+        hosts = [await stack.enter_async_context(house.host(names, handoff=False)) for names in functions]
+        api = next(host for host in hosts if "api" in host.functions)
+        row = await house.ended(await house.submit(api, "big", {"text": text}))
+    assert row["status"] == "succeeded", row["error"]
+    assert row["output"] == {"copy": text}
+    blobs = await house.rows("select length(content) as n from blobs")
+    assert len(blobs) >= 2
+    assert min(blob["n"] for blob in blobs) > 100_000
+    assert await house.rows("select * from parked") == []

@@ -121,7 +121,7 @@ async def test_a_function_tells_a_bad_event_from_a_bad_moment(house: House, flee
     fleet.start("dispatch")
     await fleet.ready()
     good = {
-        "ce-specversion": "1.0", "ce-id": "7d5ff97e-4a0b-4b2e-8f3e-2d9c60f1f0aa:1.1:done", "ce-source": "/agentflow/run_tool",
+        "ce-specversion": "1.0", "ce-id": "7d5ff97e-4a0b-4b2e-8f3e-2d9c60f1f0aa:1.1:done", "ce-source": "/x",
         "ce-type": "agentflow.step.completed.v1", "ce-tenantid": str(house.tenant), "content-type": "application/json",
     }  # fmt: skip
     async with httpx.AsyncClient(base_url=fleet.url("dispatch")) as client:
@@ -138,8 +138,18 @@ async def test_a_function_tells_a_bad_event_from_a_bad_moment(house: House, flee
         assert "there is no run" in unknown.text
         other = await client.post("/", headers=good | {"ce-type": "agentflow.llm.requested.v1"}, json=data)
         assert other.status_code == 400
-        batch = [{"specversion": "1.0", "id": "x", "source": "/x", "type": "com.example.x", "tenantid": str(house.tenant)}]
-        several = await client.post("/", headers={"content-type": "application/cloudevents-batch+json"}, json=batch)
+        batch = [
+            {
+                "specversion": "1.0",
+                "id": "x",
+                "source": "/x",
+                "type": "com.example.x",
+                "tenantid": str(house.tenant),
+            }
+        ]
+        several = await client.post(
+            "/", headers={"content-type": "application/cloudevents-batch+json"}, json=batch
+        )
         assert several.status_code == 422
         assert several.json()["failed"][0]["index"] == 0
         assert (await client.post("/", content=b"nothing")).status_code == 400

@@ -48,7 +48,12 @@ async def test_a_run_is_one_trace_from_request_to_end(
     seen = {span.context.span_id: span for span in spans.get_finished_spans()}
     assert {f"{span.context.trace_id:032x}" for span in seen.values()} == {trace[3:35]}
     names = [span.name for span in seen.values()]
-    for expected in ("plan run.requested", "dispatch run.planned", "execute_tool double", "account_cost step.completed"):
+    for expected in (
+        "plan run.requested",
+        "dispatch run.planned",
+        "execute_tool double",
+        "account_cost step.completed",
+    ):
         assert expected in names
     (chat,) = [span for span in seen.values() if span.name.startswith("chat ")]
     assert chat.attributes["gen_ai.provider.name"] == "scripted"
@@ -71,7 +76,9 @@ async def test_metrics_and_log_lines_tell_what_happened(house: House) -> None:
         await house.ended(run)
     assert sample("agentflow_runs_total", status="succeeded") == before + 1
     assert sample("agentflow_steps_total", kind="tool", status="succeeded") >= 3
-    ended = [line for line in map(json.loads, lines.getvalue().splitlines()) if line["message"] == "run ended"]
+    ended = [
+        line for line in map(json.loads, lines.getvalue().splitlines()) if line["message"] == "run ended"
+    ]
     assert [(line["run"], line["tenant"], line["status"]) for line in ended] == [
         (str(run), str(house.tenant), "succeeded")
     ]

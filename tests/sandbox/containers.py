@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from agentflow.sandbox import Job, Profile
 from agentflow.sandbox.docker import DockerSandbox
@@ -47,32 +43,6 @@ def guests() -> list[str]:
         if b"The program inside a sandbox" in command:
             found.append(pid)
     return found
-
-
-@pytest.fixture
-def listener() -> Iterator[tuple[str, int, list[str]]]:
-    """A TCP server on all of the host's addresses: (an address that is not loopback, port, who called)."""
-    server = socket.create_server(("0.0.0.0", 0))
-    callers: list[str] = []
-
-    def accept() -> None:
-        while True:
-            try:
-                connection, peer = server.accept()
-            except OSError:
-                return
-            callers.append(peer[0])
-            connection.close()
-
-    threading.Thread(target=accept, daemon=True).start()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing; asks which address would
-            address = probe.getsockname()[0]
-        except OSError:
-            address = "127.0.0.1"
-    yield address, server.getsockname()[1], callers
-    server.close()
 
 
 class Containers(HostileTools):

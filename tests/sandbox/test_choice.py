@@ -40,7 +40,7 @@ def test_a_driver_that_was_asked_for_is_never_replaced_by_a_weaker_one(driver: s
 
 
 def test_an_unknown_driver_is_named_with_those_there_are() -> None:
-    with pytest.raises(Rejected, match="AGENTFLOW_SANDBOX: unknown driver 'vm' .*auto, gvisor, docker or process"):
+    with pytest.raises(Rejected, match=r"AGENTFLOW_SANDBOX: unknown driver 'vm' .*auto, gvisor, docker or process"):
         open_sandbox(Settings(sandbox="vm"))
 
 

@@ -51,7 +51,9 @@ def admin(module_database: Any) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture(params=sorted(ROLES))
-def as_b(request: pytest.FixtureRequest, admin: Any, module_database: Any) -> Iterator[psycopg.Connection[Any]]:
+def as_b(
+    request: pytest.FixtureRequest, admin: Any, module_database: Any
+) -> Iterator[psycopg.Connection[Any]]:
     """A connection of each application role that has named tenant B."""
     with psycopg.connect(module_database.dsn(request.param)) as conn:
         name(conn, request.param, B)
@@ -67,7 +69,9 @@ def name(conn: psycopg.Connection[Any], role: str, tenant: UUID) -> None:
 def insert(conn: psycopg.Connection[Any], table: str, tenant: UUID, row: dict[str, Any]) -> None:
     columns = ["tenant_id", *row]
     places = ", ".join(["%s"] * len(columns))
-    conn.execute(f"insert into agentflow.{table} ({', '.join(columns)}) values ({places})", (tenant, *row.values()))
+    conn.execute(
+        f"insert into agentflow.{table} ({', '.join(columns)}) values ({places})", (tenant, *row.values())
+    )
 
 
 def attempt(conn: psycopg.Connection[Any], statement: str, params: tuple[Any, ...] = ()) -> int:
@@ -122,12 +126,16 @@ def test_every_key_holds_the_tenant(admin: Any) -> None:
 
 
 @pytest.mark.parametrize("table", sorted(ROWS))
-def test_another_tenant_reads_and_changes_nothing(as_b: psycopg.Connection[Any], admin: Any, table: str) -> None:
+def test_another_tenant_reads_and_changes_nothing(
+    as_b: psycopg.Connection[Any], admin: Any, table: str
+) -> None:
     of_a = f"from agentflow.{table} where tenant_id = %s"
     assert attempt(as_b, f"select 1 {of_a}", (A,)) == 0
     others = attempt(as_b, f"select tenant_id from agentflow.{table}")
     assert others == (1 if table == "tenants" else 0)
-    before = admin.execute(f"select to_json(t) from agentflow.{table} t where tenant_id = %s", (A,)).fetchall()
+    before = admin.execute(
+        f"select to_json(t) from agentflow.{table} t where tenant_id = %s", (A,)
+    ).fetchall()
     column = next(iter(ROWS[table]))
     assert attempt(as_b, f"update agentflow.{table} set {column} = {column} where tenant_id = %s", (A,)) == 0
     assert attempt(as_b, f"delete {of_a}", (A,)) == 0
@@ -146,7 +154,9 @@ def test_another_tenant_cannot_write_rows_in_its_name(as_b: psycopg.Connection[A
         insert(as_b, table, A, row)
 
 
-@pytest.mark.parametrize("table", ["steps", "history", "timers", "subscriptions", "ledger", "triggers", "runs"])
+@pytest.mark.parametrize(
+    "table", ["steps", "history", "timers", "subscriptions", "ledger", "triggers", "runs"]
+)
 def test_another_tenants_rows_cannot_be_referenced(as_b: Any, admin: Any, table: str) -> None:
     """Referring to A's run or workflow fails exactly as referring to one that does not exist."""
     faults = []

@@ -76,7 +76,7 @@ class Turn:
 
     def close(self, cursor: dict[str, JSON]) -> Advance:
         """The advance of a run that goes on."""
-        commands: list[Command] = [Halt(step) for step in self.halts]
+        commands: list[Command] = [Halt(step) for step in sorted(self.halts)]
         step = self.steps
         for task, input_ in self.starts.values():
             step += 1

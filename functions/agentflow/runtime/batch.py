@@ -53,6 +53,14 @@ class Leaving:
     def twin(self) -> Twin:
         return (self.message.tenant, self.message.run, self.message.key, self.consumer)
 
+    @property
+    def blob(self) -> tuple[str, bytes] | None:
+        """Where the data is left (reference, content) when it is too large to travel inside the event."""
+        if len(self.data) * 4 <= INLINE_LIMIT:  # at most four bytes a character
+            return None
+        content = self.data.encode()
+        return (blob_ref(content), content) if len(content) > INLINE_LIMIT else None
+
 
 @dataclass(slots=True)
 class Batch:
@@ -140,9 +148,8 @@ class Batch:
         self.changes.request(
             message, leave.consumer, leave.data, FACT_MS if leave.consumer == FACTS else timeout + SOON_MS
         )
-        if len(leave.data) > INLINE_LIMIT:
-            content = leave.data.encode()
-            self.changes.add("insert_blobs", (message.tenant, blob_ref(content), content))
+        if (blob := leave.blob) is not None:
+            self.changes.add("insert_blobs", (message.tenant, *blob))
         self.leaving.append(leave)
 
     def _charge(self, tenant: UUID, entry: LedgerEntry) -> None:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from agentflow.runtime.batch import Leaving
 from agentflow.wire.catalogue import CATALOGUE, make
-from agentflow.wire.claim import INLINE_LIMIT, blob_ref
 from agentflow.wire.event import Event
 
 
@@ -24,6 +23,6 @@ def envelope(leave: Leaving) -> tuple[Event, str]:
         data=message.data,
         traceparent=message.trace,
     )
-    if len(leave.data) > INLINE_LIMIT:
-        event = event.with_data(None, dataref=blob_ref(leave.data.encode()))
+    if (blob := leave.blob) is not None:
+        event = event.with_data(None, dataref=blob[0])
     return event, entry.subject(message.tenant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import suppress
 from functools import cached_property
@@ -32,8 +33,15 @@ class Engine:
     def problem(self) -> str:
         """Why the engine does not answer; '' when it does."""
         scheme, _, path = self.url.partition("://")
-        if scheme == "unix" and not Path(path).exists():
-            return f"there is no Docker engine at {self.url}"
+        if scheme == "unix":  # asked first ourselves: the SDK takes long to import, and leaves a socket open
+            if not Path(path).exists():
+                return f"there is no Docker engine at {self.url}"
+            try:
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.settimeout(5)
+                    probe.connect(path)
+            except OSError as fault:
+                return f"the Docker engine at {self.url} does not answer: {fault}"
         try:
             self._api.ping()
         except Exception as fault:  # the SDK lets through errors of requests, urllib3 and socket

@@ -40,6 +40,7 @@ async def run_events(client: AsyncClient, run: str, *, follow: bool = True) -> A
 
     last = ""
     failures = 0
+    reached = False
     while True:
         headers = {"last-event-id": last} if last else {}
         params = {} if follow else {"follow": "false"}
@@ -48,6 +49,7 @@ async def run_events(client: AsyncClient, run: str, *, follow: bool = True) -> A
             async with client.stream(
                 "GET", f"/v1/runs/{run}/events", headers=headers, params=params, timeout=timeout
             ) as response:
+                reached = True
                 if response.status_code >= 400:
                     await response.aread()
                     fault = refusal(response)
@@ -62,7 +64,7 @@ async def run_events(client: AsyncClient, run: str, *, follow: bool = True) -> A
             if not follow or response.status_code == 204:
                 return
         except httpx.TransportError as fault:
-            if failures >= TRIES:
+            if failures >= TRIES or not reached:
                 raise unreachable(client, fault) from None
         failures += 1
         await asyncio.sleep(min(PAUSE_S * 2**failures, 5.0))

@@ -96,5 +96,7 @@ def _call(request: Message) -> ToolCall:
 
 
 async def open_effect(settings: Settings, store: Reader) -> RunTool:
-    """What run_tool performs; the sandbox starts with the first tool that needs one."""
-    return RunTool(Tools.from_settings(settings), store)
+    """What run_tool performs. The sandbox starts in the background: the first tool does not wait for all of it."""
+    tools = Tools.from_settings(settings)
+    tools.warm()
+    return RunTool(tools, store)

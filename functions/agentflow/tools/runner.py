@@ -43,6 +43,12 @@ class Tools:
             )  # fmt: skip
         return await call_python(await self.sandbox(), spec, call)
 
+    def warm(self) -> None:
+        """Begin to open the sandbox. If that fails, the first call tries again and says why."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+
     async def sandbox(self) -> Sandbox:
         """The sandbox, opened and started. ``RetryLater`` when it cannot be had now; the next call tries again."""
         if self._opening is None:

@@ -1,0 +1,46 @@
+"""The documents say what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agentflow.wire.document import compile_document
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "functions" / "README.md"]
+
+
+def test_the_workflow_in_the_readme_is_the_sample_and_has_twelve_lines() -> None:
+    text = (ROOT / "README.md").read_text()
+    (shown,) = re.findall(r"<!-- local/workflows/hello.yaml -->\n```yaml\n(.*?)```", text, re.DOTALL)
+    assert shown == (ROOT / "local/workflows/hello.yaml").read_text()
+    assert len(shown.splitlines()) == 12
+    assert compile_document(shown.encode()).name == "hello"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert len(links) > 5
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_make_target_in_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert {"run", "test", "dev"} <= set(named) <= targets
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    from typer.main import get_command
+
+    from agentflow.cli import app
+
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    (row,) = re.findall(r"\| CLI \| `agentflow (.*?) \|", (ROOT / "README.md").read_text())
+    named = {part.strip("` ").split()[0] for part in row.split(",")}
+    assert named <= commands
