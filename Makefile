@@ -19,7 +19,7 @@ dev: .venv/run.stamp ## The same, and stay up: API, functions and servers until 
 	@$(BIN)/agentflow dev --sample
 
 test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKERS=4)
-	@$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --quiet --durations 10 -r fEs $(TESTS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --quiet --durations 10 -r fEs $(TESTS)
 
 bench: .venv/run.stamp ## Measure steps per second and step overhead; one JSON line
 	@$(BIN)/python tests/bench/steps.py

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from agentflow.core.planner import Halt, Start
+
 from .driving import Drive, play, tree
 
 
@@ -331,6 +333,13 @@ def test_the_fuel_that_runs_out_halts_the_rest() -> None:
     assert play(
         tree(par("b", {"repeat": "a", "max": 9}), limits={"steps": 3}), ">: +b +a | a: +a | a: -b no"
     ).finish
+
+
+def test_halts_come_in_order_whatever_order_the_store_keeps() -> None:
+    drive = Drive(tree(fb({"map": "i", "over": "['p', 'q', 'r', 's']", "max": 4}, "a")))
+    drive.begin()
+    drive.fail(2)
+    assert drive.history[-1] == (Halt(1), Halt(3), Halt(4), Start(5, "a", {}))
 
 
 def test_the_state_of_a_wide_map_holds_only_what_is_active() -> None:

@@ -78,7 +78,7 @@ def run():
         return False
     return {
         'uid': os.getuid(), 'capabilities': int(status['CapEff'], 16),
-        'root is read-only': refused(lambda: open('/usr/x', 'w')),
+        'root is read-only': refused(lambda: open('/var/tmp/x', 'w')),
         'setuid is refused': refused(lambda: os.setuid(0)),
         'scratch is bounded': refused(lambda: open('/tmp/x', 'wb').write(b'x' * (80 << 20))),
     }

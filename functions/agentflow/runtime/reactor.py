@@ -124,7 +124,12 @@ class Reactor:
             # One trip round the loop lets everything that is ready to be queued join the batch.
             await asyncio.sleep(0)
             batch = [lane.items.popleft() for _ in range(min(len(lane.items), self._batch))]
-            await self._settle(batch)
+            try:
+                await self._settle(batch)
+            except Exception as fault:  # a fault of ours: this batch suffers, the writer goes on
+                log.exception("writer failed", items=len(batch))
+                for item in batch:
+                    self._refuse(item, fault)
 
     async def _settle(self, items: list[Item]) -> None:
         """Handle a batch; if it fails as a whole for one item's fault, handle each alone."""
@@ -136,7 +141,7 @@ class Reactor:
         except Exception as fault:
             if len(items) == 1:
                 log.warning(
-                    "message failed", name=items[0].message.name, event=items[0].message.id, reason=str(fault)
+                    "message failed", name=items[0].message.name, event_id=items[0].message.id, reason=str(fault)
                 )
                 self._refuse(items[0], fault)
                 return

@@ -1,0 +1,133 @@
+"""The reactor: one commit per step, one bad message harms no other, what keeps failing is parked."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from house import House, eventually
+
+from agentflow.core.decide import dispatch
+from agentflow.core.decision import Decision, Facts, StepOpened
+from agentflow.core.message import Message
+from agentflow.core.run import Run
+from agentflow.errors import RetryLater
+from agentflow.runtime import parking
+
+TEN = {
+    "agentflow": "plan/v1", "kind": "bt", "name": "ten", "limits": {"steps": 10}, "vars": {"n": "int"},
+    "tasks": {"add": {"kind": "tool", "use": "std.echo", "in": {"n": "n + 1"}, "out": {"n": "int"}}},
+    "root": {"type": "sequence", "children": [{"type": "task", "task": "add", "set": {"n": "result.n"}}] * 10},
+}  # fmt: skip
+
+
+async def test_fused_a_step_costs_one_commit(house: House) -> None:
+    await house.register(TEN)
+    async with house.host() as host:
+        run = await house.submit(host, "ten")
+        await house.ended(run)
+        rows = await house.rows("select seq, name, xmin::text as transaction from history order by seq")
+        steps = await house.rows("select step, xmin::text as closed_in from steps order by step")
+    # Planned, started and the first step requested: one transaction. Then one for each step: its result, what the
+    # plan makes of it and the request of the next.
+    assert len({row["transaction"] for row in rows}) == 11
+    assert rows[0]["transaction"] == rows[1]["transaction"]
+    closings = [row["transaction"] for row in rows if row["name"] == "step.completed"]
+    assert [step["closed_in"] for step in steps] == closings
+
+
+class Faulty:
+    """dispatch with a fault for one run."""
+
+    def __init__(self, run: UUID, fault: str) -> None:
+        self.run = run
+        self.fault = fault
+        self.calls = 0
+
+    def __call__(self, run: Run | None, message: Message, facts: Facts) -> Decision:
+        decision = dispatch.decide(run, message, facts)
+        if message.run != self.run or message.name != "step.completed":
+            return decision
+        self.calls += 1
+        if self.fault == "raise":
+            raise ZeroDivisionError("a bug")
+        bad = StepOpened(step=-1, attempt=1, epoch=0, task="t", kind="tool", input={}, held_micro=0)
+        return replace(
+            decision, rows=(*decision.rows, bad)
+        )  # the database refuses it, and the transaction with it
+
+
+@pytest.mark.parametrize("fault", ["raise", "refused by the database"])
+async def test_a_poisonous_message_is_parked_and_its_neighbours_go_on(
+    house: House, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(parking, "BACKOFF_S", (0.01, 0.02, 0.02, 0.02))
+    await house.register(TEN)
+    poisoned = UUID(int=7)
+    async with house.host(handoff=False) as host:
+        faulty = Faulty(poisoned, fault)
+        host._reactor._functions["dispatch"] = faulty  # type: ignore[index]
+        submitted = [house.submit(host, "ten", run=UUID(int=number)) for number in range(1, 21)]
+        for run in await asyncio.gather(*submitted):
+            if run != poisoned:
+                assert (await house.ended(run))["status"] == "succeeded"
+
+        async def parked() -> list[dict[str, Any]]:
+            return await house.rows("select consumer, reason, tries from parked")
+
+        (row,) = await eventually(parked)
+        assert row["consumer"] == "run_tool"
+        assert row["tries"] == parking.TRIES
+        assert ("a bug" in row["reason"]) if fault == "raise" else ("steps_step_check" in row["reason"])
+        assert (await house.run(poisoned))["status"] == "running"
+        # Mended, it is retried from where it was parked, and the run goes on.
+        host._reactor._functions["dispatch"] = dispatch.decide  # type: ignore[index]
+        (kept,) = await house.rows("select subject, headers, payload from parked")
+        await host._bus.republish(kept["subject"], kept["headers"], kept["payload"])
+        assert (await house.ended(poisoned))["output"] == {"n": 10}
+
+
+async def test_nothing_is_accepted_while_the_database_is_away_and_work_goes_on_when_it_is_back(
+    house: House,
+) -> None:
+    await house.register(TEN)
+    async with house.host() as host:
+        await house.ended(await house.submit(host, "ten"))
+        async with await psycopg.AsyncConnection.connect(
+            house.database.postgres.dsn(), autocommit=True
+        ) as admin:
+            name = house.database.name
+            await admin.execute(f"alter database {name} allow_connections false")
+            await admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,)
+            )
+            with pytest.raises(RetryLater):
+                await house.submit(host, "ten")
+            await admin.execute(f"alter database {name} allow_connections true")
+
+        async def accepted() -> UUID | None:
+            try:
+                return await house.submit(host, "ten")
+            except RetryLater:
+                return None
+
+        assert (await house.ended(await eventually(accepted)))["status"] == "succeeded"
+
+
+async def test_a_host_that_stops_finishes_what_it_has_begun(house: House) -> None:
+    await house.register(TEN)
+    async with house.host() as host:
+        runs = await asyncio.gather(*(house.submit(host, "ten") for _ in range(20)))
+    left = await house.rows(
+        "select count(*) as n from steps where status = 'requested' and completed_at is not null"
+    )
+    assert left == [{"n": 0}]
+    async with house.host():
+        for run in runs:
+            assert (await house.ended(run))["status"] == "succeeded"
+    (row,) = await house.rows("select count(*) as n from steps where status = 'succeeded'")
+    assert row["n"] == 200
