@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from agentflow.core.message import Message
 from agentflow.runtime.serve import http_server
 
 from .world import FAILER, WAITER, World, problem
@@ -155,6 +157,18 @@ async def test_a_run_that_failed_or_was_cancelled_ends_its_stream_once(
     await served.post(f"/v1/runs/{run}/cancel")
     events = [frame["event"] for frame in frames((await served.get(f"/v1/runs/{run}/events")).text)]
     assert events[-2:] == ["run.cancel_requested", "run.cancelled"]
+
+
+async def test_a_run_that_failed_before_it_began_ends_its_stream_once_too(
+    world: World, served: httpx.AsyncClient
+) -> None:
+    run = uuid4()
+    data = {"run": str(run), "workflow": "ghost", "version": None, "input": {}, "budget_micro": None}
+    await world.engine.submit(Message("run.requested", world.a.id, run, "requested", data))
+    found = frames((await served.get(f"/v1/runs/{run}/events")).text)
+    assert [frame["event"] for frame in found] == ["run.failed"]
+    assert found[0]["data"]["version"] is None
+    assert found[0]["data"]["error"]["code"] == "unknown_workflow"
 
 
 async def test_a_silent_stream_says_that_it_is_alive(

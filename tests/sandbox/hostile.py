@@ -241,6 +241,8 @@ def run():
         self, sandbox: Sandbox, tmp_path: Path
     ) -> None:
         places = [str(Path(__file__).parent), str(tmp_path), "/etc", "/usr/lib", "/"]
+        if sandbox.name == "process" and os.getuid():  # then a tool may do what we may, which `missing` says
+            places = [place for place in places if not os.access(place, os.W_OK)]
         code = """
 import os
 def run(places):

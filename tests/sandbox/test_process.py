@@ -68,9 +68,10 @@ class TestProcess(HostileTools):
             yield sandbox
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="TestProcess already runs as an ordinary user")
 class TestProcessAsWeAre:
     """How tools of an ordinary user are ended, who share their user id with the host; here run by root."""
+
+    __test__ = os.getuid() == 0  # TestProcess is that already for everybody else
 
     @pytest.fixture
     async def sandbox(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProcessSandbox]:
@@ -136,8 +137,11 @@ def run():
     assert told["uid"] != 0
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give each tool a user id of its own")
 class TestOwnUserId:
+    """What only root can do: give each tool a user id of its own."""
+
+    __test__ = os.getuid() == 0
+
     async def test_two_tools_at_once_cannot_reach_each_other(self, sandbox: Sandbox) -> None:
         victim = """
 import os, time

@@ -126,21 +126,17 @@ class Batch:
     ) -> None:
         """Fuse what a pure function here consumes about the same run; everything else leaves."""
         entry = CATALOGUE[out.name]
-        data: str | None = None
-        away = False
+        away: list[str] = [FACTS] if entry.public else []
         for consumer in entry.consumers:
             # Another run is not locked here: locks are taken in order, at the start.
             if consumer in self.functions and out.run == item.message.run and consumer not in EFFECTS:
                 queue.append((consumer, out))
-                continue
-            data = data or dump(out.data)
+            else:
+                away.append(consumer)
+        if away:
+            data = dump(out.data)
             assert data is not None
-            leaving.append(Leaving(consumer, out, data))
-            away = True
-        if entry.public and not away:
-            data = data or dump(out.data)
-            assert data is not None
-            leaving.append(Leaving(FACTS, out, data))
+            leaving += [Leaving(consumer, out, data) for consumer in away]
 
     def _keep(self, leave: Leaving) -> None:
         message = leave.message

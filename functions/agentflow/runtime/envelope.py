@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from agentflow.runtime.batch import Leaving
+from agentflow.runtime.batch import FACTS, Leaving
 from agentflow.wire.catalogue import CATALOGUE, make
 from agentflow.wire.event import Event
 
@@ -25,4 +25,5 @@ def envelope(leave: Leaving) -> tuple[Event, str]:
     )
     if (blob := leave.blob) is not None:
         event = event.with_data(None, dataref=blob[0])
-    return event, entry.subject(message.tenant)
+    subject = entry.public_subject if leave.consumer == FACTS else entry.subject
+    return event, subject(message.tenant)

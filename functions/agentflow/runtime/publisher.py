@@ -51,9 +51,14 @@ class Publisher:
         failed: list[Leaving] = []
         sent: list[tuple[Leaving, asyncio.Future[Any]]] = []
         reason = ""
+        roads: set[tuple[str, str]] = set()
         for leave in leaving:
+            event, subject = envelope(leave)
+            if (event.id, subject) in roads:
+                continue  # two functions consume it: one message reaches both
+            roads.add((event.id, subject))
             try:
-                sent.append((leave, await self._bus.send(*envelope(leave), tries=leave.tries)))
+                sent.append((leave, await self._bus.send(event, subject, tries=leave.tries)))
             except RetryLater as fault:
                 failed.append(leave)
                 reason = str(fault)

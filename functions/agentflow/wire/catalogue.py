@@ -30,7 +30,9 @@ class Entry:
     """One event type.
 
     ``lane`` is the third token of its subject and decides the stream. ``producers`` and ``consumers`` are
-    function names (a producer may also be ``relay``); ``public`` events are for users to subscribe to.
+    function names (a producer may also be ``relay``). ``public`` events are for users to subscribe to, on
+    ``public_subject``: a function in the same process as its producer gets its copy without the bus, and would
+    otherwise get every published one as well.
     """
 
     name: str
@@ -55,6 +57,10 @@ class Entry:
         """The NATS subject for one tenant: ``agentflow.<tenant>.<lane>.<name>``."""
         return f"{TYPE_PREFIX}{tenant}.{self.lane}.{self.name}"
 
+    def public_subject(self, tenant: UUID | str) -> str:
+        """Where users subscribe to it: ``agentflow.<tenant>.fact.<name>``."""
+        return f"{TYPE_PREFIX}{tenant}.fact.{self.name}"
+
 
 STREAM_OF_LANE: Mapping[Lane, str] = {
     "work": "AGENTFLOW_WORK",
@@ -66,7 +72,7 @@ _EFFECTS = ("invoke_llm", "run_tool")
 _ENTRIES = (
     #      name                    model              kind       lane    producers                   consumers
     Entry("run.requested", p.RunRequested, "request", "work", ("api", "plan"), ("plan",)),
-    Entry("run.planned", p.RunPlanned, "fact", "fact", ("plan",), ("dispatch",), public=True),
+    Entry("run.planned", p.RunPlanned, "fact", "work", ("plan",), ("dispatch",), public=True),
     Entry("llm.requested", p.LlmRequested, "request", "work", ("dispatch",), ("invoke_llm",)),
     Entry("tool.requested", p.ToolRequested, "request", "work", ("dispatch",), ("run_tool",)),
     Entry("step.completed", p.StepCompleted, "fact", "work", _EFFECTS, ("account_cost", "dispatch")),

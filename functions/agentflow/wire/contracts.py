@@ -87,7 +87,8 @@ def table() -> str:
             consumers += ", subscribers"
         link = f"[`{entry.name}`](../{_schema_path(entry)})"
         said = _doc(entry)
-        subject = entry.subject("<tenant>")
+        subjects = [entry.subject("<tenant>")] + [entry.public_subject("<tenant>")] * entry.public
+        subject = "` `".join(dict.fromkeys(subjects))
         producers = ", ".join(entry.producers)
         rows.append(f"| {link} | {said} | {entry.kind} | `{subject}` | {producers} | {consumers} |")
     return "\n".join(rows)
@@ -153,6 +154,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "kind": entry.kind,
         "public": entry.public,
         "subject": entry.subject("{tenant}"),
+        "public_subject": entry.public_subject("{tenant}") if entry.public else None,
         "stream": entry.stream,
         "producers": list(entry.producers),
         "consumers": list(entry.consumers),
