@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from agentflow.sandbox import Job, Profile
 from agentflow.sandbox.docker import DockerSandbox
-from agentflow.sandbox.engine import LABEL, Engine
+from agentflow.sandbox.engine import Engine
 
 from .conftest import IMAGE
 from .hostile import HostileTools, call, nothing_left, result
@@ -21,28 +20,11 @@ async def guarded(engine: Engine, *, gvisor: bool) -> AsyncIterator[DockerSandbo
     await sandbox._sweep()
     descriptors = len(os.listdir("/proc/self/fd"))
 
-    def leftovers() -> list[str]:
-        found = [c["Id"] for c in engine._api.containers(all=True, filters={"label": LABEL})]
-        return found + [f"process {pid}" for pid in guests()]
-
     yield sandbox
-    await nothing_left(leftovers)
+    await nothing_left(engine.owned)
     await sandbox.close()
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= descriptors
-
-
-def guests() -> list[str]:
-    """Processes on this machine that are a guest program in a container."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"The program inside a sandbox" in command:
-            found.append(pid)
-    return found
 
 
 class Containers(HostileTools):
@@ -97,11 +79,16 @@ def run():
         alive = engine.create(IMAGE, "runc", job, 60.0)
         try:
             await sandbox.start()
-            left = [c["Id"] for c in engine._api.containers(all=True, filters={"label": LABEL})]
-            assert left == [alive]
+            assert engine.owned() == [alive]
         finally:
             engine.remove(dead)
             engine.remove(alive)
+
+    async def test_closing_removes_what_is_left(self, engine: Engine) -> None:
+        sandbox = DockerSandbox(engine, image=IMAGE, slots=1)
+        engine.create(IMAGE, "runc", Job("def run(): return {}", b"{}"), 60.0)
+        await sandbox.close()
+        assert engine.owned() == []
 
     async def test_an_engine_that_fails_is_unavailable_and_not_the_tools_fault(self, engine: Engine) -> None:
         sandbox = DockerSandbox(engine, image="agentflow.invalid/none:0", slots=1)

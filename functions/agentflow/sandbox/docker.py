@@ -95,8 +95,8 @@ class DockerSandbox:
 
     async def close(self) -> None:
         """Free what the driver holds. Jobs still running belong to their callers, who cancel them first."""
+        await self._call(self._engine.close)
         self._threads.shutdown(wait=False)
-        self._engine.close()
 
     async def _discard(self, making: Future[str]) -> None:
         with suppress(Exception):

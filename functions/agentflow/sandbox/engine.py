@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from agentflow.errors import Rejected
 from agentflow.sandbox import guest
@@ -16,6 +17,9 @@ from agentflow.sandbox.job import Job
 
 LABEL = "agentflow.sandbox.until"
 """On each container: the unix time after which nobody waits for it, whoever made it."""
+
+OWNER = "agentflow.sandbox.owner"
+"""On each container: who made it, one value per engine object."""
 
 SCRATCH_BYTES = 64 * 1024 * 1024
 USER = "65534:65534"
@@ -29,6 +33,8 @@ class Engine:
     def __init__(self, url: str, *, connections: int) -> None:
         self.url = url
         self._connections = connections
+        self._owner = uuid4().hex
+        self._used = False
 
     def problem(self) -> str:
         """Why the engine does not answer; '' when it does."""
@@ -92,6 +98,7 @@ class Engine:
             ipc_mode="none",
             log_config=LogConfig(type="none"),
         )
+        self._used = True
         container = self._api.create_container(
             image,
             entrypoint=["python3", "-I", "-S", "-X", "utf8", "-c", Path(guest.__file__).read_text()],
@@ -101,7 +108,7 @@ class Engine:
             hostname="tool",
             stdin_open=True,
             network_disabled=True,
-            labels={LABEL: str(int(time.time() + lifetime_s))},
+            labels={LABEL: str(int(time.time() + lifetime_s)), OWNER: self._owner},
             host_config=host_config,
         )
         return str(container["Id"])
@@ -152,9 +159,20 @@ class Engine:
                 expired.append(str(container["Id"]))
         return expired
 
+    def owned(self) -> list[str]:
+        """The containers that were made here and are still there."""
+        mine = {"label": f"{OWNER}={self._owner}"}
+        return [str(container["Id"]) for container in self._api.containers(all=True, filters=mine)]
+
     def close(self) -> None:
-        if "_api" in self.__dict__:
-            self._api.close()
+        """Remove what is left of ours, and disconnect."""
+        if "_api" not in self.__dict__:
+            return
+        if self._used:
+            with suppress(Exception):  # an engine that is gone keeps them; the next host's start finds them
+                for container in self.owned():
+                    self.remove(container)
+        self._api.close()
 
 
 def unavailable(message: str, mend: str) -> Rejected:

@@ -20,8 +20,10 @@ class Scratch:
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         # Another user's job must pass through to its own folder, and see no other.
         self.root.chmod(0o711)
-        self._lock = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        # Locked before it has its name: whoever finds it unlocked may remove the folder.
+        self._lock = os.open(self.root / ".new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.rename(self.root / ".new", self.root / ".lock")
 
     def make(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.root))
