@@ -27,7 +27,7 @@ import psycopg
 
 from agentflow.config import Settings
 from agentflow.core.message import Message
-from agentflow.observe import traces
+from agentflow.observe import logs, traces
 from agentflow.runtime.embedded import LOCAL_TENANT, backends, local_key
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.host import Host
@@ -104,9 +104,14 @@ async def one_at_a_time(host: Host, dsn: str, count: int) -> list[float]:
 
 
 async def bench(args: argparse.Namespace) -> dict[str, Any]:
-    home = Path(tempfile.mkdtemp(prefix="agentflow-bench-"))
-    settings = replace(Settings(), home=home, handoff=not args.no_handoff, trace_sample=0.01)
-    traces.configure(settings)
+    with tempfile.TemporaryDirectory(prefix="agentflow-bench-", ignore_cleanup_errors=True) as home:
+        settings = replace(Settings(), home=Path(home), handoff=not args.no_handoff, trace_sample=0.01)
+        traces.configure(settings)
+        logs.configure("warning", sys.stderr)
+        return await measure(args, settings)
+
+
+async def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     async with backends(settings) as running:
         await local_key(settings, running)
         await register(running.admin_dsn)

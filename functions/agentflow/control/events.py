@@ -10,7 +10,7 @@ from uuid import uuid5
 from starlette.responses import Response
 
 from agentflow.control import shapes
-from agentflow.control.bodies import media_type, read, read_query
+from agentflow.control.bodies import media_type, read
 from agentflow.control.call import Call, answer
 from agentflow.core.message import Message
 from agentflow.errors import Conflict, Invalid, Rejected, RetryLater
@@ -28,7 +28,6 @@ async def publish_events(call: Call) -> Response:
     What a failed request had accepted before the fault stays accepted: sending everything again is harmless,
     as the same source and id count once.
     """
-    read_query(call.request, shapes.NoQuery)
     batch = media_type(call.request) == BATCH
     body = await read(call.request, MAX_BATCH_BYTES if batch else MAX_EVENT_BYTES)
     events = from_http(dict(call.request.headers), body)

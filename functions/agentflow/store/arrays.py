@@ -18,6 +18,7 @@ from psycopg.pq import Format
 _HEADER = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i")
 _NULL = _LENGTH.pack(-1)
+_UUID = 2950  # pg_type's oid
 _CAST = re.compile(rb"%b::(\w+)\[\]")
 
 
@@ -63,7 +64,8 @@ class Column:
 
     def __init__(self, column: Sequence[Any]) -> None:
         body = type(self).encode(column)
-        nulls = 1 if None in column else 0
+        # Ids are never null, and comparing a UUID with None takes a call in Python.
+        nulls = 0 if self.element == _UUID or None not in column else 1
         count = len(column)
         head = _HEADER.pack(1 if count else 0, nulls, self.element, count, 1)
         self.content = head + body if count else head[:12]
@@ -76,7 +78,7 @@ def _column(name: str, element: int, array: int, encode: Callable[[Sequence[Any]
 
 
 COLUMNS: dict[str, type[Column]] = {
-    "uuid": _column("Uuids", 2950, 2951, _uuids),
+    "uuid": _column("Uuids", _UUID, 2951, _uuids),
     "text": _column("Texts", 25, 1009, _texts),
     "int": _column("Ints", 23, 1007, _fixed("i")),
     "bigint": _column("Bigints", 20, 1016, _fixed("q")),
