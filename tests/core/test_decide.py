@@ -201,15 +201,15 @@ class World:
     def fired(self, timer: str) -> bool:
         return any(m.name == "timer.fired" and m.data["timer"] == timer for m in self.pending.values())
 
-    def report(self, consumer: str, request: Message, outcome: str) -> None:
+    def report(self, consumer: str, request: Message, outcome: str, *, calls: int = 1) -> None:
         asked = request.data
         error = {"code": outcome, "message": "no", "retryable": outcome == "again", "retry_after_ms": None}
         output = {"good": {"n": asked["step"]}, "odd": {"n": "not a number"}}.get(outcome)
         data = {name: asked[name] for name in ("run", "step", "attempt", "epoch", "task")}
         data |= {
             "status": "succeeded" if output else "failed", "output": output, "error": None if output else error,
-            "usage": {"input_tokens": 5, "output_tokens": 3, "cached_tokens": 0, "calls": 1}, "cost_micro": 0,
-            "duration_ms": 1, "late": False,
+            "usage": dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), 5 * calls) | {"calls": calls},
+            "cost_micro": 0, "duration_ms": 1, "late": False,
         }  # fmt: skip
         self.deliver(consumer, Message("step.completed", TENANT, RUN, f"{request.key}:done", data))
         self.pending.pop((consumer, request.key), None)
@@ -296,3 +296,26 @@ def drain(world: World) -> None:
     settled = sum(e.amount_micro for e in world.ledger.values() if e.entry == "settle")
     assert world.run.spent_micro == settled
     assert "open" not in world.steps.values()
+
+
+@pytest.mark.parametrize(("code", "spent"), [("timeout", "all"), ("model_unreachable", "nothing")])
+def test_a_call_that_may_have_been_billed_counts_as_its_whole_hold(code: str, spent: str) -> None:
+    """A model that did not answer in time may have worked; one that could not be reached has not."""
+    world = World(MACHINE, None, None)
+    while (asked := next((m for (c, _), m in world.pending.items() if c == "invoke_llm"), None)) is None:
+        (consumer, _), message = next(iter(world.pending.items()))
+        if consumer == "run_tool":
+            world.report(consumer, message, "good")
+        else:
+            world.deliver(consumer, message)
+    assert world.run is not None
+    before, held = world.run.spent_micro, world.run.holds[asked.key]
+    world.report("invoke_llm", asked, code, calls=0)
+    (entry,) = [e for e in world.ledger.values() if e.step == asked.data["step"] and e.entry == "settle"] or [None]
+    while entry is None and world.pending:
+        (consumer, _), message = next(iter(world.pending.items()))
+        world.deliver(consumer, message)
+        (entry,) = [e for e in world.ledger.values() if e.step == asked.data["step"] and e.entry == "settle"] or [None]
+    assert entry is not None
+    assert entry.amount_micro == (held if spent == "all" else 0)
+    assert world.run.spent_micro == before + entry.amount_micro

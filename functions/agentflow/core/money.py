@@ -11,6 +11,8 @@ from agentflow.core.run import Price, Run
 MILLION = 1_000_000
 # A provider's frame around each message (role, separators) is a handful of tokens; this is never too few.
 TOKENS_PER_MESSAGE = 16
+# Failures after which a provider may bill a call that told us no usage: the whole hold counts as spent.
+MAYBE_BILLED = frozenset({"timeout", "bad_response", "unknown_outcome", "internal"})
 
 
 def input_tokens_bound(messages: Sequence[Mapping[str, str]], schema_bytes: int) -> int:

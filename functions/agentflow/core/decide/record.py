@@ -12,7 +12,7 @@ from typing import Any
 from agentflow.core.decide.ending import known
 from agentflow.core.decision import NOTHING, Decision, Facts, StepClosed
 from agentflow.core.message import Message
-from agentflow.core.money import cost_micro
+from agentflow.core.money import MAYBE_BILLED, cost_micro
 from agentflow.core.plan import Plan
 from agentflow.core.run import Run
 from agentflow.core.types import Mismatch, conform
@@ -37,6 +37,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     usage = data["usage"]
     result = _checked(data, facts.plan)
     result["cost_micro"] = cost_micro(task, run, usage, facts.plan)
+    if task.kind == "llm" and not usage["calls"] and (result["error"] or {}).get("code") in MAYBE_BILLED:
+        result["cost_micro"] = run.holds.get(f"{step}.{attempt}", 0)
     if opened is None:
         result["late"] = True
         return Decision(messages=(replace(message, data=result),))
