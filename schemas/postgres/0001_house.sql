@@ -255,9 +255,12 @@ begin
     execute format($p$create policy one_tenant on agentflow.%I to agentflow_api
       using (tenant_id = (select nullif(current_setting('app.tenant_id', true), '')::uuid))
       with check (tenant_id = (select nullif(current_setting('app.tenant_id', true), '')::uuid))$p$, t);
+    -- array_position, not "= any": an index must never be entered by the tenant alone. Planned while the tables
+    -- were empty, a batch would walk all of a tenant's rows instead of looking up its own by key.
     execute format($p$create policy named_tenants on agentflow.%I to agentflow_engine
-      using (tenant_id = any ((select nullif(current_setting('app.tenants', true), ''))::uuid[]))
-      with check (tenant_id = any ((select nullif(current_setting('app.tenants', true), ''))::uuid[]))$p$, t);
+      using (array_position((select nullif(current_setting('app.tenants', true), ''))::uuid[], tenant_id) is not null)
+      with check (array_position((select nullif(current_setting('app.tenants', true), ''))::uuid[], tenant_id) is not null)
+      $p$, t);
   end loop;
 end $$;
 

@@ -41,6 +41,15 @@ ORDER = (
     "delete_outbox",
     "insert_outbox",
 )
+# Every statement looks rows up by key, a batch of them at a time. Its plan is made once per connection, and must not
+# depend on how empty the tables were then: a plan that scans is right for ten rows and ruinous for a million.
+PLANNING = (
+    "plan_cache_mode = force_generic_plan",
+    "enable_seqscan = off",
+    "enable_hashjoin = off",
+    "enable_mergejoin = off",
+    "enable_bitmapscan = off",
+)
 PASSING = (pg.DeadlockDetected, pg.SerializationFailure, psycopg.OperationalError, psycopg.InterfaceError)
 
 
@@ -253,8 +262,8 @@ async def _configure(conn: psycopg.AsyncConnection[Any]) -> None:
     set_json_loads(orjson.loads, conn)
     register(conn.adapters)
     conn.prepare_threshold = 0
-    await conn.execute("set search_path = agentflow")
-    await conn.execute("set plan_cache_mode = force_generic_plan")
+    for setting in PLANNING:
+        await conn.execute(f"set {setting}".encode())
     await conn.commit()
 
 
