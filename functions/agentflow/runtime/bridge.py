@@ -94,7 +94,7 @@ class Bridge:
                     consumer, handler, limit=min(MAX_ACK_PENDING[name], self._settings.calls)
                 )
         if self._relay is not None:
-            self._relay.start()
+            await self._relay.start()
         self._state = "ready"
 
     async def stop(self) -> None:

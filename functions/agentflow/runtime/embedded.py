@@ -11,7 +11,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -21,7 +21,7 @@ from agentflow.runtime.embedded_nats import EmbeddedNats
 from agentflow.runtime.embedded_postgres import EmbeddedPostgres
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.host import Host
-from agentflow.store.admin import create_tenant, issue_key
+from agentflow.store.admin import create_tenant, is_live, issue_key
 from agentflow.store.migrate import migrate
 
 log = structlog.get_logger(__name__)
@@ -59,12 +59,11 @@ async def backends(settings: Settings) -> AsyncIterator[Backends]:
     postgres, nats = EmbeddedPostgres(settings.home), EmbeddedNats(settings.home)
     async with contextlib.AsyncExitStack() as stack:
         # Each is stopped whatever becomes of the other.
-        starts = [asyncio.create_task(postgres.start()), asyncio.create_task(nats.start())]
         stack.push_async_callback(nats.stop)
         stack.push_async_callback(postgres.stop)
-        await asyncio.wait(starts)
-        for start in starts:
-            start.result()
+        for outcome in await asyncio.gather(postgres.start(), nats.start(), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
         running = Backends(postgres, nats)
         await migrate(running.admin_dsn)
         yield running
@@ -73,7 +72,7 @@ async def backends(settings: Settings) -> AsyncIterator[Backends]:
 async def local_key(settings: Settings, running: Backends) -> str:
     """The API key of the local tenant, made at the first start and kept in the home folder."""
     path = settings.home / KEY_FILE
-    if path.exists() and (kept := path.read_text().strip()):
+    if path.exists() and (kept := path.read_text().strip()) and await is_live(running.admin_dsn, kept):
         return kept
     await create_tenant(running.admin_dsn, "local", tenant=LOCAL_TENANT)
     key = str(await issue_key(running.admin_dsn, LOCAL_TENANT, settings.key_pepper, label="embedded"))
@@ -131,8 +130,3 @@ async def dev(
         if stay and code == 0:
             await stop.wait()
         return code
-
-
-def with_home(settings: Settings, **changes: object) -> Settings:
-    """The settings with some replaced (the CLI's options)."""
-    return replace(settings, **changes)  # type: ignore[arg-type]

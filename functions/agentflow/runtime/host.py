@@ -100,7 +100,7 @@ class Host:
                 for consumer in consumers_of(name):
                     await self._bus.pull(consumer, self._parking.guard(name, receiver.pull), limit=limit)
         if self._relay is not None:
-            self._relay.start()
+            await self._relay.start()
         self._state = "ready"
 
     def draining(self) -> None:

@@ -69,11 +69,16 @@ class Parking:
         await self._keep(parcel)
 
     async def _park(self, consumer: str, msg: Msg, fault: Exception, tries: int) -> None:
-        # The same message parks under the same id, however often it is delivered before the ack arrives.
-        parked_id = uuid5(NAMESPACE_OID, f"{msg.metadata.stream}:{msg.metadata.sequence.stream}:{consumer}")
         tenant = tenant_of_subject(msg.subject) or SYSTEM
         headers = {name: text.replace("\0", "\ufffd") for name, text in (msg.headers or {}).items()}
         twin = _twin(msg, consumer)
+        # The same message parks under the same id, however often it was sent or is delivered before it is gone.
+        place = (
+            f"{msg.metadata.stream}:{msg.metadata.sequence.stream}"
+            if twin is None
+            else f"{twin[1]}:{twin[2]}"
+        )
+        parked_id = uuid5(NAMESPACE_OID, f"{place}:{consumer}")
         parcel = Parcel(
             tenant, parked_id, consumer, msg.subject, _reason(fault), headers, msg.data, tries, twin
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ SQL = load("relay.sql")
 SWEEP_S = 3.0  # how long something left behind may wait while the relay knows of work
 IDLE_S = 30.0
 CHUNK = 500
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Relay:
@@ -35,13 +37,19 @@ class Relay:
         self._dsn = dsn
         self._send = send
         self._wake = asyncio.Event()
-        self._resend_all = True  # at start, whatever is in the outbox has been left behind by somebody
+        self._resend_all = True
+        self._until: datetime | None = None  # what was made later is not sent again at start
         self._busy_until = 0.0
         self._next_timer = float("inf")
         self._task: asyncio.Task[None] | None = None
         self.resent = 0
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Begin. What is in the outbox now has been left behind by somebody; what comes later has not."""
+        async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as conn:
+            row = await (await conn.execute("select clock_timestamp()")).fetchone()
+        assert row is not None
+        self._until = row[0]
         self._task = asyncio.create_task(self._run(), name="relay")
 
     async def stop(self) -> None:
@@ -73,7 +81,9 @@ class Relay:
             try:
                 async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as conn:
                     set_json_loads(orjson.loads, conn)
-                    await conn.execute("set enable_seqscan = off")  # plans must not depend on how empty tables were
+                    await conn.execute(
+                        "set enable_seqscan = off"
+                    )  # plans must not depend on how empty tables were
                     while True:
                         await self._once(conn)
                         await self._sleep()
@@ -86,12 +96,12 @@ class Relay:
         while await self._move(conn, "fire_timers", (CHUNK,)) == CHUNK:
             pass
         everything, self._resend_all = self._resend_all, False
-        horizon_ms = 2**31 - 1 if everything else 0
         if everything:
-            # Rows sent now become due again later: without a mark the same ones would be taken for ever.
-            count = await self._move(conn, "resend", (horizon_ms, 1_000_000))
+            # All at once: rows sent now become due again later, and a second look would find them again.
+            until, self._until = self._until, None
+            count = await self._move(conn, "resend_all", (until or FOREVER,))
         else:
-            count = await self._move(conn, "resend", (horizon_ms, CHUNK))
+            count = await self._move(conn, "resend", (CHUNK,))
             if count == CHUNK:
                 self._wake.set()
         if count:
@@ -102,7 +112,7 @@ class Relay:
         now = asyncio.get_running_loop().time()
         self._next_timer = now + row[0] / 1000 if row else float("inf")
 
-    async def _move(self, conn: psycopg.AsyncConnection[Any], statement: str, params: tuple[int, ...]) -> int:
+    async def _move(self, conn: psycopg.AsyncConnection[Any], statement: str, params: tuple[Any, ...]) -> int:
         cursor = await conn.execute(SQL[statement], params)
         rows = await cursor.fetchall()
         if rows:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors as pg
 
 from agentflow.errors import Rejected, RetryLater
-from agentflow.store.api_keys import ApiKey, mint
+from agentflow.store.api_keys import ApiKey, mint, parse
 from agentflow.store.queries import load
 
 SQL = load("admin.sql")
@@ -49,6 +49,16 @@ async def issue_key(admin_dsn: str, tenant: UUID, pepper: str, *, label: str = "
             mend = "create it with: agentflow tenant create NAME"
             raise Rejected(f"there is no tenant {tenant}", code="unknown_tenant", path="tenant", mend=mend)
     return key
+
+
+async def is_live(admin_dsn: str, text: str) -> bool:
+    """Whether this database knows the key and has not revoked it (its secret is not checked)."""
+    key = parse(text)
+    if key is None:
+        return False
+    async with _connection(admin_dsn) as conn:
+        found = await conn.execute(SQL["live_key"], {"tenant": key.tenant, "key_id": key.id})
+        return await found.fetchone() is not None
 
 
 async def revoke_key(admin_dsn: str, tenant: UUID, key_id: str) -> bool:

@@ -14,3 +14,6 @@ select tenant_id, %(key_id)s, %(hash)s, %(label)s from agentflow.tenants where t
 -- name: revoke_key
 update agentflow.api_keys set revoked_at = clock_timestamp()
 where tenant_id = %(tenant)s and key_id = %(key_id)s and revoked_at is null;
+
+-- name: live_key
+select 1 from agentflow.api_keys where tenant_id = %(tenant)s and key_id = %(key_id)s and revoked_at is null;

@@ -31,8 +31,15 @@ set tries = o.tries + 1,
     due_at = clock_timestamp() + least(3 * 2 ^ least(o.tries + 1, 7), 300) * interval '1 second'
 from (
   select tenant_id, run_id, key, consumer from agentflow.outbox
-  where due_at <= clock_timestamp() + %b::int * interval '1 millisecond'
+  where due_at <= clock_timestamp()
   order by due_at limit %b for update skip locked
 ) d
 where o.tenant_id = d.tenant_id and o.run_id = d.run_id and o.key = d.key and o.consumer = d.consumer
 returning o.tenant_id, o.run_id, o.key, o.consumer, o.name, o.data, o.trace, o.tries;
+
+-- name: resend_all
+-- The bus has lost everything, or nobody was there to send it: all that was made until then is sent now.
+update agentflow.outbox
+set tries = tries + 1, due_at = greatest(due_at, clock_timestamp() + interval '6 seconds')
+where created_at <= %b
+returning tenant_id, run_id, key, consumer, name, data, trace, tries;
