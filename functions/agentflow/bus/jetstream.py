@@ -6,6 +6,7 @@ Nothing here is durable truth: what is published has a twin in Postgres, and wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -82,7 +83,11 @@ class JetStream:
         if self._repair is not None:
             self._repair.cancel()
         await self.stop_pulling()
-        if self._nc.is_connected:
+        if self._js is None:
+            # Never connected: the client keeps trying in the background, and can't be closed in every state.
+            with contextlib.suppress(Exception):
+                await self._nc.close()
+        elif self._nc.is_connected:
             await self._nc.drain()
         elif not self._nc.is_closed:
             await self._nc.close()

@@ -191,6 +191,7 @@ async def until_signalled(carried: Carried, app: Any, settings: Settings) -> Non
             log.info("ready", port=port)
             await stopping
         starting.cancel()
+        await asyncio.wait({starting})
         carried.draining()
     await carried.stop()
 
