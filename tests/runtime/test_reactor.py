@@ -91,12 +91,20 @@ async def test_a_poisonous_message_is_parked_and_its_neighbours_go_on(
         assert (await house.ended(poisoned))["output"] == {"n": 10}
 
 
-async def test_nothing_is_accepted_while_the_database_is_away_and_work_goes_on_when_it_is_back(
-    house: House,
-) -> None:
-    await house.register(TEN)
-    async with house.host() as host:
-        await house.ended(await house.submit(host, "ten"))
+@pytest.mark.parametrize("handoff", [True, False], ids=["handed over", "over the bus"])
+async def test_the_database_goes_away_and_comes_back(house: House, handoff: bool) -> None:
+    """Meanwhile nothing is accepted that could be lost; afterwards everything goes on within seconds."""
+    pausing = TEN | {
+        "tasks": TEN["tasks"] | {"nap": {"kind": "wait", "for": "100ms"}},
+        "root": {
+            "type": "sequence",
+            "children": [*TEN["root"]["children"][:5], "nap", *TEN["root"]["children"][5:]],
+        },
+        "limits": {"steps": 20},
+    }
+    await house.register(pausing)
+    async with house.host(handoff=handoff) as host:
+        runs = await asyncio.gather(*(house.submit(host, "ten") for _ in range(50)))
         async with await psycopg.AsyncConnection.connect(
             house.database.postgres.dsn(), autocommit=True
         ) as admin:
@@ -108,14 +116,11 @@ async def test_nothing_is_accepted_while_the_database_is_away_and_work_goes_on_w
             with pytest.raises(RetryLater):
                 await house.submit(host, "ten")
             await admin.execute(f"alter database {name} allow_connections true")
-
-        async def accepted() -> UUID | None:
-            try:
-                return await house.submit(host, "ten")
-            except RetryLater:
-                return None
-
-        assert (await house.ended(await eventually(accepted)))["status"] == "succeeded"
+        for run in runs:
+            row = await house.ended(run, within_s=15)
+            assert (row["status"], row["output"]) == ("succeeded", {"n": 10})
+    (row,) = await house.rows("select count(*) as n from steps where status = 'succeeded'")
+    assert row["n"] == 50 * 11
 
 
 async def test_a_host_that_stops_finishes_what_it_has_begun(house: House) -> None:

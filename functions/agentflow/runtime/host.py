@@ -6,6 +6,7 @@ containers (one, by push). What it does not carry is reached over the bus.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -155,11 +156,14 @@ class Host:
         self._publisher.background(self._recover(item, fault))
 
     async def _recover(self, item: Item, fault: Exception) -> None:
-        message = item.message
-        leave = Leaving(item.consumer, message, dump(message.data) or "")
-        if isinstance(fault, Rejected | Conflict):
+        leave = Leaving(item.consumer, item.message, dump(item.message.data) or "")
+        if isinstance(fault, RetryLater):
+            await asyncio.sleep(fault.after)
+            if self._state == "ready":  # else its twin brings it back where there is a host
+                self._reactor.offer(item)
+        elif isinstance(fault, Rejected | Conflict):
             await self._parking.park_message(leave, fault)
-        elif not isinstance(fault, RetryLater):
+        else:
             await self._publisher.publish(
                 [leave]
             )  # its deliveries are counted there, and it parks after the last

@@ -118,9 +118,9 @@ class Reactor:
                     return
                 lane.wake.clear()
                 await lane.wake.wait()
-                if not lane.items:
+                if not lane.items and self._acknowledged:
                     await self._forget()
-                    continue
+                continue
             # One trip round the loop lets everything that is ready to be queued join the batch.
             await asyncio.sleep(0)
             batch = [lane.items.popleft() for _ in range(min(len(lane.items), self._batch))]
@@ -235,8 +235,6 @@ class Reactor:
     async def _forget(self) -> None:
         """Nothing to do: drop the twins of facts that the bus has."""
         forgotten = self._take_acknowledged()
-        if not forgotten:
-            return
         changes = Changes()
         for twin in forgotten:
             changes.consume(twin)
@@ -244,8 +242,8 @@ class Reactor:
             async with self._store.transaction([*{twin[0] for twin in forgotten}]) as tx:
                 await tx.load([])
                 await tx.save(changes)
-        except RetryLater:
-            self._acknowledged.extendleft(forgotten)
+        except Exception as fault:  # they are published: at worst the relay publishes them once more
+            log.warning("twins of facts are still there", twins=len(forgotten), reason=str(fault))
 
 
 class _Lane:
