@@ -63,6 +63,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             os.kill(int(pid), signal.SIGINT)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _log_lines() -> None:
+    """JSON lines, as in production: structlog's default draws every local variable of a traceback."""
+    from agentflow.observe import logs
+
+    logs.configure("info")
+
+
 @pytest.fixture(scope="session")
 def require() -> Require:
     """``require(condition, reason)``: skip the test when the condition is false (in CI: fail it)."""

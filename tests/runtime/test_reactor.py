@@ -136,3 +136,42 @@ async def test_a_host_that_stops_finishes_what_it_has_begun(house: House) -> Non
             assert (await house.ended(run))["status"] == "succeeded"
     (row,) = await house.rows("select count(*) as n from steps where status = 'succeeded'")
     assert row["n"] == 200
+
+
+@pytest.mark.parametrize("handoff", [True, False], ids=["handed over", "over the bus"])
+async def test_a_long_call_is_made_once(house: House, handoff: bool) -> None:
+    """The relay repeats requests that are three seconds old, but not those that somebody is working on."""
+    (house.settings.script_dir / "slow.model.yaml").write_text(
+        "rules: [{prompt: hello, reply: there, latency_ms: 5000}]"
+    )
+    ask = {"kind": "llm", "use": "small", "prompt": "hello"}
+    document = TEN | {"name": "slow", "tasks": {"ask": ask}, "vars": {}, "limits": {"steps": 2, "usd": 0.1}}
+    await house.register(document | {"root": {"type": "task", "task": "ask"}})
+    async with house.host(handoff=handoff) as host:
+        effect = host._performers["invoke_llm"]._effect
+        calls: list[str] = []
+        perform = effect.perform
+
+        async def counted(request: Message) -> Any:
+            calls.append(request.id)
+            return await perform(request)
+
+        effect.perform = counted  # type: ignore[method-assign]
+        run = await house.submit(host, "slow")
+        assert (await house.ended(run))["status"] == "succeeded"
+        await asyncio.sleep(0.5)
+    assert len(calls) == 1
+
+
+async def test_what_a_host_left_behind_before_sending_is_found_within_seconds(house: House) -> None:
+    """dispatch dies between its commit and its publishing: the request is only in Postgres."""
+    await house.register(TEN)
+    async with house.host(("plan", "run_tool", "account_cost", "api")) as others:
+        async with house.host(("dispatch",), relay=False) as dispatching:
+            dispatching.send = lambda leaving: None  # type: ignore[method-assign]
+            dispatching._reactor._outlet = dispatching
+            run = await house.submit(others, "ten")
+            await eventually(lambda: house.rows("select 1 from steps where status = 'requested'"))
+        async with house.host(("dispatch",), relay=False):
+            row = await house.ended(run, within_s=12)
+    assert (row["status"], row["output"]) == ("succeeded", {"n": 10})

@@ -190,6 +190,13 @@ class JetStream:
                 await self._on_wipe()
 
 
+def sent_again(msg: Msg) -> bool:
+    """Whether a message is, or may be, a repetition: delivered before, or published again by the relay."""
+    if (msg.metadata.num_delivered or 1) > 1:
+        return True
+    return (msg.headers or {}).get("Nats-Msg-Id", "").count("|") > 2
+
+
 class Pull:
     """A standing pull request on one durable consumer: asks for as much as may still be taken in."""
 

@@ -140,10 +140,8 @@ class Batch:
 
     def _keep(self, leave: Leaving) -> None:
         message = leave.message
-        timeout = message.data.get("timeout_ms", 0) if leave.consumer in EFFECTS else 0
-        self.changes.request(
-            message, leave.consumer, leave.data, FACT_MS if leave.consumer == FACTS else timeout + SOON_MS
-        )
+        due_ms = FACT_MS if leave.consumer == FACTS else SOON_MS
+        self.changes.request(message, leave.consumer, leave.data, due_ms)
         if (blob := leave.blob) is not None:
             self.changes.add("insert_blobs", (message.tenant, *blob))
         self.leaving.append(leave)

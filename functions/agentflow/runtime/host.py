@@ -38,6 +38,7 @@ from agentflow.wire.event import Event
 from agentflow.wire.streams import consumers_of
 
 log = structlog.get_logger(__name__)
+CONGESTED = 1000
 PURE_LIMIT = 2048  # messages of a pure function taken in and not yet committed
 
 
@@ -74,7 +75,7 @@ class Host:
         self._parking = Parking(self.store)
         self._receivers: dict[str, Receiver] = {}
         self._control = ControlStore(api_dsn) if api_dsn else None
-        self._relay = Relay(relay_dsn, self.send) if relay_dsn else None
+        self._relay = Relay(relay_dsn, self.send, self._congested) if relay_dsn else None
         self._performers: dict[str, Performer] = {}
         self._pull = pull
         self._state = "starting"
@@ -89,7 +90,9 @@ class Host:
         for name, each in self.functions.items():
             if each.open_effect is not None:
                 effect = await each.open_effect(self.settings, self.store)
-                self._performers[name] = Performer(name, effect, self._reactor, limit=self.settings.calls)
+                self._performers[name] = Performer(
+                    name, effect, self._reactor, self.store, limit=self.settings.calls
+                )
             receiver = Receiver(name, self._reactor, self.store, self._performers.get(name))
             self._receivers[name] = receiver
             if name != "api":  # whose door takes requests, not events
@@ -194,6 +197,10 @@ class Host:
         for run, key in withdrawn:
             for performer in self._performers.values():
                 performer.withdraw(run, key)
+
+    def _congested(self) -> bool:
+        """Whether so much is queued here that what looks left behind is only waiting."""
+        return self._reactor.queued > CONGESTED
 
     async def _resend_all(self) -> None:
         if self._relay is not None:

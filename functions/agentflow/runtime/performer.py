@@ -21,19 +21,29 @@ from agentflow.observe import metrics
 from agentflow.runtime import spans
 from agentflow.runtime.batch import Item
 from agentflow.runtime.reactor import Reactor
+from agentflow.store.postgres import PostgresStore
 
 log = structlog.get_logger(__name__)
+MINDED_AFTER_S = 1.0  # the relay sends again after three seconds; a call is at most two old when it is told
+LANDING_MS = 3_000
 
 
 class Performer:
     """Calls in flight for one effect function, at most ``limit``, each request once at a time."""
 
-    def __init__(self, function: str, effect: Effect, reactor: Reactor, *, limit: int) -> None:
+    def __init__(
+        self, function: str, effect: Effect, reactor: Reactor, store: PostgresStore, *, limit: int
+    ) -> None:
         self.function = function
         self._effect = effect
         self._reactor = reactor
+        self._store = store
         self._limit = limit
         self._flights: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+        self._young: dict[
+            tuple[UUID, str], Message
+        ] = {}  # flights whose requests the relay has not been told of
+        self._minder: asyncio.Task[None] | None = None
 
     @property
     def in_flight(self) -> int:
@@ -77,6 +87,8 @@ class Performer:
             await asyncio.wait(list(self._flights.values()), timeout=grace_s)
         for flight in list(self._flights.values()):
             flight.cancel()
+        if self._minder is not None:
+            self._minder.cancel()
         await self._effect.close()
 
     def _at_once(self, request: Message) -> Item | None:
@@ -90,8 +102,36 @@ class Performer:
     def _fly(self, key: tuple[UUID, str], request: Message) -> asyncio.Task[None]:
         flight = asyncio.create_task(self._perform(request))
         self._flights[key] = flight
-        flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        self._young[key] = request
+        flight.add_done_callback(lambda _: self._landed(key))
+        if self._minder is None:
+            self._minder = asyncio.create_task(self._mind(), name=f"mind-{self.function}")
         return flight
+
+    def _landed(self, key: tuple[UUID, str]) -> None:
+        self._flights.pop(key, None)
+        self._young.pop(key, None)
+
+    async def _mind(self) -> None:
+        """Tell the relay of calls that take longer than a moment: it would take them for left behind.
+
+        Short calls, the most, cost nothing for it.
+        """
+        while self._flights:
+            old = set(self._young)
+            await asyncio.sleep(MINDED_AFTER_S)
+            still = {key: self._young.pop(key) for key in old & self._young.keys()}
+            if not still:
+                continue
+            calls = [
+                (m.tenant, m.run, m.key, self.function, m.data["timeout_ms"] + LANDING_MS)
+                for m in still.values()
+            ]
+            try:
+                await self._store.postpone(calls)
+            except RetryLater:
+                self._young |= still
+        self._minder = None
 
     async def _perform(self, request: Message) -> None:
         began = time.perf_counter()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 import orjson
 
+from agentflow.bus.jetstream import sent_again
 from agentflow.core.message import Message
 from agentflow.errors import Conflict, Invalid, Problem, Rejected, RetryLater
 from agentflow.runtime.batch import Item
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 HEARTBEAT_S = ACK_WAIT_S / 3
+FRESH_S = 2.0  # the relay repeats what is older; nobody can have answered a repetition of what is younger
 
 
 class Receiver:
@@ -53,7 +56,8 @@ class Receiver:
         if self._performer is None:
             await self._reactor.handle(item)
             return
-        await self._perform(item, msg, again=tries > 1)
+        waited = event.time is not None and (datetime.now(UTC) - event.time).total_seconds() > FRESH_S
+        await self._perform(item, msg, doubtful=waited or sent_again(msg))
 
     async def receive(self, event: Event) -> None:
         """Handle an event that came over HTTP."""
@@ -78,11 +82,11 @@ class Receiver:
         except (Rejected, Conflict) as fault:
             raise HTTPException(422, str(fault)) from fault
 
-    async def _perform(self, item: Item, msg: Msg, *, again: bool) -> None:
+    async def _perform(self, item: Item, msg: Msg, *, doubtful: bool) -> None:
         """Perform a request while telling JetStream that it is being worked on."""
         assert self._performer is not None
-        if again and item.twin is not None and not await self._store.has_twin(item.twin):
-            return  # it was done before, and only the acknowledgement got lost
+        if doubtful and item.twin is not None and not await self._store.has_twin(item.twin):
+            return  # it has been done: this is a repetition, or another one was faster
         flight = asyncio.ensure_future(self._performer.finish(item.message))
         try:
             while not (await asyncio.wait([flight], timeout=HEARTBEAT_S))[0]:

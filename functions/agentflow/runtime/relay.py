@@ -31,11 +31,17 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Relay:
-    """Moves due rows to ``send``. ``dsn`` logs in as agentflow_relay."""
+    """Moves due rows to ``send``, leftovers only while not ``congested``. ``dsn`` logs in as agentflow_relay."""
 
-    def __init__(self, dsn: str, send: Callable[[Sequence[Leaving]], None]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        send: Callable[[Sequence[Leaving]], None],
+        congested: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._dsn = dsn
         self._send = send
+        self._congested = congested
         self._wake = asyncio.Event()
         self._resend_all = True
         self._until: datetime | None = None  # what was made later is not sent again at start
@@ -101,7 +107,8 @@ class Relay:
             until, self._until = self._until, None
             count = await self._move(conn, "resend_all", (until or FOREVER,))
         else:
-            count = await self._move(conn, "resend", (CHUNK,))
+            # What waits in a long queue has not been left behind, and sending it again makes the queue longer.
+            count = 0 if self._congested() else await self._move(conn, "resend", (CHUNK,))
             if count == CHUNK:
                 self._wake.set()
         if count:

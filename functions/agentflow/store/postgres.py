@@ -231,6 +231,12 @@ class PostgresStore:
             await tx.load([])
             return await (await tx._query("has_twin", twin)).fetchone() is not None
 
+    async def postpone(self, calls: Sequence[tuple[UUID, UUID, str, str, int]]) -> None:
+        """Requests (twin, milliseconds) that are being worked on: the relay leaves them alone until then."""
+        async with self.transaction(list({call[0] for call in calls})) as tx:
+            await tx.load([])
+            await tx._rows("postpone", sorted(calls))
+
     async def park(self, parcel: Parcel) -> None:
         """Keep a message that can't be handled, with its reason, and drop its twin. A tenant that does not exist
         can keep nothing: the operator's own (nil) tenant keeps it."""

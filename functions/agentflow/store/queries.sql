@@ -182,6 +182,8 @@ on conflict do nothing;
 select 1 from agentflow.tenants where tenant_id = %b;
 
 -- name: postpone
--- A long call says that it is still at work: its request is not sent again for a while.
-update agentflow.outbox set due_at = clock_timestamp() + %b::int * interval '1 millisecond'
-where tenant_id = %b and run_id = %b and key = %b and consumer = %b;
+-- Calls that are still being made: their requests are not sent again for a while.
+update agentflow.outbox o
+set due_at = greatest(o.due_at, clock_timestamp() + c.ms * interval '1 millisecond')
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::bigint[]) as c (tenant_id, run_id, key, consumer, ms)
+where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer;
