@@ -13,6 +13,7 @@ from house import House, eventually
 
 from agentflow.core.message import Message
 from agentflow.errors import Conflict, Rejected
+from agentflow.runtime import parking
 from agentflow.runtime.function import NAMES as FUNCTIONS
 from agentflow.wire.catalogue import CATALOGUE, incoming_subject, make
 from agentflow.wire.event import Event
@@ -422,3 +423,21 @@ async def test_a_payload_over_the_inline_limit_travels_by_claim_check(
     assert len(blobs) >= 2
     assert min(blob["n"] for blob in blobs) > 100_000
     assert await house.rows("select * from parked") == []
+
+
+async def test_an_event_for_a_tenant_that_does_not_exist_is_kept_for_the_operator(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "BACKOFF_S", (0.01, 0.02, 0.02, 0.02))
+    nobody = uuid4()
+    async with house.host() as host:
+        event = Event("e-1", "/shop", "com.example.paid", data={"n": 1}, datacontenttype="application/json")
+        await host._bus.republish(incoming_subject(nobody, "shop"), *to_nats(event))
+
+        async def parked() -> list[dict[str, Any]]:
+            return await house.rows("select tenant_id, subject, reason from parked")
+
+        (row,) = await eventually(parked)
+    assert row["tenant_id"] == UUID(int=0)
+    assert str(nobody) in row["subject"]
+    assert "inbox_tenant_id_fkey" in row["reason"]

@@ -155,7 +155,7 @@ def test_another_tenant_cannot_write_rows_in_its_name(as_b: psycopg.Connection[A
 
 
 @pytest.mark.parametrize(
-    "table", ["steps", "history", "timers", "subscriptions", "ledger", "triggers", "runs"]
+    "table", ["steps", "timers", "subscriptions", "triggers", "runs"]
 )
 def test_another_tenants_rows_cannot_be_referenced(as_b: Any, admin: Any, table: str) -> None:
     """Referring to A's run or workflow fails exactly as referring to one that does not exist."""
