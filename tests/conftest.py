@@ -63,9 +63,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             os.kill(int(pid), signal.SIGINT)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _log_lines() -> None:
-    """JSON lines, as in production: structlog's default draws every local variable of a traceback."""
+    """JSON lines, as in production, also after a test that has changed them: structlog's default draws every
+    local variable of a traceback, which takes seconds."""
     from agentflow.observe import logs
 
     logs.configure("info")

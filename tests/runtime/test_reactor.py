@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from house import House, eventually
 
+from agentflow.control.ports import ParkedMessage
 from agentflow.core.decide import dispatch
 from agentflow.core.decision import Decision, Facts, StepOpened
 from agentflow.core.message import Message
@@ -86,8 +87,11 @@ async def test_a_poisonous_message_is_parked_and_its_neighbours_go_on(
         assert (await house.run(poisoned))["status"] == "running"
         # Mended, it is retried from where it was parked, and the run goes on.
         host._reactor._functions["dispatch"] = dispatch.decide  # type: ignore[index]
-        (kept,) = await house.rows("select subject, headers, payload from parked")
-        await host._bus.republish(kept["subject"], kept["headers"], kept["payload"])
+        (kept,) = await house.rows("select tenant_id, consumer, subject, headers, payload from parked")
+        await asyncio.sleep(
+            2.1
+        )  # long enough for the request to look like a repetition of what has been done
+        await host.redeliver(ParkedMessage(*kept.values()))
         assert (await house.ended(poisoned))["output"] == {"n": 10}
 
 

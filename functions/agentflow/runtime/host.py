@@ -22,7 +22,7 @@ from agentflow.errors import Conflict, Rejected, RetryLater
 from agentflow.models.catalogue import ModelCatalogue
 from agentflow.runtime import function
 from agentflow.runtime.batch import EFFECTS, Item, Leaving
-from agentflow.runtime.parking import Parking
+from agentflow.runtime.parking import Parking, restored
 from agentflow.runtime.performer import Performer
 from agentflow.runtime.plans import Plans
 from agentflow.runtime.publisher import Publisher
@@ -214,8 +214,13 @@ class Host:
         return await self._reactor.handle(Item("api", message, once=once(message)))
 
     async def redeliver(self, message: ParkedMessage) -> None:
-        """Put a parked message back on its subject; on the bus when this returns."""
-        await self._bus.republish(message.subject, message.headers, message.payload)
+        """Have a parked message handled again: one of ours gets its twin back first, so that it can't be lost."""
+        leave = await restored(message, self.store)
+        if leave is None:
+            await self._bus.republish(message.subject, message.headers, message.payload)
+            return
+        await self.store.restore(leave.message, leave.consumer, leave.data)
+        self.send([leave])
 
     async def receive_event(self, name: str, event: Event) -> None:
         """Handle an event that came over HTTP for a function of this host."""

@@ -12,13 +12,16 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 import structlog
 
+from agentflow.control.ports import ParkedMessage
+from agentflow.core.message import Message
 from agentflow.errors import AgentFlowError, Conflict, Rejected, RetryLater
 from agentflow.observe import metrics
 from agentflow.runtime.batch import Leaving
 from agentflow.runtime.envelope import envelope
-from agentflow.store.changes import Twin
+from agentflow.store.changes import Twin, dump
 from agentflow.store.postgres import SYSTEM, Parcel, PostgresStore
-from agentflow.wire.catalogue import CATALOGUE, tenant_of_subject
+from agentflow.wire.catalogue import CATALOGUE, parse, tenant_of_subject
+from agentflow.wire.claim import check_out
 from agentflow.wire.nats import from_nats, to_nats
 
 if TYPE_CHECKING:
@@ -101,6 +104,27 @@ class Parking:
             tries=parcel.tries,
         )
         return True
+
+
+async def restored(parked: ParkedMessage, store: PostgresStore) -> Leaving | None:
+    """A parked message of ours as it was before it left; None for a client's event, or what can't be read."""
+    try:
+        event = from_nats(parked.headers, parked.payload, parked.tenant)
+        entry = CATALOGUE.get(event.name)
+        if entry is None or not event.ours or parked.consumer not in entry.consumers:
+            return None
+        if (
+            event.dataref is not None
+            and (content := await store.read_blob(parked.tenant, event.dataref)) is not None
+        ):
+            event = check_out(event, content)
+        parse(event)
+        run, _, key = event.id.partition(":")
+        assert isinstance(event.data, dict)
+        message = Message(event.name, parked.tenant, UUID(run), key, event.data, event.traceparent)
+    except (Rejected, ValueError):
+        return None
+    return Leaving(parked.consumer, message, dump(event.data) or "", tries=1)
 
 
 def _reason(fault: Exception) -> str:

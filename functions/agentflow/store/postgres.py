@@ -15,6 +15,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 from agentflow.core.decision import Headroom
+from agentflow.core.message import Message
 from agentflow.core.run import Run, unpack_state
 from agentflow.errors import RetryLater
 from agentflow.store.arrays import column_types, columns, register
@@ -230,6 +231,14 @@ class PostgresStore:
         async with self.transaction([twin[0]]) as tx:
             await tx.load([])
             return await (await tx._query("has_twin", twin)).fetchone() is not None
+
+    async def restore(self, message: Message, consumer: str, data: str) -> None:
+        """Give a message its twin back."""
+        changes = Changes()
+        changes.request(message, consumer, data, 3_000)
+        async with self.transaction([message.tenant]) as tx:
+            await tx.load([])
+            await tx.save(changes)
 
     async def postpone(self, calls: Sequence[tuple[UUID, UUID, str, str, int]]) -> None:
         """Requests (twin, milliseconds) that are being worked on: the relay leaves them alone until then."""
