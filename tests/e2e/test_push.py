@@ -55,7 +55,12 @@ class Fleet:
     def stop(self, name: str, sign: signal.Signals = signal.SIGTERM) -> int:
         process = self.processes.pop(name)
         process.send_signal(sign)
-        return process.wait(30)
+        try:
+            return process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            pytest.fail(f"{name} does not stop: {(self.folder / f'{name}.log').read_text()[-2000:]}")
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.ports[name]}"

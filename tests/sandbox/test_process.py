@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import socket
@@ -51,7 +52,10 @@ async def guarded(sandbox: ProcessSandbox) -> AsyncIterator[ProcessSandbox]:
     def leftovers() -> list[str]:
         found = [str(path) for path in root.iterdir() if path.name != ".lock"]
         uids = sandbox._identities._claims
-        found += [entry.path for entry in os.scandir("/tmp") if entry.stat(follow_symlinks=False).st_uid in uids]
+        for entry in os.scandir("/tmp"):
+        with contextlib.suppress(FileNotFoundError):  # gone meanwhile: another worker's
+            if entry.stat(follow_symlinks=False).st_uid in uids:
+                found.append(entry.path)
         if descriptors() > before:
             found.append(f"{descriptors() - before} file descriptors")
         return found + guests(root, uids)

@@ -25,6 +25,7 @@ Asgi = Callable[
     [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
 STARTING = "starting"
+STOP_S = 5  # how long a start that is called off may take to notice
 GRACE_S = 25  # queue-proxy gives 30 s to drain
 
 
@@ -183,7 +184,7 @@ async def until_signalled(carried: Carried, app: Any, settings: Settings) -> Non
         loop.add_signal_handler(sign, stop.set)
     async with http_server(app, settings.http_host, settings.http_port) as port:
         log.info("listening", port=port)
-        starting = asyncio.ensure_future(_started(carried))
+        starting = asyncio.ensure_future(_started(carried, stop))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
@@ -191,14 +192,15 @@ async def until_signalled(carried: Carried, app: Any, settings: Settings) -> Non
             log.info("ready", port=port)
             await stopping
         starting.cancel()
-        await asyncio.wait({starting})
+        # A client in the middle of connecting may take the cancellation for one of its own time-outs.
+        await asyncio.wait({starting}, timeout=STOP_S)
         carried.draining()
     await carried.stop()
 
 
-async def _started(carried: Carried) -> None:
+async def _started(carried: Carried, stop: asyncio.Event) -> None:
     pause = 0.2
-    while True:
+    while not stop.is_set():
         try:
             await carried.start()
             return
