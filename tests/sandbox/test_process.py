@@ -53,9 +53,9 @@ async def guarded(sandbox: ProcessSandbox) -> AsyncIterator[ProcessSandbox]:
         found = [str(path) for path in root.iterdir() if path.name != ".lock"]
         uids = sandbox._identities._claims
         for entry in os.scandir("/tmp"):
-        with contextlib.suppress(FileNotFoundError):  # gone meanwhile: another worker's
-            if entry.stat(follow_symlinks=False).st_uid in uids:
-                found.append(entry.path)
+            with contextlib.suppress(FileNotFoundError):  # gone meanwhile: another worker's
+                if entry.stat(follow_symlinks=False).st_uid in uids:
+                    found.append(entry.path)
         if descriptors() > before:
             found.append(f"{descriptors() - before} file descriptors")
         return found + guests(root, uids)
