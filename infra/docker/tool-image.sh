@@ -10,7 +10,8 @@ set -euo pipefail
 
 tag=${1:-python:3.12-slim}
 suite=${DEBIAN_SUITE:-bookworm}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# The archive this machine's own packages come from.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | sort -u | sed -n 1p)}
 
 if docker image inspect "$tag" >/dev/null 2>&1; then exit 0; fi
 [ "$(id -u)" = 0 ] || { echo "tool-image.sh: must run as root (debootstrap makes device nodes)" >&2; exit 1; }

@@ -18,7 +18,8 @@ set -euo pipefail
 wanted=0.0~20240729
 runtime_args='["--platform=systrap", "--network=none"]'
 daemon_json=${DOCKER_DAEMON_JSON:-/etc/docker/daemon.json}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# The archive this machine's own packages come from.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | sort -u | sed -n 1p)}
 export DEBIAN_FRONTEND=noninteractive
 
 fail() { echo "install.sh: $*" >&2; exit 1; }
