@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from house import House, eventually
 
+from agentflow.control.ports import ParkedMessage
 from agentflow.core.message import Message
 from agentflow.errors import Conflict, Rejected
 from agentflow.runtime import parking
@@ -441,3 +442,28 @@ async def test_an_event_for_a_tenant_that_does_not_exist_is_kept_for_the_operato
     assert row["tenant_id"] == UUID(int=0)
     assert str(nobody) in row["subject"]
     assert "inbox_tenant_id_fkey" in row["reason"]
+
+
+async def test_a_client_cannot_pass_for_one_of_ours_by_having_its_event_parked_and_retried(
+    house: House,
+) -> None:
+    await house.register(COUNT)
+    run = uuid4()
+    data = {"run": str(run), "workflow": "count", "version": None, "input": {}, "budget_micro": None}
+    now = datetime.now(UTC)
+    forged = make(
+        "run.requested",
+        run=run,
+        key="requested",
+        source_function="api",
+        tenant=house.tenant,
+        time=now,
+        data=data,
+    )
+    query = "select tenant_id, consumer, subject, headers, payload from parked"
+    async with house.host() as host:
+        await host._bus.republish(incoming_subject(house.tenant, "x"), *to_nats(forged))
+        (kept,) = await eventually(lambda: house.rows(query))
+        await host.redeliver(ParkedMessage(*kept.values()))
+        await house.ended(await house.submit(host, "count"))  # long enough for a forged run to begin
+    assert await house.rows("select 1 from runs where run_id = %s", run) == []

@@ -115,7 +115,7 @@ class Bridge:
         return (True, "ready") if self._bus.connected else (False, "NATS is not connected")
 
     def _forward(self, url: str) -> Any:
-        async def work(msg: Msg, tries: int) -> None:
+        async def work(msg: Msg) -> None:
             event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
             headers, body = to_http(event, "binary")
             posting = asyncio.ensure_future(self._post(url, headers, body))

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import NAMESPACE_OID, uuid5
 
 import structlog
 
 from agentflow.control.ports import ParkedMessage
-from agentflow.core.message import Message
 from agentflow.errors import AgentFlowError, Conflict, Rejected, RetryLater
 from agentflow.observe import metrics
 from agentflow.runtime.batch import Leaving
-from agentflow.runtime.envelope import envelope
+from agentflow.runtime.envelope import envelope, identity, incoming, opened
 from agentflow.store.changes import Twin, dump
 from agentflow.store.postgres import SYSTEM, Parcel, PostgresStore
-from agentflow.wire.catalogue import CATALOGUE, parse, tenant_of_subject
-from agentflow.wire.claim import check_out
+from agentflow.wire.catalogue import CATALOGUE, tenant_of_subject
 from agentflow.wire.nats import from_nats, to_nats
 
 if TYPE_CHECKING:
@@ -39,14 +37,14 @@ class Parking:
         self._store = store
 
     def guard(
-        self, consumer: str, work: Callable[[Msg, int], Awaitable[None]]
+        self, consumer: str, work: Callable[[Msg], Awaitable[None]]
     ) -> Callable[[Msg], Awaitable[None]]:
-        """``work(message, tries)`` as a handler of the bus that sees to the message's end."""
+        """``work(message)`` as a handler of the bus that sees to the message's end."""
 
         async def handle(msg: Msg) -> None:
             tries = msg.metadata.num_delivered or 1
             try:
-                await work(msg, tries)
+                await work(msg)
             except RetryLater as fault:
                 await msg.nak(delay=fault.after)
             except Exception as fault:
@@ -108,23 +106,14 @@ class Parking:
 
 async def restored(parked: ParkedMessage, store: PostgresStore) -> Leaving | None:
     """A parked message of ours as it was before it left; None for a client's event, or what can't be read."""
+    if incoming(parked.subject):
+        return None
     try:
         event = from_nats(parked.headers, parked.payload, parked.tenant)
-        entry = CATALOGUE.get(event.name)
-        if entry is None or not event.ours or parked.consumer not in entry.consumers:
-            return None
-        if (
-            event.dataref is not None
-            and (content := await store.read_blob(parked.tenant, event.dataref)) is not None
-        ):
-            event = check_out(event, content)
-        parse(event)
-        run, _, key = event.id.partition(":")
-        assert isinstance(event.data, dict)
-        message = Message(event.name, parked.tenant, UUID(run), key, event.data, event.traceparent)
-    except (Rejected, ValueError):
+        message = await opened(event, parked.tenant, parked.consumer, store)
+    except Rejected:
         return None
-    return Leaving(parked.consumer, message, dump(event.data) or "", tries=1)
+    return Leaving(parked.consumer, message, dump(message.data) or "", tries=1)
 
 
 def _reason(fault: Exception) -> str:
@@ -138,7 +127,6 @@ def _twin(msg: Msg, consumer: str) -> Twin | None:
         event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
         if event.tenant is None or event.name not in CATALOGUE:
             return None
-        run, _, key = event.id.partition(":")
-        return (event.tenant, UUID(run), key, consumer)
-    except (Rejected, ValueError):
+        return (event.tenant, *identity(event), consumer)
+    except Rejected:
         return None

@@ -13,12 +13,12 @@ from agentflow.bus.jetstream import sent_again
 from agentflow.core.message import Message
 from agentflow.errors import Conflict, Invalid, Problem, Rejected, RetryLater
 from agentflow.runtime.batch import Item
+from agentflow.runtime.envelope import incoming, opened
 from agentflow.runtime.performer import Performer
 from agentflow.runtime.reactor import Reactor
 from agentflow.store.changes import Twin
 from agentflow.store.postgres import PostgresStore
-from agentflow.wire.catalogue import CATALOGUE, parse, tenant_of_subject
-from agentflow.wire.claim import check_out
+from agentflow.wire.catalogue import tenant_of_subject
 from agentflow.wire.event import Event
 from agentflow.wire.json_format import to_dict
 from agentflow.wire.nats import from_nats
@@ -42,12 +42,11 @@ class Receiver:
         self._store = store
         self._performer = performer
 
-    async def pull(self, msg: Msg, tries: int) -> None:
+    async def pull(self, msg: Msg) -> None:
         """Handle a JetStream message; whatever is raised, the parking attendant knows what to do."""
         tenant = tenant_of_subject(msg.subject)
         event = from_nats(msg.headers, msg.data, tenant)
-        incoming = msg.subject.startswith(f"agentflow.{tenant}.in.")
-        if incoming and event.ours:
+        if event.ours and incoming(msg.subject):
             mend = "use a type of your own, e.g. com.example.order.placed"
             raise Invalid(
                 [Problem("type", f"{event.type} may not be published by clients", mend, "reserved_type")]
@@ -106,18 +105,7 @@ class Receiver:
                 )
             message = foreign(event, tenant)
             return Item(self.name, message, None, f"{event.source}\n{event.id}")
-        if event.dataref is not None and event.data is None:
-            content = await self._store.read_blob(tenant, event.dataref)
-            if content is None:
-                raise Invalid([Problem("dataref", "names no stored content", code="unknown_blob")])
-            event = check_out(event, content)
-        parse(event)
-        entry = CATALOGUE[event.name]
-        if self.name not in entry.consumers:
-            mend = f"it is for {', '.join(entry.consumers) or 'subscribers'}"
-            raise Invalid([Problem("type", f"{event.name} is not for {self.name}", mend, "wrong_function")])
-        assert isinstance(event.data, dict)
-        message = Message(event.name, tenant, *_identity(event), event.data, event.traceparent)
+        message = await opened(event, tenant, self.name, self._store)
         twin: Twin = (tenant, message.run, message.key, self.name)
         return Item(self.name, message, twin, once(message))
 
@@ -132,13 +120,3 @@ def foreign(event: Event, tenant: UUID) -> Message:
     document = orjson.loads(orjson.dumps(to_dict(event.with_tenant(tenant))))
     run = uuid5(tenant, f"{event.source}\n{event.id}")
     return Message("event.received", tenant, run, "event", {"event": document}, event.traceparent)
-
-
-def _identity(event: Event) -> tuple[UUID, str]:
-    run, _, key = event.id.partition(":")
-    try:
-        return UUID(run), key
-    except ValueError:
-        raise Invalid(
-            [Problem("id", "is not <run>:<key>", "events of AgentFlow are made by AgentFlow")]
-        ) from None
