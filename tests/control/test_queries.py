@@ -23,11 +23,12 @@ from agentflow.tenants, generate_series(1, 5) n, generate_series(1, 500) v;
 insert into agentflow.runs (tenant_id, run_id, workflow, version, status, created_at)
 select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'w1', 1, 'succeeded', timestamptz '2026-01-01' + n * interval '1 s'
 from agentflow.tenants, generate_series(1, {many}) n;
-insert into agentflow.steps (tenant_id, run_id, step, attempt, epoch, task, kind, status)
-select tenant_id, '{run}', n, a, 0, 't', 'tool', 'succeeded'
-from agentflow.tenants, generate_series(1, {many} / 2) n, generate_series(1, 2) a;
-insert into agentflow.history (tenant_id, run_id, seq, name, data, hash)
-select tenant_id, '{run}', n, 'step.completed', '{{}}', '' from agentflow.tenants, generate_series(1, {many}) n;
+insert into agentflow.steps (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at)
+select tenant_id, created_at, run_id, n, a, 0, 't', 'tool', 'succeeded', created_at
+from agentflow.runs, generate_series(1, {many} / 2) n, generate_series(1, 2) a where run_id = '{run}';
+insert into agentflow.history (tenant_id, born, run_id, seq, name, data, hash)
+select tenant_id, created_at, run_id, n, 'step.completed', '{{}}', ''
+from agentflow.runs, generate_series(1, {many}) n where run_id = '{run}';
 insert into agentflow.parked (tenant_id, parked_id, consumer, subject, reason, headers, payload, tries)
 select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'plan', 's', 'r', '{{}}', 'x', 1
 from agentflow.tenants, generate_series(1, {many}) n;
@@ -76,7 +77,10 @@ async def test_a_page_deep_in_the_list_costs_no_more_than_its_rows(
     assert row is not None
     plan = row[0][0]["Plan"]
     nodes = list(_nodes(plan))
-    assert not [node for node in nodes if node["Node Type"] == "Seq Scan"], plan
+    # An empty partition may well be scanned; a page of rows is looked up.
+    assert not [
+        n for n in nodes if n["Node Type"] == "Seq Scan" and n["Shared Hit Blocks"] + n["Shared Read Blocks"]
+    ], plan
     seen = max(
         (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes
     )

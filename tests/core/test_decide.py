@@ -22,7 +22,6 @@ from agentflow.core.decision import (
     LedgerEntry,
     RunEnded,
     StepClosed,
-    StepOpened,
     Subscribed,
     TimerCleared,
     TimerSet,
@@ -139,11 +138,9 @@ class World:
 
     def write(self, row: Any) -> None:
         match row:
-            case StepOpened():
-                assert (row.step, row.attempt) not in self.steps, "an attempt was opened twice"
-                self.steps[row.step, row.attempt] = "open"
             case StepClosed():
-                assert self.steps[row.step, row.attempt] == "open", "a committed result was changed"
+                assert (row.step, row.attempt) not in self.steps, "a committed result was changed"
+                assert (row.opened.attempt, row.kind) == (row.attempt, self.plan.tasks[row.opened.task].kind)
                 self.steps[row.step, row.attempt] = row.status
                 self.results[row.step, row.attempt] = row
             case TimerSet():
@@ -311,11 +308,15 @@ def test_a_call_that_may_have_been_billed_counts_as_its_whole_hold(code: str, sp
     assert world.run is not None
     before, held = world.run.spent_micro, world.run.holds[asked.key]
     world.report("invoke_llm", asked, code, calls=0)
-    (entry,) = [e for e in world.ledger.values() if e.step == asked.data["step"] and e.entry == "settle"] or [None]
+    (entry,) = [e for e in world.ledger.values() if e.step == asked.data["step"] and e.entry == "settle"] or [
+        None
+    ]
     while entry is None and world.pending:
         (consumer, _), message = next(iter(world.pending.items()))
         world.deliver(consumer, message)
-        (entry,) = [e for e in world.ledger.values() if e.step == asked.data["step"] and e.entry == "settle"] or [None]
+        (entry,) = [
+            e for e in world.ledger.values() if e.step == asked.data["step"] and e.entry == "settle"
+        ] or [None]
     assert entry is not None
     assert entry.amount_micro == (held if spent == "all" else 0)
     assert world.run.spent_micro == before + entry.amount_micro

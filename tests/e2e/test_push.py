@@ -104,7 +104,7 @@ async def test_six_processes_and_a_bridge_do_what_one_process_does(house: House,
         assert fleet.stop("run-tool") == 0
         accepted = await api.post("/v1/runs", json={"workflow": "count", "input": {"n": 1}})
         assert accepted.status_code == 202
-        await eventually(lambda: house.rows("select 1 from steps where status = 'requested'"))
+        await eventually(lambda: house.rows("select 1 from outbox where name = 'tool.requested'"))
         fleet.start("run-tool")
         finished = await eventually(lambda: succeeded(api, accepted.headers["location"]))
         assert finished["output"] == {"n": 4}

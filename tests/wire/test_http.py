@@ -195,13 +195,13 @@ def test_an_event_in_binary_mode_is_bounded_headers_included() -> None:
 
 
 def test_hostile_headers_are_judged_quickly() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     refused(BINARY | {"content-type": "a/b" + ";   " * 900 + "("}, b"{}")
     refused(BINARY | {"content-type": "a/b" + ';a="\\' * 600}, b"{}")
     refused(BINARY | {"ce-id": "%" * 500_000})
     refused(BINARY | {"ce-id": '"' + "\\" * 500_001 + '"'})
     refused(BINARY | {f"ce-x{n}": "v" for n in range(10_000)})
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_extension_values_take_their_canonical_form_in_binary_mode() -> None:

@@ -7,45 +7,37 @@ same decision, on any host. Rows are written and messages sent by the reactor, i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
-from agentflow.core.run import Price, Run
+from agentflow.core.run import OpenStep, Price, Run
 
 JSON = Any
 
 
-@dataclass(frozen=True, slots=True)
-class StepOpened:
-    """A step's attempt was started and asks for ``input`` to be worked on."""
+class StepClosed(NamedTuple):
+    """A step's attempt has its one and only result (``status`` succeeded or failed), or was halted.
+
+    ``opened`` is what was known of it while it was open; ``input`` what it was given, None where its request says so.
+    """
 
     step: int
     attempt: int
-    epoch: int
-    task: str
+    opened: OpenStep
     kind: str
-    input: Mapping[str, JSON]
-    held_micro: int
-
-
-@dataclass(frozen=True, slots=True)
-class StepClosed:
-    """A step's attempt has its one and only result (``status`` succeeded or failed), or was halted."""
-
-    step: int
-    attempt: int
     status: str
+    input: Mapping[str, JSON] | None = None
     output: Mapping[str, JSON] | None = None
     error: Mapping[str, JSON] | None = None
     usage: Mapping[str, JSON] | None = None
+    held_micro: int = 0
     cost_micro: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TimerSet:
+class TimerSet(NamedTuple):
     """Wake the run ``after_ms`` from now, by the database's clock."""
 
     key: str
@@ -55,36 +47,30 @@ class TimerSet:
     attempt: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TimerCleared:
+class TimerCleared(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribed:
+class Subscribed(NamedTuple):
     step: int
     event_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribed:
+class Unsubscribed(NamedTuple):
     step: int
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(NamedTuple):
     """A request that nobody waits for any more: its twin goes, and whoever works on it may stop."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(NamedTuple):
     """The run is over: its timers (but for holds) and subscriptions go."""
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(NamedTuple):
     """``entry`` is hold, settle or release; ``held_micro`` is what it adds to or takes from the hold."""
 
     step: int
@@ -96,8 +82,7 @@ class LedgerEntry:
     usage: Mapping[str, JSON] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """A line of history: what was decided upon, and what it led to."""
 
     name: str
@@ -106,8 +91,7 @@ class Decided:
 
 
 Row = (
-    StepOpened
-    | StepClosed
+    StepClosed
     | TimerSet
     | TimerCleared
     | Subscribed
@@ -119,8 +103,7 @@ Row = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """``run`` is the run's next value (None: unchanged or there is none)."""
 
     run: Run | None = None
@@ -146,8 +129,10 @@ class Headroom:
         return self.limit_micro is None or self.spent_micro + self.held_micro + amount <= self.limit_micro
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+UNLIMITED = Headroom()
+
+
+class Facts(NamedTuple):
     """What a decision may know besides the run and the message; read in the same transaction.
 
     ``now_ms``: the database's clock, milliseconds since the epoch. ``plan``/``version``: the run's compiled plan.
@@ -160,7 +145,7 @@ class Facts:
     plan: Plan | None = None
     version: int | None = None
     price: Callable[[str], Price] | None = None
-    headroom: Headroom = field(default_factory=Headroom)
+    headroom: Headroom = UNLIMITED
     step_input: Mapping[str, JSON] | None = None
     triggered: tuple[tuple[Plan, int], ...] = ()
     subscribers: tuple[tuple[UUID, int], ...] = ()

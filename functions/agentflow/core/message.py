@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What one function tells another about a run.
 
     ``name`` is the catalogue's, ``key`` is unique within the run, so that ``run:key`` is the event's id wherever

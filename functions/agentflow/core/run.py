@@ -26,14 +26,17 @@ TERMINAL = frozenset(status for status, after in TRANSITIONS.items() if not afte
 class OpenStep(NamedTuple):
     """A step that has been started and not yet closed.
 
-    ``waits`` says for what: ``call`` (an effect is out), ``retry`` (the next attempt's timer), ``timer`` (a wait
-    task) or ``event`` (a CloudEvent).
+    ``waits`` says for what: ``call`` (an effect is out), ``decision`` (its result is recorded), ``retry`` (the next
+    attempt's timer), ``timer`` (a wait task) or ``event`` (a CloudEvent). ``at_ms`` is when it was opened; ``input``
+    what it was given, unless a request that is out says so.
     """
 
     task: str
     attempt: int
     epoch: int
     waits: str
+    at_ms: int = 0
+    input: Mapping[str, JSON] | None = None
 
 
 class Price(NamedTuple):
@@ -79,6 +82,7 @@ class Run(NamedTuple):
     request_hash: str = ""
     trace: str | None = None
     created_ms: int = 0
+    rev: int = 0  # how often it has been written
 
     @property
     def terminal(self) -> bool:

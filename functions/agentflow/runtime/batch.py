@@ -10,11 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 from uuid import UUID
 
-from agentflow.core.decision import Decision, Facts, Headroom, LedgerEntry
+from agentflow.core.decision import UNLIMITED, Decision, Facts, Headroom, LedgerEntry
 from agentflow.core.message import Message
 from agentflow.core.run import Run
+from agentflow.observe import traces
 from agentflow.runtime import spans
 from agentflow.store.changes import Changes, Twin, dump
 from agentflow.wire.catalogue import CATALOGUE
@@ -23,7 +25,6 @@ from agentflow.wire.claim import INLINE_LIMIT, blob_ref
 Decide = Callable[[Run | None, Message, Facts], Decision]
 EFFECTS = frozenset({"invoke_llm", "run_tool"})
 FACTS = "facts"  # the consumer of public facts: whoever subscribed on the bus
-UNLIMITED = Headroom()
 SOON_MS = 3_000  # a message that a crash left behind is sent again after this long
 FACT_MS = 30_000  # a public fact, where nothing waits for it
 
@@ -40,13 +41,12 @@ class Item:
     done: asyncio.Future[Run | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(NamedTuple):
     """A message for a function that is not in this transaction; sent after commit."""
 
     consumer: str
     message: Message
-    data: str
+    data: bytes
     tries: int = 0  # how often it has been sent again
 
     @property
@@ -56,17 +56,35 @@ class Leaving:
     @property
     def blob(self) -> tuple[str, bytes] | None:
         """Where the data is left (reference, content) when it is too large to travel inside the event."""
-        if len(self.data) * 4 <= INLINE_LIMIT:  # at most four bytes a character
-            return None
-        content = self.data.encode()
-        return (blob_ref(content), content) if len(content) > INLINE_LIMIT else None
+        return (blob_ref(self.data), self.data) if len(self.data) > INLINE_LIMIT else None
+
+
+class Routes:
+    """Where messages go from a host that carries some functions: decided upon at once, or away."""
+
+    def __init__(self, functions: Mapping[str, Decide]) -> None:
+        self.functions = functions
+        self._routes: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {}
+        for name, entry in CATALOGUE.items():
+            public = (FACTS,) if entry.public else ()
+            pure = tuple(c for c in entry.consumers if c in functions and c not in EFFECTS)
+            away = tuple(c for c in entry.consumers if c not in pure)
+            self._routes[name] = (pure, public + away, public + tuple(entry.consumers))
+
+    def of(self, name: str, *, same_run: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Who decides upon a message in the same transaction, and whom it leaves for.
+
+        Another run is not locked in this transaction: locks are taken in order, at the start.
+        """
+        fused, away, everybody = self._routes[name]
+        return (fused, away) if same_run else ((), everybody)
 
 
 @dataclass(slots=True)
 class Batch:
     """What a transaction knows and what it will do."""
 
-    functions: Mapping[str, Decide]
+    routes: Routes
     runs: dict[UUID, Run]
     headroom: dict[UUID, Headroom]
     facts: Callable[[Item, Run | None, Headroom], Facts]
@@ -104,39 +122,37 @@ class Batch:
     def _fuse(
         self, item: Item, run: Run | None
     ) -> tuple[Run | None, list[tuple[Run, Decision]], list[Leaving]]:
-        queue = deque([(item.consumer, item.message)])
+        first = item.message
+        queue = deque([(item.consumer, first)])
         decisions: list[tuple[Run, Decision]] = []
         leaving: list[Leaving] = []
-        facts = self.facts(item, run, self.headroom.get(item.message.tenant, UNLIMITED))
+        facts = self.facts(item, run, self.headroom.get(first.tenant, UNLIMITED))
+        functions = self.routes.functions
+        traced = traces.recording(first.trace)
         while queue:
             consumer, message = queue.popleft()
-            with spans.deciding(consumer, message) as trace:
-                decision = self.functions[consumer](run, message, facts)
+            trace = None
+            if traced:
+                with spans.deciding(consumer, message) as trace:
+                    decision = functions[consumer](run, message, facts)
+            else:
+                decision = functions[consumer](run, message, facts)
             if decision.run is not None:
                 run = decision.run
             if decision.rows:
                 assert run is not None
                 decisions.append((run, decision))
             for out in decision.messages:
-                self._direct(out if trace is None else replace(out, trace=trace), item, queue, leaving)
+                sent = out if trace is None else out._replace(trace=trace)
+                same = out.run is first.run or out.run == first.run
+                fused, away = self.routes.of(out.name, same_run=same)
+                for function in fused:
+                    queue.append((function, sent))
+                if away:
+                    data = dump(sent.data)
+                    assert data is not None
+                    leaving += [Leaving(function, sent, data) for function in away]
         return run, decisions, leaving
-
-    def _direct(
-        self, out: Message, item: Item, queue: deque[tuple[str, Message]], leaving: list[Leaving]
-    ) -> None:
-        """Fuse what a pure function here consumes about the same run; everything else leaves."""
-        entry = CATALOGUE[out.name]
-        away: list[str] = [FACTS] if entry.public else []
-        for consumer in entry.consumers:
-            # Another run is not locked here: locks are taken in order, at the start.
-            if consumer in self.functions and out.run == item.message.run and consumer not in EFFECTS:
-                queue.append((consumer, out))
-            else:
-                away.append(consumer)
-        if away:
-            data = dump(out.data)
-            assert data is not None
-            leaving += [Leaving(consumer, out, data) for consumer in away]
 
     def _keep(self, leave: Leaving) -> None:
         message = leave.message

@@ -148,7 +148,7 @@ class Bridge:
 
     def _forget(self, twin: Twin) -> None:
         """The stream has a public fact that was sent again."""
-        self._publisher.background(self._store.execute(twin[0], "delete_outbox", [[part] for part in twin]))
+        self._publisher.background(self._store.consume([twin]))
 
     def _hinted(self, hint: dict[str, Any]) -> None:
         if self._relay is not None and hint.get("timer_ms") is not None:

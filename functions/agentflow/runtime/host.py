@@ -39,6 +39,7 @@ from agentflow.wire.streams import consumers_of
 
 log = structlog.get_logger(__name__)
 CONGESTED = 1000
+REMEMBERED = 50_000  # runs; a few kilobytes each
 PURE_LIMIT = 2048  # messages of a pure function taken in and not yet committed
 
 
@@ -70,6 +71,8 @@ class Host:
             self._price,
             self,
             batch=settings.batch,
+            # Memory serves a host that both performs and decides: elsewhere others write in between.
+            remember=REMEMBERED if "dispatch" in names and EFFECTS.intersection(names) else 0,
         )
         self._publisher = Publisher(self._bus, self._reactor.acknowledged)
         self._parking = Parking(self.store)
@@ -159,7 +162,7 @@ class Host:
         self._publisher.background(self._recover(item, fault))
 
     async def _recover(self, item: Item, fault: Exception) -> None:
-        leave = Leaving(item.consumer, item.message, dump(item.message.data) or "")
+        leave = Leaving(item.consumer, item.message, dump(item.message.data) or b"")
         if isinstance(fault, RetryLater):
             await asyncio.sleep(fault.after)
             if self._state == "ready":  # else its twin brings it back where there is a host

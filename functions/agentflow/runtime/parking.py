@@ -113,7 +113,7 @@ async def restored(parked: ParkedMessage, store: PostgresStore) -> Leaving | Non
         message = await opened(event, parked.tenant, parked.consumer, store)
     except Rejected:
         return None
-    return Leaving(parked.consumer, message, dump(message.data) or "", tries=1)
+    return Leaving(parked.consumer, message, dump(message.data) or b"", tries=1)
 
 
 def _reason(fault: Exception) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -145,7 +144,7 @@ class Performer:
                     )
                     if performed.error:
                         span.fail(performed.error["code"])
-                    request = replace(request, trace=span.traceparent)
+                    request = request._replace(trace=span.traceparent)
         finally:
             metrics.in_flight(self.function, -1)
         spent_ms = int((time.perf_counter() - began) * 1000)

@@ -14,7 +14,9 @@ Key = tuple[UUID, str, int]
 
 
 class Reader(Protocol):
-    """Reads a workflow's (version, document); the newest where no version is named."""
+    """Reads a workflow's newest version, and a version with its document."""
+
+    async def newest(self, tenant: UUID, name: str) -> int | None: ...
 
     async def workflow(
         self, tenant: UUID, name: str, version: int | None
@@ -33,7 +35,11 @@ class Plans:
 
     async def ensure(self, reader: Reader, tenant: UUID, name: str, version: int | None) -> int | None:
         """Have a plan at hand; returns its version, or None when there is no such workflow."""
-        if version is not None and (tenant, name, version) in self._plans:
+        if version is None:
+            version = await reader.newest(tenant, name)
+        if version is None:
+            return None
+        if (tenant, name, version) in self._plans:
             self._plans.move_to_end((tenant, name, version))
             return version
         found = await reader.workflow(tenant, name, version)

@@ -1,10 +1,14 @@
 """The reactor: messages in, one transaction per batch, messages out after commit.
 
-    drain what is there -> lock the runs -> decide (pure, fused) -> save -> answer and send
+    drain what is there -> decide (pure, fused) -> write, fenced by each run's rev -> answer and send
 
 A batch is whatever has arrived while the last one was being written: no linger, no timer. Runs are spread
 over a few writers by id, so that one decides while another's commit is on its way to the disk and no two
 writers ever want the same run.
+
+A run that this process wrote last is decided upon from memory and written in one round trip; the rev in its row
+says whether anybody was faster. Whatever else there is (and whatever the fence, a budget or a bad item refuses)
+goes the long way: lock the runs, read them, decide, write.
 """
 
 from __future__ import annotations
@@ -13,20 +17,20 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
-from uuid import UUID
+from typing import Protocol
 
 import structlog
 
-from agentflow.core.decision import Facts, Headroom
-from agentflow.core.message import Message
+from agentflow.core.decision import UNLIMITED, Facts, Headroom
 from agentflow.core.run import Price, Run
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.runtime import observed
-from agentflow.runtime.batch import Batch, Decide, Item, Leaving
+from agentflow.runtime.batch import Batch, Decide, Item, Leaving, Routes
+from agentflow.runtime.known import Known
+from agentflow.runtime.memory import Memory
 from agentflow.runtime.plans import Plans
 from agentflow.store.changes import Changes, Twin
-from agentflow.store.postgres import PostgresStore, Raced, Transaction
+from agentflow.store.postgres import PostgresStore, Raced
 
 log = structlog.get_logger(__name__)
 MAX_RACES = 20
@@ -43,7 +47,10 @@ class Outlet(Protocol):
 
 
 class Reactor:
-    """Handles messages for the pure functions of one host. See the module for how."""
+    """Handles messages for the pure functions of one host. See the module for how.
+
+    ``remember``: how many runs are kept in memory at most; 0 where runs are mostly written by other processes.
+    """
 
     def __init__(
         self,
@@ -56,14 +63,16 @@ class Reactor:
         batch: int = 256,
         writers: int = 2,
         max_queue: int = 50_000,
+        remember: int = 0,
     ) -> None:
-        self._functions = functions
+        self._routes = Routes(functions)
         self._store = store
         self._plans = plans
         self._price = price
         self._outlet = outlet
         self._batch = batch
         self._max_queue = max_queue
+        self._memory = Memory(remember, plans)
         self._lanes = [_Lane() for _ in range(writers)]
         self._acknowledged: deque[Twin] = deque()
         self._tasks: list[asyncio.Task[None]] = []
@@ -125,11 +134,50 @@ class Reactor:
             await asyncio.sleep(0)
             batch = [lane.items.popleft() for _ in range(min(len(lane.items), self._batch))]
             try:
-                await self._settle(batch)
+                known, others = self._memory.split(batch)
+                if known:
+                    others = await self._from_memory(known) + others
+                if others:
+                    await self._settle(others)
             except Exception as fault:  # a fault of ours: this batch suffers, the writer goes on
                 log.exception("writer failed", items=len(batch))
                 for item in batch:
                     self._refuse(item, fault)
+
+    async def _from_memory(self, items: list[Item]) -> list[Item]:
+        """Decide upon runs as this process knows them; returns the items that have to go the long way.
+
+        Nothing is concluded from memory but what the fence confirms: an item that changes nothing, or is refused,
+        is looked at again with its run locked.
+        """
+        began = time.perf_counter()
+        batch = Batch(self._routes, self._memory.runs(items), {}, self._facts_from_memory())
+        for item in items:
+            batch.decide(item)
+        written = batch.changes.runs
+        if batch.refused or len(written) < len(batch.runs):
+            doubtful = {item.message.run for item, _ in batch.refused}
+            doubtful.update(item.message.run for item in items if item.message.run not in written)
+            # Another item of the same run may rest on the doubtful one: they go together.
+            certain = [item for item in items if item.message.run not in doubtful]
+            rest = [item for item in items if item.message.run in doubtful]
+            self._memory.forget(doubtful)
+            return (await self._from_memory(certain) if certain else []) + rest
+        forgotten = self._take_acknowledged()
+        for twin in forgotten:
+            batch.changes.consume(twin)
+        tenants = {item.message.tenant for item in items}
+        tenants.update(twin[0] for twin in forgotten)
+        try:
+            await self._store.commit(tenants, batch.changes)
+        except Exception as fault:
+            self._acknowledged.extendleft(forgotten)
+            self._memory.forget(batch.runs)
+            if not isinstance(fault, Raced):
+                log.info("batch failed, taking the long way", items=len(items), reason=str(fault))
+            return items
+        self._done(batch, began)
+        return []
 
     async def _settle(self, items: list[Item]) -> None:
         """Handle a batch; if it fails as a whole for one item's fault, handle each alone."""
@@ -141,7 +189,10 @@ class Reactor:
         except Exception as fault:
             if len(items) == 1:
                 log.warning(
-                    "message failed", name=items[0].message.name, event_id=items[0].message.id, reason=str(fault)
+                    "message failed",
+                    name=items[0].message.name,
+                    event_id=items[0].message.id,
+                    reason=str(fault),
                 )
                 self._refuse(items[0], fault)
                 return
@@ -159,6 +210,11 @@ class Reactor:
                 continue
         else:
             raise RetryLater("lost too many races for the same rows")
+        self._done(batch, began)
+
+    def _done(self, batch: Batch, began: float) -> None:
+        """A batch has been committed: remember its runs, answer, send, tell."""
+        self._memory.keep(batch.changes.runs)
         for item, run in batch.decided:
             if item.done is not None and not item.done.done():
                 item.done.set_result(run)
@@ -188,10 +244,9 @@ class Reactor:
         try:
             async with self._store.transaction(list(tenants)) as tx:
                 loaded = await tx.load({(item.message.tenant, item.message.run) for item in items})
-                known = await _Known.read(tx, items, loaded.runs, self._plans)
-                batch = Batch(
-                    self._functions, loaded.runs, loaded.headroom, self._facts(loaded.now_ms, known)
-                )
+                self._store.heard(loaded)
+                known = await Known.read(tx, items, loaded.runs, self._plans)
+                batch = Batch(self._routes, loaded.runs, loaded.headroom, self._facts(loaded.now_ms, known))
                 for item in items:
                     if item.once is None or (item.message.tenant, item.consumer, item.once) in known.fresh:
                         batch.decide(item)
@@ -210,7 +265,9 @@ class Reactor:
             raise
         return batch
 
-    def _facts(self, now_ms: int, known: _Known) -> Callable[[Item, Run | None, Headroom], Facts]:
+    # -- what decisions may know -----------------------------------------------------------------------
+
+    def _facts(self, now_ms: int, known: Known) -> Callable[[Item, Run | None, Headroom], Facts]:
         def facts(item: Item, run: Run | None, headroom: Headroom) -> Facts:
             message = item.message
             plan, version = known.plan(message, run)
@@ -227,6 +284,18 @@ class Reactor:
 
         return facts
 
+    def _facts_from_memory(self) -> Callable[[Item, Run | None, Headroom], Facts]:
+        """Tenants' budgets are not looked at: the database refuses what does not fit, and the long way says why."""
+        now_ms, plan_for, price = self._store.now_ms(), self._memory.plan, self._price
+
+        def facts(item: Item, run: Run | None, _: Headroom) -> Facts:
+            plan, version = plan_for(item.message, run)
+            return Facts(now_ms, plan, version, price, UNLIMITED)
+
+        return facts
+
+    # -- twins of public facts ---------------------------------------------------------------------------
+
     def _take_acknowledged(self) -> list[Twin]:
         taken = list(self._acknowledged)
         self._acknowledged.clear()
@@ -235,13 +304,8 @@ class Reactor:
     async def _forget(self) -> None:
         """Nothing to do: drop the twins of facts that the bus has."""
         forgotten = self._take_acknowledged()
-        changes = Changes()
-        for twin in forgotten:
-            changes.consume(twin)
         try:
-            async with self._store.transaction([*{twin[0] for twin in forgotten}]) as tx:
-                await tx.load([])
-                await tx.save(changes)
+            await self._store.consume(forgotten)
         except Exception as fault:  # they are published: at worst the relay publishes them once more
             log.warning("twins of facts are still there", twins=len(forgotten), reason=str(fault))
 
@@ -254,62 +318,3 @@ class _Lane:
     def __init__(self) -> None:
         self.items: deque[Item] = deque()
         self.wake = asyncio.Event()
-
-
-class _Known:
-    """What some decisions need besides their run: plans, the inputs of retried steps, who waits for an event."""
-
-    def __init__(self, plans: Plans) -> None:
-        self._plans = plans
-        self._newest: dict[tuple[UUID, str], int] = {}
-        self.fresh: set[tuple[UUID, str, str]] = set()
-        self.step_inputs: dict[tuple[UUID, int], Mapping[str, Any]] = {}
-        self.triggered: dict[UUID, tuple[Any, ...]] = {}
-        self.subscribers: dict[UUID, tuple[Any, ...]] = {}
-
-    @classmethod
-    async def read(cls, tx: Transaction, items: list[Item], runs: Mapping[UUID, Run], plans: Plans) -> _Known:
-        known = cls(plans)
-        once = [(item.message.tenant, item.consumer, item.once) for item in items if item.once is not None]
-        if once:
-            known.fresh = await tx.enter_inbox([(t, c, o) for t, c, o in once if o])
-        retried = []
-        for item in items:
-            message = item.message
-            run = runs.get(message.run)
-            if message.name == "event.received":
-                await known._route(tx, message)
-                continue
-            if message.name == "timer.fired" and message.data["kind"] == "retry":
-                retried.append((message.tenant, message.run, message.data["step"], message.data["attempt"]))
-            if run is not None and run.version is not None:
-                await plans.ensure(tx, message.tenant, run.workflow, run.version)
-            elif message.name == "run.requested":
-                name, version = message.data["workflow"], message.data["version"]
-                newest = await plans.ensure(tx, message.tenant, name, version)
-                if newest is not None:
-                    known._newest[message.tenant, name] = newest
-        if retried:
-            known.step_inputs = await tx.step_inputs(retried)
-        return known
-
-    async def _route(self, tx: Transaction, message: Message) -> None:
-        event_type = message.data["event"]["type"]
-        plans = []
-        for name, version in await tx.triggers(message.tenant, event_type):
-            await self._plans.ensure(tx, message.tenant, name, version)
-            plan = self._plans.get(message.tenant, name, version)
-            if plan is not None:
-                plans.append((plan, version))
-        self.triggered[message.run] = tuple(plans)
-        self.subscribers[message.run] = tuple(await tx.subscribers(message.tenant, event_type))
-
-    def plan(self, message: Message, run: Run | None) -> tuple[Any, int | None]:
-        if run is not None and run.version is not None:
-            return self._plans.get(message.tenant, run.workflow, run.version), run.version
-        if message.name != "run.requested":
-            return None, None
-        version = message.data["version"] or self._newest.get((message.tenant, message.data["workflow"]))
-        if version is None:
-            return None, None
-        return self._plans.get(message.tenant, message.data["workflow"], version), version

@@ -15,7 +15,6 @@ from agentflow.core.decision import (
     Row,
     RunEnded,
     StepClosed,
-    StepOpened,
     Subscribed,
     TimerCleared,
     TimerSet,
@@ -26,11 +25,12 @@ from agentflow.core.message import Message
 from agentflow.core.run import Run
 
 Twin = tuple[UUID, UUID, str, str]  # tenant, run, key, consumer
+CALLED = {"llm": "invoke_llm", "tool": "run_tool"}  # who performs the steps of a kind
 
 
-def dump(value: Any) -> str | None:
-    """JSON text, or None for None."""
-    return None if value is None else orjson.dumps(value).decode()
+def dump(value: Any) -> bytes | None:
+    """JSON text in UTF-8, or None for None."""
+    return None if value is None else orjson.dumps(value)
 
 
 def decision_hash(run: Run, commands: Iterable[Any]) -> bytes:
@@ -53,10 +53,14 @@ class Changes:
         self.runs: dict[UUID, Run] = {}
         self.new_runs: set[UUID] = set()
         self.withdrawn: list[tuple[UUID, str]] = []  # (run, key) of requests nobody waits for any more
-        self.budgets: dict[UUID, list[Any]] = {}  # tenant -> [held, spent, freeze]
+        self.budgets: dict[UUID, list[Any]] = {}  # tenant -> [held, spent, freezes, holds]
 
     def add(self, statement: str, row: tuple[Any, ...]) -> None:
-        self.tables.setdefault(statement, []).append(row)
+        rows = self.tables.get(statement)
+        if rows is None:
+            self.tables[statement] = [row]
+        else:
+            rows.append(row)
 
     def run(self, run: Run, *, new: bool) -> None:
         """The run's newest value; only the last one of a transaction is written."""
@@ -68,7 +72,7 @@ class Changes:
         """One row of a decision about ``run`` (its value after the decision)."""
         ROWS[type(row)](self, run, row)
 
-    def request(self, message: Message, consumer: str, data: str, due_ms: int) -> None:
+    def request(self, message: Message, consumer: str, data: bytes, due_ms: int) -> None:
         """The durable twin of a message that leaves this transaction."""
         twin = (message.tenant, message.run, message.key, consumer, message.name, data, message.trace, due_ms)
         self.add("insert_outbox", twin)
@@ -78,24 +82,16 @@ class Changes:
 
     # -- one per row type ---------------------------------------------------------------------------
 
-    def _opened(self, run: Run, row: StepOpened) -> None:
-        given = dump(row.input)
-        step = (
-            run.tenant,
-            run.id,
-            row.step,
-            row.attempt,
-            row.epoch,
-            row.task,
-            row.kind,
-            given,
-            row.held_micro,
-        )
-        self.add("insert_steps", step)
-
     def _closed(self, run: Run, row: StepClosed) -> None:
-        result = (row.status, dump(row.output), dump(row.error), dump(row.usage), row.cost_micro)
-        self.add("close_steps", (run.tenant, run.id, row.step, row.attempt, *result))
+        step, attempt, opened, kind, status, given, output, error, usage, held, cost = row
+        results = (dump(given), dump(output), dump(error), dump(usage), held, cost)
+        consumer = CALLED.get(kind)
+        key = f"{step}.{attempt}" if consumer else None
+        self.add(
+            "insert_steps",
+            (run.tenant, run.created_ms, run.id, step, attempt, opened.epoch, opened.task, kind, status,
+             opened.at_ms or run.created_ms, *results, key, consumer),
+        )  # fmt: skip
 
     def _timer(self, run: Run, row: TimerSet) -> None:
         self.add("set_timers", (run.tenant, run.id, row.key, row.kind, row.step, row.attempt, row.after_ms))
@@ -111,7 +107,7 @@ class Changes:
 
     def _withdrawn(self, run: Run, row: Withdrawn) -> None:
         self.withdrawn.append((run.id, row.key))
-        for consumer in ("invoke_llm", "run_tool"):
+        for consumer in CALLED.values():
             self.consume((run.tenant, run.id, row.key, consumer))
 
     def _ended(self, run: Run, row: RunEnded) -> None:
@@ -121,20 +117,20 @@ class Changes:
     def _entry(self, run: Run, row: LedgerEntry) -> None:
         usage = dump(row.usage)
         entry = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, usage, row.price)
-        self.add("insert_ledger", (run.tenant, run.id, *entry))
-        account = self.budgets.setdefault(run.tenant, [0, 0, False])
+        self.add("insert_ledger", (run.tenant, run.created_ms, run.id, *entry))
+        account = self.budgets.setdefault(run.tenant, [0, 0, False, False])
         account[0] += row.held_micro
+        account[3] = account[3] or row.entry == "hold"
         if row.entry == "settle":
             account[1] += row.amount_micro
             account[2] = account[2] or row.amount_micro > -row.held_micro
 
     def _decided(self, run: Run, row: Decided) -> None:
         line = (run.seq, row.name, dump(row.data), decision_hash(run, row.commands))
-        self.add("insert_history", (run.tenant, run.id, *line))
+        self.add("insert_history", (run.tenant, run.created_ms, run.id, *line))
 
 
 ROWS: dict[type, Any] = {
-    StepOpened: Changes._opened,
     StepClosed: Changes._closed,
     TimerSet: Changes._timer,
     TimerCleared: Changes._untimer,

@@ -93,16 +93,42 @@ select 2 as part, (select count(*)::int from seen), edge.* from edge
 order by part, created_at desc, run_id;
 
 -- name: list_steps
-select step, attempt, epoch, task, kind, status, input, output, error, usage, held_micro, cost_micro, requested_at,
-       completed_at
-from agentflow.steps
-where run_id = %(run)s and (step, attempt) > (%(step)s, %(attempt)s)
+-- Closed attempts are rows; an open one is in its run's state ([task, attempt, epoch, waits, at_ms, input] by step), and
+-- what it was given in its request. A recorded one, and one that waits for its next attempt, is closed.
+with closed as (
+  select step, attempt, epoch, task, kind, status, input, output, error, usage, held_micro, cost_micro, requested_at,
+         completed_at
+  from agentflow.steps
+  where born = (select created_at from agentflow.runs where run_id = %(run)s) and run_id = %(run)s
+    and (step, attempt) > (%(step)s, %(attempt)s)
+  order by step, attempt
+  limit %(limit)s
+), open as (
+  select o.key::int as step, (o.value ->> 1)::int as attempt, (o.value ->> 2)::int as epoch, o.value ->> 0 as task,
+         case o.value ->> 3 when 'timer' then 'wait' when 'event' then 'event'
+              else case t.name when 'llm.requested' then 'llm' else 'tool' end end as kind,
+         'requested' as status, coalesce(t.data -> 'input', o.value -> 5) as input, null::json as output,
+         null::json as error, null::json as usage, coalesce((t.data ->> 'hold_micro')::bigint, 0) as held_micro,
+         0::bigint as cost_micro, timestamptz 'epoch' + (o.value ->> 4)::bigint * interval '1 millisecond' as requested_at,
+         null::timestamptz as completed_at
+  from agentflow.runs r cross join lateral json_each(coalesce(r.state -> 'open', '{}')) as o
+  left join agentflow.outbox t
+    on t.tenant_id = r.tenant_id and t.run_id = r.run_id and t.key = o.key || '.' || (o.value ->> 1)
+   and t.name in ('llm.requested', 'tool.requested')
+  where r.run_id = %(run)s and o.value ->> 3 in ('call', 'timer', 'event')
+)
+select * from (
+  select * from closed
+  union all
+  select * from open where (step, attempt) > (%(step)s, %(attempt)s)
+) both_kinds
 order by step, attempt
 limit %(limit)s;
 
 -- name: list_history
+-- The run's birth, as a subquery, leads to its one partition and its place there.
 select seq, name, data, at from agentflow.history
-where run_id = %(run)s and seq > %(after)s
+where born = (select created_at from agentflow.runs where run_id = %(run)s) and run_id = %(run)s and seq > %(after)s
 order by seq
 limit %(limit)s;
 

@@ -1,35 +1,40 @@
-"""The engine's store: load what a batch concerns, save what was decided, one transaction, two round trips."""
+"""The engine's store: load what a batch concerns, write what was decided.
+
+Two ways, the same guarantee. ``commit`` writes in one round trip on the strength of what this process wrote last:
+every run's row names the ``rev`` it was decided upon, and if anybody was faster nothing of the batch is written.
+``transaction`` locks the runs first, in the order of their ids, and is for whatever came from elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
-import orjson
 import psycopg
 from psycopg import errors as pg
-from psycopg.types.json import set_json_loads
-from psycopg_pool import AsyncConnectionPool
 
 from agentflow.core.decision import Headroom
 from agentflow.core.message import Message
 from agentflow.core.run import Run, unpack_state
 from agentflow.errors import RetryLater
-from agentflow.store.arrays import column_types, columns, register
 from agentflow.store.changes import Changes, Twin, dump
+from agentflow.store.pipeline import Pipeline, Pool
 from agentflow.store.queries import load
+from agentflow.store.statements import Call, statements
 
-SQL = load("queries.sql")
-TYPES = {name: column_types(statement) for name, statement in SQL.items()}
+SQL = statements(load("queries.sql"))
 SYSTEM = UUID(int=0)  # the operator's own tenant
-# Statements in the order that keeps every foreign key satisfied and every lock after the runs' locks.
+# Runs are locked before anything else of theirs, budgets last. Requests are written before steps are closed and twins
+# deleted: what a batch opens and halts finds its input there, and leaves nothing behind.
 ORDER = (
     "leave_inbox",
+    "insert_outbox",
     "insert_steps",
-    "close_steps",
+    "delete_outbox",
     "insert_history",
     "insert_ledger",
     "set_timers",
@@ -39,8 +44,7 @@ ORDER = (
     "unsubscribe",
     "end_subscriptions",
     "insert_blobs",
-    "delete_outbox",
-    "insert_outbox",
+    "charge_budgets",
 )
 # Every statement looks rows up by key, a batch of them at a time. Its plan is made once per connection, and must not
 # depend on how empty the tables were then: a plan that scans is right for ten rows and ruinous for a million.
@@ -52,10 +56,13 @@ PLANNING = (
     "enable_bitmapscan = off",
 )
 PASSING = (pg.DeadlockDetected, pg.SerializationFailure, psycopg.OperationalError, psycopg.InterfaceError)
+BEGIN: Call = (b"begin", b"begin", [])
+COMMIT: Call = (b"commit", b"commit", [])
+ROLLBACK: Call = (b"rollback", b"rollback", [])
 
 
 class Raced(Exception):
-    """Another transaction was first (a run with the same id, a budget's last cent): load and decide again."""
+    """Another transaction was first (to write a run, to spend a budget's last cent): load and decide again."""
 
 
 @dataclass(slots=True)
@@ -85,208 +92,232 @@ class Parcel:
 class Transaction:
     """One transaction of the engine over the tenants it names. Use through ``PostgresStore.transaction``."""
 
-    __slots__ = ("_conn", "_tenants")
+    __slots__ = ("_pipeline", "_tenants")
 
-    def __init__(self, conn: psycopg.AsyncConnection[Any], tenants: Sequence[UUID]) -> None:
-        self._conn = conn
+    def __init__(self, pipeline: Pipeline, tenants: Sequence[UUID]) -> None:
+        self._pipeline = pipeline
         self._tenants = sorted(tenants)
 
-    async def load(self, keys: Iterable[tuple[UUID, UUID]]) -> Loaded:
+    async def load(self, keys: Iterable[tuple[UUID, UUID]] = ()) -> Loaded:
         """Lock and read the runs (tenant, run) that exist, in one round trip."""
         ordered = sorted(keys, key=lambda key: key[1])
-        named = "{" + ",".join(map(str, self._tenants)) + "}"
-        async with self._conn.pipeline():
-            clock = await self._query("name_tenants", (named,))
-            locked = await self._rows("lock_runs", ordered)
-            budgets = await self._rows("read_budgets", [(tenant,) for tenant in self._tenants])
-            row = await clock.fetchone()
-            runs = {found[1]: _run(found) for found in await locked.fetchall()}
-            headroom = {found[0]: Headroom(*found[1:]) for found in await budgets.fetchall()}
-        assert row is not None
-        return Loaded(row[1], runs, headroom)
+        locks = SQL["lock_runs"].calls(ordered)
+        budgets = SQL["read_budgets"].calls([(tenant,) for tenant in self._tenants])
+        _, clock, *found = await self._pipeline.run([BEGIN, _name(self._tenants), *locks, *budgets])
+        rows = self._pipeline.rows
+        runs = {row[1]: _run(row) for result in found[: len(locks)] for row in rows(result)}
+        headroom = {row[0]: Headroom(*row[1:]) for result in found[len(locks) :] for row in rows(result)}
+        return Loaded(rows(clock)[0][1], runs, headroom)
 
     async def save(self, changes: Changes) -> None:
         """Write everything and commit, in one round trip. Raises ``Raced`` when the batch must be decided again."""
-        new = [run for key, run in changes.runs.items() if key in changes.new_runs]
-        old = [run for key, run in changes.runs.items() if key not in changes.new_runs]
-        inserted = None
         try:
-            async with self._conn.pipeline():
-                if new:
-                    rows = [(*_columns(run), dump(run.input), run.request_hash, run.trace) for run in new]
-                    inserted = await self._rows("insert_runs", rows)
-                if old:
-                    await self._rows("update_runs", [_columns(run) for run in old])
-                for statement in ORDER:
-                    if collected := changes.tables.get(statement):
-                        await self._rows(statement, collected)
-                if changes.budgets:
-                    charges = [(tenant, *account) for tenant, account in sorted(changes.budgets.items())]
-                    await self._rows("charge_budgets", charges)
-                if new:
-                    await self._conn.execute(
-                        b"select 1"
-                    )  # the counts below are known before the commit is sent
-                else:
-                    await self._conn.commit()
-            if inserted is not None:
-                if inserted.rowcount != len(new):
-                    raise Raced
-                await self._conn.commit()
-        except pg.CheckViolation as over:
-            if over.diag.constraint_name == "never_over":
-                raise Raced from over
-            raise
+            await self._pipeline.run([*writes(changes), COMMIT])
+        except psycopg.Error as fault:
+            raise _race(fault) or fault from None
 
     async def enter_inbox(self, rows: Sequence[tuple[UUID, str, str]]) -> set[tuple[UUID, str, str]]:
         """Of (tenant, consumer, event id): those that had not been handled yet, now marked so."""
-        found = await self._rows("enter_inbox", sorted(rows))
-        return set(await found.fetchall())
+        return set(await self.rows("enter_inbox", sorted(rows)))
 
     async def workflow(
         self, tenant: UUID, name: str, version: int | None
     ) -> tuple[int, Mapping[str, Any]] | None:
         """A workflow's version and document; the newest where no version is named."""
-        found = await self._query("read_workflow", (tenant, name, version, version))
-        row: tuple[int, Mapping[str, Any]] | None = await found.fetchone()
-        return row
+        rows = await self.read("read_workflow", (tenant, name, version, version))
+        return (rows[0][0], rows[0][1]) if rows else None
 
-    async def triggers(self, tenant: UUID, event_type: str) -> list[tuple[str, int]]:
+    async def newest(self, tenant: UUID, name: str) -> int | None:
+        """The newest version of a workflow."""
+        rows = await self.read("newest_version", (tenant, name))
+        return rows[0][0] if rows else None
+
+    async def triggers(self, tenant: UUID, event_type: str) -> list[tuple[Any, ...]]:
         """Workflows (name, version) that an event of this type starts."""
-        return await (await self._query("read_triggers", (tenant, event_type))).fetchall()
+        return await self.read("read_triggers", (tenant, event_type))
 
-    async def subscribers(self, tenant: UUID, event_type: str) -> list[tuple[UUID, int]]:
+    async def subscribers(self, tenant: UUID, event_type: str) -> list[tuple[Any, ...]]:
         """Steps (run, step) that wait for an event of this type."""
-        return await (await self._query("read_subscribers", (tenant, event_type))).fetchall()
+        return await self.read("read_subscribers", (tenant, event_type))
 
     async def step_inputs(
-        self, keys: Sequence[tuple[UUID, UUID, int, int]]
+        self, keys: Sequence[tuple[UUID, int, UUID, int, int]]
     ) -> dict[tuple[UUID, int], Mapping[str, Any]]:
-        """Inputs by (run, step) of the attempts (tenant, run, step, attempt)."""
-        rows = await (await self._rows("read_step_inputs", keys)).fetchall()
-        return {(run, step): given for run, step, given in rows}
+        """Inputs by (run, step) of the closed attempts (tenant, born, run, step, attempt)."""
+        return {(run, step): given for run, step, given in await self.rows("read_step_inputs", keys)}
 
-    async def _rows(self, name: str, rows: Sequence[Sequence[Any]]) -> psycopg.AsyncCursor[Any]:
-        """A set-wise statement over rows."""
-        types = TYPES[name]
-        return await self._query(name, columns(types, rows) if rows else [kind(()) for kind in types])
+    async def rows(self, name: str, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """What a set-wise statement returns for rows."""
+        results = await self._pipeline.run(SQL[name].calls(rows))
+        return [row for result in results for row in self._pipeline.rows(result)]
 
-    async def _query(self, name: str, params: Sequence[Any]) -> psycopg.AsyncCursor[Any]:
-        cursor = self._conn.cursor(binary=True)
-        return await cursor.execute(SQL[name], params, prepare=True)
+    async def read(self, name: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """What a statement with plain parameters returns."""
+        (result,) = await self._pipeline.run([SQL[name].call(params)])
+        return self._pipeline.rows(result)
+
+    async def end(self, last: Call) -> None:
+        await self._pipeline.run([last])
 
 
 class PostgresStore:
     """Connections of role agentflow_engine. Open late, close once; survives restarts of the server."""
 
     def __init__(self, dsn: str, *, connections: int = 4) -> None:
-        self._pool = AsyncConnectionPool(
-            dsn,
-            min_size=1,
-            max_size=connections,
-            open=False,
-            configure=_configure,
-            name="engine",
-            reconnect_timeout=0,
-            num_workers=1,
-        )
+        self._pool = Pool(dsn, size=connections, settings=PLANNING)
+        self._clock_ahead_ms = 0.0  # the database's clock less ours, when it was last heard
 
     async def open(self) -> None:
         """Connect. ``RetryLater`` when the server can't be reached."""
-        await self._pool.open()
         async with self.transaction([SYSTEM]) as tx:
-            await tx.load([])
+            self.heard(await tx.load())
 
     async def close(self) -> None:
         await self._pool.close()
 
+    def now_ms(self) -> int:
+        """The database's clock as last heard, gone on since. For durations; timers are set by the database."""
+        return int(monotonic() * 1000 + self._clock_ahead_ms)
+
+    def heard(self, loaded: Loaded) -> Loaded:
+        """Take note of the database's clock."""
+        self._clock_ahead_ms = loaded.now_ms - monotonic() * 1000
+        return loaded
+
+    async def commit(self, tenants: Iterable[UUID], changes: Changes) -> None:
+        """Write and commit in one round trip what was decided on runs as this process knows them.
+
+        Raises ``Raced`` when a run is not as it was, or a tenant's budget refuses: nothing is written then.
+        ``RetryLater`` when the server can't be reached, or the outcome is unknown: the next try will tell.
+        """
+        try:
+            async with self._pool.pipeline() as pipeline:
+                await pipeline.run([_name(sorted(tenants)), *writes(changes)])
+        except psycopg.Error as fault:
+            if (raced := _race(fault)) is not None:
+                raise raced from None
+            _raise(fault)
+
     @asynccontextmanager
     async def transaction(self, tenants: Sequence[UUID]) -> AsyncIterator[Transaction]:
-        """A transaction that names ``tenants``; rolled back unless ``save`` committed. ``RetryLater`` when the
-        server can't be reached."""
+        """A transaction that names ``tenants`` and begins with ``load``; rolled back unless ``save`` committed.
+        ``RetryLater`` when the server can't be reached."""
         try:
-            async with self._pool.connection(timeout=5) as conn:
-                yield Transaction(conn, tenants)
+            async with self._pool.pipeline() as pipeline:
+                tx = Transaction(pipeline, tenants)
+                try:
+                    yield tx
+                except BaseException:
+                    if pipeline.in_transaction:
+                        await tx.end(ROLLBACK)
+                    raise
+                if pipeline.in_transaction:
+                    await tx.end(COMMIT)
         except PASSING as fault:
-            raise RetryLater(
-                f"PostgreSQL: {str(fault).strip() or type(fault).__name__}", after=0.2
-            ) from fault
+            _raise(fault)
 
     async def read_workflow(self, tenant: UUID, name: str, version: int) -> Mapping[str, Any] | None:
         """The document of a workflow's version."""
         async with self.transaction([tenant]) as tx:
-            await tx.load([])
+            await tx.load()
             found = await tx.workflow(tenant, name, version)
         return found[1] if found else None
 
     async def read_blob(self, tenant: UUID, ref: str) -> bytes | None:
         """Content by claim-check reference."""
         async with self.transaction([tenant]) as tx:
-            await tx.load([])
-            row = await (await tx._query("read_blob", (tenant, ref))).fetchone()
-        return bytes(row[0]) if row else None
+            await tx.load()
+            rows = await tx.read("read_blob", (tenant, ref))
+        return bytes(rows[0][0]) if rows else None
 
     async def has_twin(self, twin: Twin) -> bool:
         """Whether a request is still open."""
         async with self.transaction([twin[0]]) as tx:
-            await tx.load([])
-            return await (await tx._query("has_twin", twin)).fetchone() is not None
+            await tx.load()
+            return bool(await tx.read("has_twin", twin))
 
-    async def restore(self, message: Message, consumer: str, data: str) -> None:
+    async def restore(self, message: Message, consumer: str, data: bytes) -> None:
         """Give a message its twin back."""
         changes = Changes()
         changes.request(message, consumer, data, 3_000)
-        async with self.transaction([message.tenant]) as tx:
-            await tx.load([])
-            await tx.save(changes)
+        await self.commit([message.tenant], changes)
+
+    async def consume(self, twins: Sequence[Twin]) -> None:
+        """Drop twins whose messages have arrived."""
+        changes = Changes()
+        for twin in twins:
+            changes.consume(twin)
+        await self.commit({twin[0] for twin in twins}, changes)
 
     async def postpone(self, calls: Sequence[tuple[UUID, UUID, str, str, int]]) -> None:
         """Requests (twin, milliseconds) that are being worked on: the relay leaves them alone until then."""
         async with self.transaction(list({call[0] for call in calls})) as tx:
-            await tx.load([])
-            await tx._rows("postpone", sorted(calls))
+            await tx.load()
+            await tx.rows("postpone", sorted(calls))
 
     async def park(self, parcel: Parcel) -> None:
         """Keep a message that can't be handled, with its reason, and drop its twin. A tenant that does not exist
         can keep nothing: the operator's own (nil) tenant keeps it."""
         tenant = parcel.tenant
-        async with self.transaction([tenant, SYSTEM]) as tx:
-            await tx.load([])
-            if await (await tx._query("is_tenant", (tenant,))).fetchone() is None:
+        async with self.transaction(sorted({tenant, SYSTEM})) as tx:
+            await tx.load()
+            if not await tx.read("is_tenant", (tenant,)):
                 tenant = SYSTEM
-            row = (
-                tenant,
-                parcel.id,
-                parcel.consumer,
-                parcel.subject,
-                parcel.reason[:2000],
-                dump(dict(parcel.headers)),
-            )
-            await tx._query("park", (*row, parcel.payload, parcel.tries))
+            where = (tenant, parcel.id, parcel.consumer, parcel.subject)
+            why = (parcel.reason[:2000].replace("\0", ""), dump(dict(parcel.headers)))
+            await tx.read("park", (*where, *why, parcel.payload, parcel.tries))
             if parcel.twin is not None:
-                await tx._rows("delete_outbox", [parcel.twin])
-
-    async def execute(self, tenant: UUID, statement: str, params: Sequence[Any]) -> None:
-        """One named statement in a transaction of its own."""
-        async with self.transaction([tenant]) as tx:
-            await tx.load([])
-            await tx._query(statement, params)
+                await tx.rows("delete_outbox", [parcel.twin])
 
 
-async def _configure(conn: psycopg.AsyncConnection[Any]) -> None:
-    set_json_loads(orjson.loads, conn)
-    register(conn.adapters)
-    conn.prepare_threshold = 0
-    for setting in PLANNING:
-        await conn.execute(f"set {setting}".encode())
-    await conn.commit()
+def writes(changes: Changes) -> list[Call]:
+    """The statements that write a batch."""
+    calls: list[Call] = []
+    if changes.runs:
+        runs = sorted(changes.runs.values(), key=lambda run: run.id.int)
+        if new := [_new_columns(run) for run in runs if run.id in changes.new_runs]:
+            calls += SQL["insert_runs"].calls(new)
+        if old := [_columns(run) for run in runs if run.id not in changes.new_runs]:
+            calls += SQL["update_runs"].calls(old)
+    tables = changes.tables
+    for name in ORDER:
+        if rows := tables.get(name):
+            calls += SQL[name].calls(rows)
+    if changes.budgets:
+        charges = [(tenant, *account) for tenant, account in sorted(changes.budgets.items())]
+        calls += SQL["charge_budgets"].calls(charges)
+    return calls
+
+
+def _name(tenants: Sequence[UUID]) -> Call:
+    named = "{" + ",".join(map(str, tenants)) + "}"
+    return SQL["name_tenants"].call((named,))
+
+
+def _race(fault: psycopg.Error) -> Raced | None:
+    """``Raced`` where an error says that somebody was faster; see queries.sql for what divides by zero."""
+    if isinstance(fault, pg.DivisionByZero):
+        return Raced()
+    name = fault.diag.constraint_name
+    if isinstance(fault, pg.CheckViolation) and name == "never_over":
+        return Raced()
+    if isinstance(fault, pg.UniqueViolation) and name == "runs_pkey":
+        return Raced()
+    return None
+
+
+def _raise(fault: psycopg.Error) -> None:
+    if isinstance(fault, PASSING):
+        reason = str(fault).strip() or type(fault).__name__
+        raise RetryLater(f"PostgreSQL: {reason}", after=0.2) from fault
+    raise fault
 
 
 def _run(row: Sequence[Any]) -> Run:
     tenant, run_id, workflow, version, status, seq, epoch, steps, tokens, limit, spent, held, frozen = row[
         :13
     ]
-    state, request_hash, trace, created_ms = row[13:]
+    state, request_hash, trace, created_ms, rev = row[13:]
     return Run(
         tenant=tenant,
         id=run_id,
@@ -303,6 +334,7 @@ def _run(row: Sequence[Any]) -> Run:
         request_hash=request_hash,
         trace=trace,
         created_ms=created_ms,
+        rev=rev,
         **unpack_state(state or {}, steps),
     )
 
@@ -311,7 +343,7 @@ def _columns(run: Run) -> tuple[Any, ...]:
     return (
         run.tenant,
         run.id,
-        run.workflow,
+        run.rev + 1,
         run.version,
         run.status,
         run.seq,
@@ -326,4 +358,15 @@ def _columns(run: Run) -> tuple[Any, ...]:
         dump(run.output),
         dump(run.error),
         run.terminal,
+    )
+
+
+def _new_columns(run: Run) -> tuple[Any, ...]:
+    return (
+        *_columns(run),
+        run.workflow,
+        dump(run.input),
+        run.request_hash,
+        run.trace,
+        run.created_ms,
     )

@@ -1,28 +1,30 @@
 -- Every statement of the engine, by name. Set-wise: one row per element of the arrays, so that a batch of any size
--- is one statement each. All run as agentflow_engine inside a transaction that has named its tenants.
+-- is one statement each; see statements.py for what becomes of a single row. Every parameter carries a cast. All run as
+-- agentflow_engine inside a transaction that has named its tenants. Rows of a run's partitions carry its "born".
 
 -- name: name_tenants
 -- The tenants whose rows this transaction may see, and the database's clock in milliseconds.
-select set_config('app.tenants', %b, true), (extract(epoch from clock_timestamp()) * 1000)::bigint;
+select set_config('app.tenants', %b::text, true), (extract(epoch from clock_timestamp()) * 1000)::bigint;
 
 -- name: lock_runs
 -- Lock first, always in the order of run ids: every other row of a run is only touched under its run's lock.
 select r.tenant_id, r.run_id, r.workflow, r.version, r.status, r.seq, r.epoch, r.steps, r.tokens,
        r.limit_micro, r.spent_micro, r.held_micro, r.frozen, r.state, r.request_hash, r.trace,
-       (extract(epoch from r.created_at) * 1000)::bigint
+       (extract(epoch from r.created_at) * 1000)::bigint, r.rev
 from unnest(%b::uuid[], %b::uuid[]) as k (tenant_id, run_id)
 join agentflow.runs r using (tenant_id, run_id)
 order by r.run_id
 for update of r;
 
 -- name: read_budgets
-select tenant_id, limit_micro, spent_micro, held_micro, frozen
-from agentflow.budgets where tenant_id = any (%b::uuid[]) and scope = 'tenant';
+select b.tenant_id, b.limit_micro, b.spent_micro, b.held_micro, b.frozen
+from unnest(%b::uuid[]) as k (tenant_id)
+join agentflow.budgets b on b.tenant_id = k.tenant_id and b.scope = 'tenant';
 
 -- name: enter_inbox
 -- Keep the first of each event; what is not returned was handled before.
 insert into agentflow.inbox (tenant_id, consumer, event_id)
-select * from unnest(%b::uuid[], %b::text[], %b::text[])
+select * from unnest(%b::uuid[], %b::text[], %b::text[]) as c (tenant_id, consumer, event_id)
 on conflict do nothing
 returning tenant_id, consumer, event_id;
 
@@ -32,73 +34,83 @@ using unnest(%b::uuid[], %b::text[], %b::text[]) as c (tenant_id, consumer, even
 where i.tenant_id = c.tenant_id and i.consumer = c.consumer and i.event_id = c.event_id;
 
 -- name: has_twin
-select 1 from agentflow.outbox where tenant_id = %b and run_id = %b and key = %b and consumer = %b;
+select 1 from agentflow.outbox where tenant_id = %b::uuid and run_id = %b::uuid and key = %b::text and consumer = %b::text;
 
 -- name: read_workflow
 select version, document from agentflow.workflows
-where tenant_id = %b and name = %b and (version = %b or %b::int is null)
+where tenant_id = %b::uuid and name = %b::text and (version = %b::int or %b::int is null)
 order by version desc limit 1;
 
+-- name: newest_version
+select version from agentflow.workflows where tenant_id = %b::uuid and name = %b::text order by version desc limit 1;
+
 -- name: read_triggers
-select workflow, version from agentflow.triggers where tenant_id = %b and event_type = %b order by workflow;
+select workflow, version from agentflow.triggers where tenant_id = %b::uuid and event_type = %b::text order by workflow;
 
 -- name: read_subscribers
-select run_id, step from agentflow.subscriptions where tenant_id = %b and event_type = %b order by run_id, step;
+select run_id, step from agentflow.subscriptions where tenant_id = %b::uuid and event_type = %b::text order by run_id, step;
 
 -- name: read_step_inputs
 select s.run_id, s.step, s.input
-from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[]) as k (tenant_id, run_id, step, attempt)
-join agentflow.steps s using (tenant_id, run_id, step, attempt);
+from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::int[]) as k (tenant_id, born, run_id, step, attempt)
+join agentflow.steps s using (tenant_id, born, run_id, step, attempt);
 
 -- name: insert_runs
-insert into agentflow.runs (tenant_id, run_id, workflow, version, status, seq, epoch, steps, tokens, limit_micro,
-                            spent_micro, held_micro, frozen, state, input, output, error, request_hash, trace,
+-- Whoever comes second gets a unique violation, and finds the run when it looks again.
+insert into agentflow.runs (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro,
+                            spent_micro, held_micro, frozen, state, output, error, workflow, input, request_hash, trace,
                             created_at, updated_at, finished_at)
-select c.tenant_id, c.run_id, c.workflow, c.version, c.status, c.seq, c.epoch, c.steps, c.tokens, c.limit_micro,
-       c.spent_micro, c.held_micro, c.frozen, c.state::json, c.input::json, c.output::json, c.error::json,
-       c.request_hash, c.trace, clock_timestamp(), clock_timestamp(),
-       case when c.ended then clock_timestamp() end
-from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
+select c.tenant_id, c.run_id, c.rev, c.version, c.status, c.seq, c.epoch, c.steps, c.tokens, c.limit_micro,
+       c.spent_micro, c.held_micro, c.frozen, c.state::json, c.output::json, c.error::json, c.workflow, c.input::json,
+       c.request_hash, c.trace, c.created_at, clock_timestamp(), case when c.ended then clock_timestamp() end
+from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
             %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[],
-            %b::text[], %b::text[], %b::text[])
-  as c (tenant_id, run_id, workflow, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
-        frozen, state, output, error, ended, input, request_hash, trace)
-on conflict do nothing;
+            %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[])
+  as c (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
+        frozen, state, output, error, ended, workflow, input, request_hash, trace, created_at);
 
 -- name: update_runs
-update agentflow.runs r
-set workflow = c.workflow, version = c.version, status = c.status, seq = c.seq, epoch = c.epoch, steps = c.steps,
-    tokens = c.tokens, limit_micro = c.limit_micro, spent_micro = c.spent_micro, held_micro = c.held_micro,
-    frozen = c.frozen, state = c.state::json, output = coalesce(c.output::json, r.output),
-    error = coalesce(c.error::json, r.error), updated_at = clock_timestamp(),
-    finished_at = case when c.ended then coalesce(r.finished_at, clock_timestamp()) end
-from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
-            %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[])
-  as c (tenant_id, run_id, workflow, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
-        frozen, state, output, error, ended)
-where r.tenant_id = c.tenant_id and r.run_id = c.run_id;
+-- The fence: a run is written on top of the rev it was decided upon, or not at all. Fewer rows than named means that
+-- somebody was faster, and dividing by zero undoes the whole transaction. Rows are locked in the order they are named.
+with c as materialized (
+  select *
+  from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
+              %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[])
+    as c (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
+          frozen, state, output, error, ended)
+), written as (
+  update agentflow.runs r
+  set rev = c.rev, version = c.version, status = c.status, seq = c.seq, epoch = c.epoch, steps = c.steps,
+      tokens = c.tokens, limit_micro = c.limit_micro, spent_micro = c.spent_micro, held_micro = c.held_micro,
+      frozen = c.frozen, state = c.state::json, output = coalesce(c.output::json, r.output),
+      error = coalesce(c.error::json, r.error), updated_at = clock_timestamp(),
+      finished_at = case when c.ended then coalesce(r.finished_at, clock_timestamp()) end
+  from c
+  where r.tenant_id = c.tenant_id and r.run_id = c.run_id and r.rev = c.rev - 1
+  returning 1
+)
+select 1 / ((select count(*) from written) = (select count(*) from c))::int;
 
 -- name: insert_steps
-insert into agentflow.steps (tenant_id, run_id, step, attempt, epoch, task, kind, status, input, held_micro)
-select c.tenant_id, c.run_id, c.step, c.attempt, c.epoch, c.task, c.kind, 'requested', c.input::json, c.held_micro
-from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::int[], %b::text[], %b::text[], %b::text[], %b::bigint[])
-  as c (tenant_id, run_id, step, attempt, epoch, task, kind, input, held_micro);
-
--- name: close_steps
--- A result never changes: only a requested step can be closed.
-update agentflow.steps s
-set status = c.status, output = c.output::json, error = c.error::json, usage = c.usage::json,
-    cost_micro = c.cost_micro, completed_at = clock_timestamp()
-from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[])
-  as c (tenant_id, run_id, step, attempt, status, output, error, usage, cost_micro)
-where s.tenant_id = c.tenant_id and s.run_id = c.run_id and s.step = c.step and s.attempt = c.attempt
-  and s.status = 'requested';
+-- An attempt that has its result. What it was given stands in its request, which is still in the outbox.
+insert into agentflow.steps (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at, input,
+                             output, error, usage, held_micro, cost_micro)
+select c.tenant_id, c.born, c.run_id, c.step, c.attempt, c.epoch, c.task, c.kind, c.status, c.requested_at,
+       coalesce(c.input::json,
+                (select o.data -> 'input' from agentflow.outbox o
+                 where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer)),
+       c.output::json, c.error::json, c.usage::json, c.held_micro, c.cost_micro
+from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::int[], %b::int[], %b::text[], %b::text[],
+            %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[],
+            %b::text[], %b::text[])
+  as c (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at, input, output, error, usage,
+        held_micro, cost_micro, key, consumer);
 
 -- name: insert_history
-insert into agentflow.history (tenant_id, run_id, seq, name, data, hash)
-select c.tenant_id, c.run_id, c.seq, c.name, c.data::json, c.hash
-from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::text[], %b::text[], %b::bytea[])
-  as c (tenant_id, run_id, seq, name, data, hash);
+insert into agentflow.history (tenant_id, born, run_id, seq, name, data, hash)
+select c.tenant_id, c.born, c.run_id, c.seq, c.name, c.data::json, c.hash
+from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[], %b::text[], %b::bytea[])
+  as c (tenant_id, born, run_id, seq, name, data, hash);
 
 -- name: insert_outbox
 insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, trace, due_at)
@@ -114,23 +126,23 @@ using unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[]) as c (tenant_id, ru
 where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer;
 
 -- name: insert_ledger
-insert into agentflow.ledger (tenant_id, run_id, step, attempt, entry, amount_micro, held_micro, usage, price)
-select c.tenant_id, c.run_id, c.step, c.attempt, c.entry, c.amount_micro, c.held_micro, c.usage::json, c.price
-from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::bigint[], %b::bigint[], %b::text[], %b::text[])
-  as c (tenant_id, run_id, step, attempt, entry, amount_micro, held_micro, usage, price);
+insert into agentflow.ledger (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, usage, price)
+select c.tenant_id, c.born, c.run_id, c.step, c.attempt, c.entry, c.amount_micro, c.held_micro, c.usage::json, c.price
+from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::bigint[], %b::bigint[],
+            %b::text[], %b::text[])
+  as c (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, usage, price);
 
 -- name: charge_budgets
--- Locked in the order of tenants, after the runs. The table's constraint refuses what does not fit.
-with locked as (
-  select b.tenant_id, c.held, c.spent, c.freezes
-  from unnest(%b::uuid[], %b::bigint[], %b::bigint[], %b::bool[]) as c (tenant_id, held, spent, freezes)
-  join agentflow.budgets b on b.tenant_id = c.tenant_id and b.scope = 'tenant'
-  order by b.tenant_id
-  for update of b
+-- Locked in the order of tenants, after the runs. The table's constraint refuses what does not fit, and a frozen account
+-- takes no new holds (dividing by zero undoes the transaction): what was decided without looking is decided again.
+with c as materialized (
+  select * from unnest(%b::uuid[], %b::bigint[], %b::bigint[], %b::bool[], %b::bool[])
+    as c (tenant_id, held, spent, freezes, holds)
 )
 update agentflow.budgets b
-set held_micro = b.held_micro + l.held, spent_micro = b.spent_micro + l.spent, frozen = b.frozen or l.freezes
-from locked l where b.tenant_id = l.tenant_id and b.scope = 'tenant';
+set held_micro = b.held_micro + c.held / (not (b.frozen and c.holds))::int, spent_micro = b.spent_micro + c.spent,
+    frozen = b.frozen or c.freezes
+from c where b.tenant_id = c.tenant_id and b.scope = 'tenant';
 
 -- name: set_timers
 insert into agentflow.timers (tenant_id, run_id, key, kind, step, attempt, fire_at)
@@ -146,7 +158,7 @@ where t.tenant_id = c.tenant_id and t.run_id = c.run_id and t.key = c.key;
 
 -- name: subscribe
 insert into agentflow.subscriptions (tenant_id, run_id, step, event_type)
-select * from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::text[])
+select * from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::text[]) as c (tenant_id, run_id, step, event_type)
 on conflict do nothing;
 
 -- name: unsubscribe
@@ -167,19 +179,19 @@ where s.tenant_id = c.tenant_id and s.run_id = c.run_id;
 
 -- name: insert_blobs
 insert into agentflow.blobs (tenant_id, ref, content)
-select * from unnest(%b::uuid[], %b::text[], %b::bytea[])
+select * from unnest(%b::uuid[], %b::text[], %b::bytea[]) as c (tenant_id, ref, content)
 on conflict do nothing;
 
 -- name: read_blob
-select content from agentflow.blobs where tenant_id = %b and ref = %b;
+select content from agentflow.blobs where tenant_id = %b::uuid and ref = %b::text;
 
 -- name: park
 insert into agentflow.parked (tenant_id, parked_id, consumer, subject, reason, headers, payload, tries)
-values (%b, %b, %b, %b, %b, %b::text::json, %b, %b)
+values (%b::uuid, %b::uuid, %b::text, %b::text, %b::text, %b::text::json, %b::bytea, %b::int)
 on conflict do nothing;
 
 -- name: is_tenant
-select 1 from agentflow.tenants where tenant_id = %b;
+select 1 from agentflow.tenants where tenant_id = %b::uuid;
 
 -- name: postpone
 -- Calls that are still being made: their requests are not sent again for a while.

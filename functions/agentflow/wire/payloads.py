@@ -111,6 +111,7 @@ class LlmRequested(Payload):
     task: Name
     model: ModelRef
     messages: Annotated[list[Message], Field(min_length=1, max_length=1_000)]
+    input: Object = Field(default_factory=dict)
     max_output_tokens: Ordinal
     output_schema: Object | None = None
     timeout_ms: Millis

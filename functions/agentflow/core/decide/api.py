@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from agentflow.core.decision import NOTHING, Decision, Facts
 from agentflow.core.message import Message
 from agentflow.core.run import Run
@@ -31,7 +29,7 @@ def _accept_run(run: Run | None, message: Message, facts: Facts) -> Decision:
         return NOTHING
     # The hash stays with the run: it says nothing to those who carry the request out.
     data = {name: value for name, value in message.data.items() if name != "request_hash"}
-    return Decision(run=requested(message, facts), messages=(replace(message, data=data),))
+    return Decision(run=requested(message, facts), messages=(message._replace(data=data),))
 
 
 def requested(message: Message, facts: Facts) -> Run:

@@ -6,7 +6,6 @@ for it. The first report of an attempt wins; a report for a halted or ended step
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from agentflow.core.decide.ending import known
@@ -41,21 +40,24 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         result["cost_micro"] = run.holds.get(f"{step}.{attempt}", 0)
     if opened is None:
         result["late"] = True
-        return Decision(messages=(replace(message, data=result),))
+        return Decision(messages=(message._replace(data=result),))
     closed = StepClosed(
         step=step,
         attempt=attempt,
+        opened=opened,
+        kind=task.kind,
         status=result["status"],
         output=result["output"],
         error=result["error"],
         usage=usage,
+        held_micro=run.holds.get(f"{step}.{attempt}", 0),
         cost_micro=result["cost_micro"],
     )
     tokens = usage["input_tokens"] + usage["output_tokens"]
     recorded = run._replace(
         tokens=run.tokens + tokens, open={**run.open, step: opened._replace(waits="decision")}
     )
-    return Decision(run=recorded, rows=(closed,), messages=(replace(message, data=result),))
+    return Decision(run=recorded, rows=(closed,), messages=(message._replace(data=result),))
 
 
 def _checked(data: dict[str, Any], plan: Plan) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from agentflow.core.decision import (
     Row,
     RunEnded,
     StepClosed,
-    StepOpened,
     Subscribed,
     TimerCleared,
     TimerSet,
@@ -97,7 +96,7 @@ class Turn:
         if task.kind in ("llm", "tool"):
             return self.request(command.step, task.name, command.input, 1)
         waits = "timer" if task.kind == "wait" else "event"
-        self._open(command.step, task, 1, waits, command.input, 0)
+        self.open[command.step] = OpenStep(task.name, 1, self._epoch, waits, self.facts.now_ms, command.input)
         if task.kind == "wait":
             self._rows.append(TimerSet(f"wait:{command.step}", "wait", task.for_ms or 0, command.step, 1))
             return None
@@ -137,6 +136,7 @@ class Turn:
             data |= {
                 "model": {"provider": price.provider, "model": price.model},
                 "messages": messages,
+                "input": dict(given),
                 "max_output_tokens": task.max_tokens,
                 "output_schema": schema,
             }
@@ -151,11 +151,11 @@ class Turn:
             }
         data |= {"timeout_ms": task.timeout_ms or 60_000, "hold_micro": held}
         refusal = self._hold(step, attempt, task, held, version)
-        self._open(step, task, attempt, "call", given, 0 if refusal else held)
+        self.open[step] = opened = OpenStep(task.name, attempt, self._epoch, "call", self.facts.now_ms)
         if refusal:
             code, message = refusal
             error = {"code": code, "message": message}
-            self._rows.append(StepClosed(step, attempt, "failed", error=error))
+            self._rows.append(StepClosed(step, attempt, opened, task.kind, "failed", given, error=error))
             self._drop(step)
             return refusal
         self._messages.append(
@@ -169,13 +169,6 @@ class Turn:
             )
         )
         return None
-
-    def _open(
-        self, step: int, task: Task, attempt: int, waits: str, given: Mapping[str, JSON], held: int
-    ) -> None:
-        opened = OpenStep(task.name, attempt, self._epoch, waits)
-        self.open[step] = opened
-        self._rows.append(StepOpened(step, attempt, self._epoch, task.name, task.kind, given, held))
 
     def close(self, step: int) -> None:
         """The step has its result (recorded before): it is no longer open."""
@@ -193,7 +186,7 @@ class Turn:
     ) -> None:
         """End a step that waited for a timer or an event."""
         error = {"code": code, "message": message} if code else None
-        self._rows.append(StepClosed(step, opened.attempt, status, output=output, error=error))
+        self._rows.append(self._closed(step, opened, status, output, error))
         self._unwait(step, opened)
         self._drop(step)
 
@@ -207,13 +200,27 @@ class Turn:
         self.open[step] = opened._replace(waits="retry")
         self._rows.append(TimerSet(f"retry:{step}", "retry", delay, step, opened.attempt))
 
+    def _closed(
+        self,
+        step: int,
+        opened: OpenStep,
+        status: str,
+        output: Mapping[str, JSON] | None = None,
+        error: Mapping[str, JSON] | None = None,
+    ) -> StepClosed:
+        kind = self.plan.tasks[opened.task].kind
+        held = self.run.holds.get(f"{step}.{opened.attempt}", 0)
+        return StepClosed(
+            step, opened.attempt, opened, kind, status, opened.input, output, error, held_micro=held
+        )
+
     def halt(self, step: int) -> None:
         """Nobody waits for this step any more; what it may yet cost stays held until it reports or expires."""
         opened = self.open.get(step)
         if opened is None:
             return
         if opened.waits == "call":
-            self._rows += [StepClosed(step, opened.attempt, "halted"), Withdrawn(f"{step}.{opened.attempt}")]
+            self._rows += [self._closed(step, opened, "halted"), Withdrawn(f"{step}.{opened.attempt}")]
             if f"{step}.{opened.attempt}" in self.run.holds:
                 after = (self.plan.tasks[opened.task].timeout_ms or 0) + HOLD_GRACE_MS
                 self._rows.append(
@@ -221,7 +228,7 @@ class Turn:
                 )
         elif opened.waits != "decision":
             if opened.waits != "retry":
-                self._rows.append(StepClosed(step, opened.attempt, "halted"))
+                self._rows.append(self._closed(step, opened, "halted"))
             self._unwait(step, opened)
         self._drop(step)
         self._epoch += 1
