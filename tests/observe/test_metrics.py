@@ -18,7 +18,9 @@ def test_an_ended_step_is_counted_with_time_tokens_and_cost() -> None:
     before = sample("agentflow_steps_total", kind="llm", status="succeeded")
     tokens = sample("agentflow_llm_tokens_total", direction="input")
     cost = sample("agentflow_cost_micro_dollars_total")
-    metrics.step_ended("llm", "succeeded", 0.3, {"input_tokens": 120, "output_tokens": 7}, 450)
+    usage = {"input_tokens": 120, "output_tokens": 7, "cached_tokens": 0, "calls": 1}
+    metrics.steps_ended("llm", [{"status": "succeeded", "duration_ms": 300, "usage": usage}])
+    metrics.COST.inc(450)
     assert sample("agentflow_steps_total", kind="llm", status="succeeded") == before + 1
     assert sample("agentflow_llm_tokens_total", direction="input") == tokens + 120
     assert sample("agentflow_cost_micro_dollars_total") == cost + 450
@@ -42,7 +44,7 @@ def test_runs_transactions_resends_parked_and_flights_are_counted() -> None:
 
 def test_values_a_label_may_not_have_are_counted_together() -> None:
     for index in range(500):
-        metrics.step_ended(f"kind-{index}", f"status-{index}", 0.1)
+        metrics.steps_ended(f"kind-{index}", [{"status": f"status-{index}", "duration_ms": 100, "usage": {}}])
         metrics.transaction(f"function-{index}", 1, 0.1)
         metrics.request(f"METHOD{index}", "/v1/runs", 200, 0.1)
     text = metrics.render().decode()

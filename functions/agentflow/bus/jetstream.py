@@ -22,7 +22,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from agentflow.errors import RetryLater
 from agentflow.wire.event import Event
 from agentflow.wire.nats import message_id, to_nats
-from agentflow.wire.streams import CONSUMERS, STREAMS, Consumer
+from agentflow.wire.streams import CONSUMERS, STREAMS, Consumer, Stream
 
 log = structlog.get_logger(__name__)
 HINTS = "agentflow.hints"
@@ -55,10 +55,10 @@ class JetStream:
         self._nc = Client()
         try:
             await asyncio.wait_for(self._connect(), wait_s)
-        except (TimeoutError, OSError, nats.errors.Error) as fault:
+            self._js = self._nc.jetstream(timeout=5)
+            await self.ensure()
+        except (TimeoutError, OSError, nats.errors.Error, nats.js.errors.Error) as fault:
             raise RetryLater(f"NATS can't be reached: {fault or type(fault).__name__}") from fault
-        self._js = self._nc.jetstream(timeout=5)
-        await self.ensure()
 
     async def _connect(self) -> None:
         await self._nc.connect(
@@ -93,25 +93,36 @@ class JetStream:
             await self._nc.close()
 
     async def ensure(self) -> bool:
-        """Make the streams and consumers that are missing; returns whether a stream is not the one it was before."""
+        """Make the streams and consumers that are missing or broken; returns whether a stream is not the one it was
+        before."""
         assert self._js is not None
         self._whole = False
         births: dict[str, Any] = {}
         for stream in STREAMS:
+            consumers = [consumer for consumer in CONSUMERS if consumer.stream == stream.name]
             try:
-                info = await self._js.stream_info(stream.name)
-            except nats.js.errors.NotFoundError:
-                # from_response reads the server's own units (nanoseconds), which is what the catalogue states
-                info = await self._js.add_stream(StreamConfig.from_response(stream.config()))
-            births[stream.name] = info.created
-        for consumer in CONSUMERS:
-            config = ConsumerConfig.from_response(consumer.config())
-            await self._js.add_consumer(consumer.stream, config)
+                births[stream.name] = await self._make(self._js, stream, consumers)
+            except nats.js.errors.ServerError as fault:
+                # Its files are damaged. Nothing in there is the truth: a new one is filled from the outbox.
+                log.warning("a stream is broken and made anew", stream=stream.name, reason=str(fault))
+                await self._js.delete_stream(stream.name)
+                births[stream.name] = await self._make(self._js, stream, consumers)
         # Whoever reconnects first makes the streams anew; every host has to notice that they are new.
         wiped = bool(self._births) and births != self._births
         self._births = births
         self._whole = True
         return wiped
+
+    async def _make(self, js: JetStreamContext, stream: Stream, consumers: list[Consumer]) -> Any:
+        """Have a stream with its consumers; returns when it was born."""
+        try:
+            info = await js.stream_info(stream.name)
+        except nats.js.errors.NotFoundError:
+            # from_response reads the server's own units (nanoseconds), which is what the catalogue states
+            info = await js.add_stream(StreamConfig.from_response(stream.config()))
+        for consumer in consumers:
+            await js.add_consumer(stream.name, ConsumerConfig.from_response(consumer.config()))
+        return info.created
 
     async def send(self, event: Event, subject: str, *, tries: int = 0) -> asyncio.Future[Any]:
         """Publish; the future ends when the stream has acknowledged.

@@ -97,7 +97,7 @@ class Fair(Generic[T]):
             self._turn += 1
             heapreplace(self._heap, (tag, self._turn, lane))
         else:
-            self._leave()
+            heappop(self._heap)
         return item
 
     def take(self, most: int) -> list[T]:
@@ -115,12 +115,7 @@ class Fair(Generic[T]):
         lane = self._heap[0][2]
         self._take(lane)
         if not lane.filled:
-            self._leave()
-
-    def _leave(self) -> None:
-        heappop(self._heap)
-        if not self._heap:
-            self._clock = self._finish  # all that wait from here on are equal
+            heappop(self._heap)
 
     def _take(self, lane: _Lane) -> T:
         priority = lane.filled.bit_length() - 1
@@ -139,6 +134,8 @@ class Fair(Generic[T]):
 
     def _forget(self) -> None:
         """Drop the lanes of tenants that wait for nothing and owe nothing: a new one would be the same."""
+        if not self._heap:
+            self._clock = self._finish  # whoever waits next waits alone
         idle = [t for t, lane in self._lanes.items() if not lane.filled and lane.tag <= self._clock]
         for tenant in idle:
             del self._lanes[tenant]

@@ -55,7 +55,7 @@ NONE: Mapping[Any, Any] = MappingProxyType({})
 class Run(NamedTuple):
     """One execution of a workflow. Money in micro-dollars; ``holds`` maps ``step.attempt`` to what it reserves.
 
-    Never changed: ``_replace`` makes the next value (a named tuple does so four times faster than a dataclass).
+    Never changed: ``but`` makes the next value, in half of the time that ``_replace`` takes for so many fields.
     """
 
     tenant: UUID
@@ -83,6 +83,8 @@ class Run(NamedTuple):
     trace: str | None = None
     created_ms: int = 0
     rev: int = 0  # how often it has been written
+    priority: int = 5  # among what its tenant has waiting: 0 to 9, 9 first
+    slot: bool = False  # whether it had to wait for its turn, and holds a place until it ends
 
     @property
     def terminal(self) -> bool:
@@ -92,11 +94,18 @@ class Run(NamedTuple):
     def steps(self) -> int:
         return self.plan.steps if self.plan else 0
 
+    def but(self, **changes: Any) -> Run:
+        """The run with some fields changed."""
+        values = list(self)
+        for name, value in changes.items():
+            values[_PLACE[name]] = value
+        return tuple.__new__(Run, values)
+
     def move(self, status: str, **changes: Any) -> Run:
         """The run in another status; a move the table does not list is a bug and raises ``ValueError``."""
         if status not in TRANSITIONS[self.status]:
             raise ValueError(f"run {self.id}: {self.status} cannot become {status}")
-        return self._replace(status=status, **changes)
+        return self.but(status=status, **changes)
 
     def state_json(self) -> dict[str, JSON]:
         """What the ``state`` column holds: everything that has no column of its own."""
@@ -114,7 +123,14 @@ class Run(NamedTuple):
             state["plan"] = self.plan_hash
         if self.cancel_reason is not None:
             state["cancel"] = self.cancel_reason
+        if self.priority != 5:
+            state["priority"] = self.priority
+        if self.slot:
+            state["slot"] = True
         return state
+
+
+_PLACE = {name: place for place, name in enumerate(Run._fields)}
 
 
 def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
@@ -130,6 +146,8 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
         fields["models"] = {alias: Price(*price) for alias, price in state["models"].items()}
     fields["plan_hash"] = state.get("plan", "")
     fields["cancel_reason"] = state.get("cancel")
+    fields["priority"] = state.get("priority", 5)
+    fields["slot"] = state.get("slot", False)
     return fields
 
 

@@ -5,7 +5,8 @@ Prometheus metrics are in-process counters: each host counts what it did itself,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter as Counted
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from prometheus_client import (
@@ -92,19 +93,18 @@ def run_reached(status: str) -> None:
     RUNS.labels(label("status", status)).inc()
 
 
-def step_ended(
-    kind: str, status: str, seconds: float, usage: dict[str, int] | None = None, cost_micro: int = 0
-) -> None:
-    """Count an attempt that ended: its time, tokens (``input_tokens`` …) and cost in micro-dollars."""
+def steps_ended(kind: str, reports: Sequence[Mapping[str, Any]]) -> None:
+    """Count attempts of a kind that ended together: each report has status, duration_ms and usage (tokens)."""
     kind = label("kind", kind)
-    STEPS.labels(kind, label("status", status)).inc()
-    STEP_SECONDS.labels(kind).observe(seconds)
+    for status, count in Counted(report["status"] for report in reports).items():
+        STEPS.labels(kind, label("status", status)).inc(count)
+    observe = STEP_SECONDS.labels(kind).observe
+    for report in reports:
+        observe(report["duration_ms"] / 1000)
     for direction in ("input", "output", "cached"):
-        count = (usage or {}).get(f"{direction}_tokens", 0)
+        count = sum(report["usage"].get(f"{direction}_tokens", 0) for report in reports)
         if count:
             TOKENS.labels(direction).inc(count)
-    if cost_micro:
-        COST.inc(cost_micro)
 
 
 def transaction(function: str, events: int, seconds: float) -> None:

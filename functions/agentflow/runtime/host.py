@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
@@ -22,6 +21,7 @@ from agentflow.errors import Conflict, Rejected, RetryLater
 from agentflow.models.catalogue import ModelCatalogue
 from agentflow.runtime import function
 from agentflow.runtime.batch import EFFECTS, Item, Leaving
+from agentflow.runtime.hints import Hint, Hints
 from agentflow.runtime.parking import Parking, restored
 from agentflow.runtime.performer import Performer
 from agentflow.runtime.plans import Plans
@@ -58,7 +58,6 @@ class Host:
         pull: bool = True,
     ) -> None:
         self.settings = settings
-        self._id = uuid4().hex
         self.functions = {name: function.load(name).function for name in names}
         self.store = PostgresStore(engine_dsn)
         self.watchers = Watchers()
@@ -75,6 +74,7 @@ class Host:
             remember=REMEMBERED if "dispatch" in names and EFFECTS.intersection(names) else 0,
         )
         self._publisher = Publisher(self._bus, self._reactor.acknowledged)
+        self._hints = Hints(self._bus, self._hinted, self._publisher.background)
         self._parking = Parking(self.store)
         self._receivers: dict[str, Receiver] = {}
         self._control = ControlStore(api_dsn) if api_dsn else None
@@ -100,7 +100,7 @@ class Host:
             self._receivers[name] = receiver
             if name != "api":  # whose door takes requests, not events
                 function.DOORS[name] = receiver.push
-        await self._bus.on_hint(self._hinted)
+        await self._hints.open()
         if self._pull:
             for name, receiver in self._receivers.items():
                 limit = self.settings.calls if name in EFFECTS else PURE_LIMIT
@@ -181,18 +181,11 @@ class Host:
         timers = changes.tables.get("set_timers")
         soonest = min(row[6] for row in timers) if timers else None
         self._obey_hint(soonest, changes.withdrawn)
-        hint: dict[str, Any] = {"from": self._id, "runs": [str(run) for run in runs]}
-        if soonest is not None:
-            hint["timer_ms"] = soonest
-        if changes.withdrawn:
-            hint["withdrawn"] = [[str(run), key] for run, key in changes.withdrawn]
-        self._publisher.background(self._bus.hint(hint))
+        self._hints.tell(runs, soonest, changes.withdrawn)
 
-    def _hinted(self, hint: dict[str, Any]) -> None:
-        if hint.get("from") == self._id:
-            return
-        self.watchers.wake([UUID(run) for run in hint.get("runs", ())])
-        self._obey_hint(hint.get("timer_ms"), [(UUID(run), key) for run, key in hint.get("withdrawn", ())])
+    def _hinted(self, hint: Hint) -> None:
+        self.watchers.wake(hint.runs)
+        self._obey_hint(hint.timer_ms, hint.withdrawn)
 
     def _obey_hint(self, soonest: int | None, withdrawn: Sequence[tuple[UUID, str]]) -> None:
         if soonest is not None and self._relay is not None:

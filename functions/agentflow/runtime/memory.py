@@ -39,7 +39,7 @@ class Memory:
             if run.terminal:
                 mine.pop(run_id, None)
             else:
-                mine[run_id] = run._replace(rev=run.rev + 1)
+                mine[run_id] = run.but(rev=run.rev + 1)
                 mine.move_to_end(run_id)
         while len(mine) > self._size:
             mine.popitem(last=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentflow.observe import logs, metrics
 
@@ -20,29 +20,32 @@ def committed(batch: Batch, seconds: float) -> None:
     functions = Counter(item.consumer for item, _ in batch.decided)
     for function, count in functions.items():
         metrics.transaction(function, count, seconds)
+    reached = batch.reached
+    steps: dict[str, list[dict[str, Any]]] = {}
     for item, run in batch.decided:
         if item.consumer in KINDS:
-            _step(item)
-        if run is not None and run.id in batch.reached:
+            steps.setdefault(item.consumer, []).append(item.message.data)
+            if item.message.data["status"] == "failed":
+                _failed(item)
+        if reached and run is not None and run.id in reached:
             _run(item, run)
+    for function, reports in steps.items():
+        metrics.steps_ended(KINDS[function], reports)
 
 
-def _step(item: Item) -> None:
+def _failed(item: Item) -> None:
     data = item.message.data
-    kind, took_s = KINDS[item.consumer], data["duration_ms"] / 1000
-    metrics.step_ended(kind, data["status"], took_s, data["usage"])
-    if data["status"] == "failed":
-        _log.warning(
-            "step failed",
-            tenant=str(item.message.tenant),
-            run=data["run"],
-            step=data["step"],
-            attempt=data["attempt"],
-            task=data["task"],
-            code=data["error"]["code"],
-            event_id=item.message.id,
-            trace_id=trace_id(item.message.trace),
-        )
+    _log.warning(
+        "step failed",
+        tenant=str(item.message.tenant),
+        run=data["run"],
+        step=data["step"],
+        attempt=data["attempt"],
+        task=data["task"],
+        code=data["error"]["code"],
+        event_id=item.message.id,
+        trace_id=trace_id(item.message.trace),
+    )
 
 
 def _run(item: Item, run: Run) -> None:

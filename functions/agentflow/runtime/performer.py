@@ -50,16 +50,16 @@ class Performer:
 
     def offer(self, request: Message) -> bool:
         """Take a request if there is room; a request that is already in flight counts as taken."""
+        ready = self._at_once(request)
+        if ready is not None:
+            self._reactor.offer(ready)  # not taken: its twin brings the request back
+            return True
         key = (request.run, request.key)
         if key in self._flights:
             return True
         if len(self._flights) >= self._limit:
             return False
-        ready = self._at_once(request)
-        if ready is not None:
-            self._reactor.offer(ready)  # not taken: its twin brings the request back
-        else:
-            self._fly(key, request)
+        self._fly(key, request)
         return True
 
     async def finish(self, request: Message) -> None:

@@ -22,6 +22,7 @@ from typing import Protocol
 import structlog
 
 from agentflow.core.decision import UNLIMITED, Facts, Headroom
+from agentflow.core.fair import Fair
 from agentflow.core.run import Price, Run
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.runtime import observed
@@ -104,7 +105,7 @@ class Reactor:
         if self._closing or len(lane.items) >= self._max_queue:
             self._refuse(item, RetryLater("the host is stopping" if self._closing else "too much is queued"))
             return
-        lane.items.append(item)
+        lane.items.push(item.message.tenant, item)
         lane.wake.set()
 
     def acknowledged(self, twin: Twin) -> None:
@@ -132,7 +133,7 @@ class Reactor:
                 continue
             # One trip round the loop lets everything that is ready to be queued join the batch.
             await asyncio.sleep(0)
-            batch = [lane.items.popleft() for _ in range(min(len(lane.items), self._batch))]
+            batch = lane.items.take(self._batch)
             try:
                 known, others = self._memory.split(batch)
                 if known:
@@ -311,10 +312,10 @@ class Reactor:
 
 
 class _Lane:
-    """One writer's queue."""
+    """One writer's queue: tenants take turns in it."""
 
     __slots__ = ("items", "wake")
 
     def __init__(self) -> None:
-        self.items: deque[Item] = deque()
+        self.items: Fair[Item] = Fair()
         self.wake = asyncio.Event()

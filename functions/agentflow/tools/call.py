@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from agentflow.core.plan import ToolSpec
 
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+
+class ToolCall(NamedTuple):
     """``tool`` is a built-in's name, or the key of ``spec`` in the workflow's tools.
 
     ``input`` is the JSON object the task made; ``files`` has the content of every file reference in it.
@@ -25,4 +26,4 @@ class ToolCall:
     spec: ToolSpec | None
     input: dict[str, Any]
     timeout_s: float
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = NO_FILES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -52,7 +51,7 @@ class RunTool:
             ref = asked["input"].get(name)
             if is_ref(ref):
                 files[ref] = await self._file(request.tenant, ref, f"tasks.{task.name}.in.{name}")
-        call = replace(_call(request), spec=plan.tools.get(asked["tool"]), files=files)
+        call = _call(request)._replace(spec=plan.tools.get(asked["tool"]), files=files)
         return Performed(await self._tools.call(call), dict(ONE_CALL))
 
     async def close(self) -> None:

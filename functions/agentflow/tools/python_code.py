@@ -19,7 +19,9 @@ RETRY_AFTER_S = 1.0
 
 async def call_python(sandbox: Sandbox, spec: ToolSpec, call: ToolCall) -> dict[str, Any]:
     """The result of the tool's ``run(**input)``. ``Rejected`` for the tool's faults, ``RetryLater`` for ours."""
-    job = Job(spec.code, json_value.dumps(call.input, "input"), tuple(call.files.items()), profile(spec, call))
+    job = Job(
+        spec.code, json_value.dumps(call.input, "input"), tuple(call.files.items()), profile(spec, call)
+    )
     outcome = await sandbox.run(job)
     if outcome.stderr_tail:
         log.debug(

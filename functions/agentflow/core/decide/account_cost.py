@@ -19,7 +19,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         # Settled before, or never priced: a repeated event, or a step without a price.
         return NOTHING
     holds = {name: amount for name, amount in run.holds.items() if name != key}
-    settled = run._replace(
+    settled = run.but(
         holds=holds,
         held_micro=run.held_micro - held,
         spent_micro=run.spent_micro + cost,

@@ -45,6 +45,7 @@ def requested(message: Message, facts: Facts) -> Run:
         request_hash=data.get("request_hash") or "",
         trace=message.trace,
         created_ms=facts.now_ms,
+        priority=data.get("priority", 5),
     )
 
 

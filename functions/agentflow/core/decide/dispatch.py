@@ -108,8 +108,8 @@ def _signal(turn: Turn, data: Mapping[str, JSON]) -> None:
     opened = turn.open.get(step)
     if opened is None or opened.waits != "event":
         return
-    assert turn.run.plan is not None
-    if not match_event(turn.plan, opened.task, turn.run.plan.vars, data["data"]):
+    assert turn.state is not None
+    if not match_event(turn.plan, opened.task, turn.state.vars, data["data"]):
         return
     result = {"data": data["data"].get("data"), "id": data["data"]["id"], "source": data["data"]["source"]}
     turn.note("signal.received", {"name": name, "step": step, "task": opened.task})
@@ -119,12 +119,12 @@ def _signal(turn: Turn, data: Mapping[str, JSON]) -> None:
 
 def _cancel(turn: Turn, data: Mapping[str, JSON]) -> None:
     asked_before = turn.run.cancel_reason is not None
-    turn.run = turn.run._replace(cancel_reason=data["reason"])
+    turn.run = turn.run.but(cancel_reason=data["reason"])
     turn.note("run.cancel_requested", {"reason": data["reason"]})
     if turn.run.status == "running" and not asked_before:
-        before = turn.run.plan
+        before = turn.state
         _advance(turn, Signal("cancel", {"reason": data["reason"]}))
-        if turn.run.terminal or turn.run.plan != before:
+        if turn.run.terminal or turn.state != before:
             return  # the plan has a way of its own to be cancelled, and takes it
     turn.halt_all()
     turn.end("cancelled")

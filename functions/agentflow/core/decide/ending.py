@@ -20,7 +20,7 @@ def known(run: Run | None, message: Message) -> Run:
 
 def failed(run: Run, facts: Facts, code: str, message: str, *, path: str = "") -> Decision:
     """The run fails before anything was started."""
-    counted = run._replace(seq=run.seq + 1)
+    counted = run.but(seq=run.seq + 1)
     ended, fact = end(counted, facts, "failed", error={"code": code, "message": message, "path": path})
     line = Decided("run.failed", {"error": ended.error})
     return Decision(run=ended, rows=(line, RunEnded()), messages=(fact,))

@@ -7,7 +7,8 @@ from uuid import uuid5
 
 from agentflow.core.decide.api import requested
 from agentflow.core.decide.ending import failed
-from agentflow.core.decision import NOTHING, Decided, Decision, Facts
+from agentflow.core.decision import NOTHING, Decided, Decision, Facts, Row, SlotTaken
+from agentflow.core.limits import GATED
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
 from agentflow.core.planner import check_input, match_trigger
@@ -19,8 +20,11 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     """Plan a requested run, or start and wake runs by an external event."""
     if message.name == "event.received":
         return _route(message, facts)
+    if run is None and facts.waits:
+        # It is there to be seen, and to be cancelled, while it waits for its turn.
+        return Decision(requested(message, facts), messages=(message,))
     run = run or requested(message, facts)
-    if run.status != "requested":
+    if run.status != "requested" or (run.slot and message.key != GATED):
         return NOTHING
     plan = facts.plan
     if plan is None:
@@ -55,7 +59,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         "run.planned", {"workflow": run.workflow, "version": facts.version, "plan_hash": plan.hash}
     )
     message_out = Message("run.planned", run.tenant, run.id, "planned", data, run.trace)
-    return Decision(run=planned, rows=(line,), messages=(message_out,))
+    rows: tuple[Row, ...] = (line, SlotTaken()) if run.slot else (line,)
+    return Decision(run=planned, rows=rows, messages=(message_out,))
 
 
 def _pin_models(plan: Plan, facts: Facts) -> dict[str, Price]:

@@ -54,9 +54,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         cost_micro=result["cost_micro"],
     )
     tokens = usage["input_tokens"] + usage["output_tokens"]
-    recorded = run._replace(
-        tokens=run.tokens + tokens, open={**run.open, step: opened._replace(waits="decision")}
-    )
+    recorded = run.but(tokens=run.tokens + tokens, open={**run.open, step: opened._replace(waits="decision")})
     return Decision(run=recorded, rows=(closed,), messages=(message._replace(data=result),))
 
 

@@ -35,17 +35,23 @@ Fault = tuple[str, str]  # code, message
 
 
 class Turn:
-    """The decision in the making: ``run`` as it will be (but for ``open``, which is folded in at the end), with
-    what has to be written and sent."""
+    """The decision in the making: the run as it was, what becomes of it, and what has to be written and sent.
+
+    ``state`` and ``open`` are the planner's state and the open steps as they are by now; ``run`` has what else has
+    changed. They are folded into one value at the end.
+    """
 
     __slots__ = (
-        "_commands", "_epoch", "_held_now", "_line", "_messages", "_rows", "_started", "facts", "open", "plan", "run",
+        "_commands", "_epoch", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "facts", "open",
+        "plan", "run", "state",
     )  # fmt: skip
 
     def __init__(self, run: Run, facts: Facts) -> None:
         assert facts.plan is not None
         self.run = run
+        self.state = run.plan
         self.open = dict(run.open)
+        self._holds = run.holds
         self._epoch = run.epoch
         self.facts = facts
         self.plan: Plan = facts.plan
@@ -67,16 +73,23 @@ class Turn:
         if self._started:
             data = {**data, "started": self._started}
         kept = NONE if self.run.terminal else self.open
-        self.run = self.run._replace(seq=self.run.seq + 1, epoch=self._epoch, open=kept)
+        run = self.run.but(
+            plan=self.state,
+            seq=self.run.seq + 1,
+            epoch=self._epoch,
+            open=kept,
+            holds=self._holds,
+            held_micro=self.run.held_micro + self._held_now,
+        )
         line = Decided(name, data, tuple(self._commands))
-        return Decision(run=self.run, rows=(line, *self._rows), messages=tuple(self._messages))
+        return Decision(run, (line, *self._rows), tuple(self._messages))
 
     # -- what the planner commands ------------------------------------------------------------------
 
     def obey(self, event: PlanEvent) -> list[PlanEvent]:
         """Advance the planner by one event and carry out its commands; returns the refusals as new events."""
-        moved = advance(self.plan, self.run.plan, event)
-        self.run = self.run._replace(plan=moved.state)
+        moved = advance(self.plan, self.state, event)
+        self.state = moved.state
         self._commands += moved.commands
         refused: list[PlanEvent] = []
         for command in moved.commands:
@@ -209,7 +222,7 @@ class Turn:
         error: Mapping[str, JSON] | None = None,
     ) -> StepClosed:
         kind = self.plan.tasks[opened.task].kind
-        held = self.run.holds.get(f"{step}.{opened.attempt}", 0)
+        held = self._holds.get(f"{step}.{opened.attempt}", 0)
         return StepClosed(
             step, opened.attempt, opened, kind, status, opened.input, output, error, held_micro=held
         )
@@ -221,7 +234,7 @@ class Turn:
             return
         if opened.waits == "call":
             self._rows += [self._closed(step, opened, "halted"), Withdrawn(f"{step}.{opened.attempt}")]
-            if f"{step}.{opened.attempt}" in self.run.holds:
+            if f"{step}.{opened.attempt}" in self._holds:
                 after = (self.plan.tasks[opened.task].timeout_ms or 0) + HOLD_GRACE_MS
                 self._rows.append(
                     TimerSet(f"hold:{step}.{opened.attempt}", "hold", after, step, opened.attempt)
@@ -254,10 +267,11 @@ class Turn:
         if amount == 0:
             return None
         run = self.run
-        run_headroom = 0 if run.frozen else run.limit_micro - run.spent_micro - run.held_micro
+        held = run.held_micro + self._held_now
+        run_headroom = 0 if run.frozen else run.limit_micro - run.spent_micro - held
         short_of = None
         if amount > run_headroom:
-            short_of = ("run", run.limit_micro, run.spent_micro, run.held_micro)
+            short_of = ("run", run.limit_micro, run.spent_micro, held)
         elif not self.facts.headroom.admits(self._held_now + amount):
             scope = self.facts.headroom
             short_of = ("tenant", scope.limit_micro or 0, scope.spent_micro, scope.held_micro)
@@ -280,17 +294,17 @@ class Turn:
                 f"{limit - spent - held} left of {limit} ({mend} or lower max_tokens)"
             )
         self._held_now += amount
-        holds = {**run.holds, f"{step}.{attempt}": amount}
-        self.run = run._replace(held_micro=run.held_micro + amount, holds=holds)
+        self._holds = {**self._holds, f"{step}.{attempt}": amount}
         self._rows.append(LedgerEntry(step, attempt, "hold", amount, amount, price))
         return None
 
     def settle_whole(self, step: int, attempt: int, held: int) -> None:
         """Count a whole hold as spent (late, after the run's end or not)."""
         key = f"{step}.{attempt}"
-        holds = {name: amount for name, amount in self.run.holds.items() if name != key}
-        spent, still = self.run.spent_micro + held, self.run.held_micro - held
-        self.run = self.run._replace(holds=holds, spent_micro=spent, held_micro=still)
+        self._holds = {name: amount for name, amount in self._holds.items() if name != key}
+        self.run = self.run.but(
+            spent_micro=self.run.spent_micro + held, held_micro=self.run.held_micro - held
+        )
         self._rows.append(LedgerEntry(step, attempt, "settle", held, -held, "expired"))
         self.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
 
@@ -309,6 +323,7 @@ class Turn:
         output: Mapping[str, JSON] | None = None,
         error: Mapping[str, JSON] | None = None,
     ) -> None:
-        self.run, fact = end(self.run, self.facts, status, output=output, error=error)
+        so_far = self.run.but(plan=self.state)
+        self.run, fact = end(so_far, self.facts, status, output=output, error=error)
         self._rows.append(RunEnded())
         self._messages.append(fact)
