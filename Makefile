@@ -7,7 +7,7 @@ BIN := .venv/bin
 WORKERS ?= logical
 TESTS ?= tests
 
-.PHONY: help run dev test bench check lint types imports drift contracts lock clean
+.PHONY: help run dev test bench bench-peers check lint types imports drift contracts lock clean
 
 help: ## Show this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ dev: .venv/run.stamp ## The same, and stay up: API, functions and servers until 
 test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKERS=4)
 	@$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --quiet --durations 10 -r fEs $(TESTS)
 
-bench: .venv/run.stamp ## Measure steps per second and step overhead; one JSON line
-	@$(BIN)/python tests/bench/steps.py
+bench: .venv/run.stamp ## Measure every row of what must be reached, beside its goal (ROWS=steps,timers FULL=1)
+	@$(BIN)/python tests/bench/rows.py $(if $(ROWS),--rows $(ROWS)) $(if $(FULL),--full)
+
+bench-peers: .venv/run.stamp ## Restate, DBOS and LangGraph beside ours, the same work (PEERS="--rounds 3 --only dbos")
+	@$(BIN)/python tests/bench/peers $(PEERS)
 
 check: lint types imports drift ## Lint, types, import contracts, and generated files against their source
 	@echo "check: all good"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentflow.errors import AgentFlowError, Invalid, Rejected
+from agentflow.terminal.retention_commands import archive_app, prune, retention_app
 
 if TYPE_CHECKING:
     from agentflow.config import Settings
@@ -24,14 +25,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 parked_app = typer.Typer(help="Messages that could not be handled.", invoke_without_command=True)
+limits_app = typer.Typer(
+    help="How much may be in progress at once and start per second.", invoke_without_command=True
+)
 tenant_app = typer.Typer(help="Tenants (needs the database administrator).", no_args_is_help=True)
 key_app = typer.Typer(help="API keys (needs the database administrator).", no_args_is_help=True)
 app.add_typer(parked_app, name="parked")
+app.add_typer(limits_app, name="limits")
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(key_app, name="key")
+app.add_typer(retention_app, name="retention")
+app.add_typer(archive_app, name="archive")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+Scope = Annotated[
+    str,
+    typer.Argument(metavar="SCOPE", help="tenant, workflow:NAME, model:ALIAS, tool:NAME, model:* or tool:*."),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", "-i", help="name=value, or name=@file for the content of a file; repeatable."),
@@ -119,6 +130,9 @@ def run(
     given: Inputs = None,
     budget: Annotated[float | None, typer.Option(help="Most it may spend, in dollars.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same run.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=0, max=9, help="Among your runs that wait: 9 goes first; default: 5.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id.")
     ] = True,
@@ -130,7 +144,14 @@ def run(
     raise typer.Exit(
         _run(
             run_workflow(
-                _settings(), workflow, given or [], budget=budget, key=key, wait=wait, as_json=as_json
+                _settings(),
+                workflow,
+                given or [],
+                budget=budget,
+                key=key,
+                priority=priority,
+                wait=wait,
+                as_json=as_json,
             )
         )
     )
@@ -218,6 +239,48 @@ def parked_retry(
     _run(retry_parked(_settings(), parked_id, as_json=as_json))
 
 
+@limits_app.callback()
+def limits(context: typer.Context, as_json: Json = False) -> None:
+    """List what is limited; what has to wait is `requested` until its turn comes."""
+    if context.invoked_subcommand is None:
+        from agentflow.terminal.limits import show_limits
+
+        _run(show_limits(_settings(), as_json=as_json))
+
+
+@limits_app.command("set")
+def limits_set(
+    scope: Scope,
+    concurrency: Annotated[int | None, typer.Option(min=0, help="Most at once; 0: nothing starts.")] = None,
+    per_second: Annotated[float | None, typer.Option(help="Most that start, on average.")] = None,
+    burst: Annotated[int | None, typer.Option(min=1, help="Most that start at once after a pause.")] = None,
+    weight: Annotated[int, typer.Option(min=1, help="A tenant's share; the operator's to set.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Limit a scope: runs (tenant, workflow:NAME) or calls (model:ALIAS, tool:NAME). What is not given is unlimited."""
+    from agentflow.terminal.limits import set_limit
+
+    _run(
+        set_limit(
+            _settings(),
+            scope,
+            concurrency=concurrency,
+            per_second=per_second,
+            burst=burst,
+            weight=weight,
+            as_json=as_json,
+        )
+    )
+
+
+@limits_app.command("remove")
+def limits_remove(scope: Scope, as_json: Json = False) -> None:
+    """Limit a scope no longer; what waited for it goes on."""
+    from agentflow.terminal.limits import remove_limit
+
+    _run(remove_limit(_settings(), scope, as_json=as_json))
+
+
 # -- administration ----------------------------------------------------------------------------------------
 
 
@@ -247,6 +310,9 @@ def key_create(
     from agentflow.terminal.administration import run_create_key
 
     _run(run_create_key(_settings(), database, tenant, label, as_json=as_json))
+
+
+app.command("prune")(prune)
 
 
 # -- the frame ---------------------------------------------------------------------------------------------

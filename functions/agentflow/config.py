@@ -57,6 +57,9 @@ class Settings:
     sandbox_image: str = _option("python:3.12-slim", "image that container drivers run Python tools in")
     batch: int = _option(256, "most events handled in one transaction")
     calls: int = _option(1000, "most external calls in flight per function and process")
+    remember: int = _option(
+        20_000, "most runs kept in memory between their steps; 0: each is read and locked every time"
+    )
     handoff: bool = _option(True, "give a request straight to a function in the same process after commit")
     function_urls: str = _option(
         "", "where the bridge finds functions: a URL with {function} in it, or JSON by name"
@@ -67,6 +70,22 @@ class Settings:
     sandbox_slots: int = _option(8, "most tools running at once per process; the others wait")
     docker_host: str = _option(
         "unix:///var/run/docker.sock", "address of the Docker engine; DOCKER_HOST wins where it is set"
+    )
+    retention: str = _option(
+        "forever",
+        "how long finished runs are kept, e.g. 90d, where a tenant has not set it; forever: nothing goes",
+    )
+    retention_ledger: str = _option("400d", "the same for the ledger; never shorter than for runs")
+    retention_inbox: str = _option("30d", "how long an event's id is remembered, so that it counts once")
+    retention_parked: str = _option(
+        "400d", "how long parked messages wait to be retried; never shorter than for runs"
+    )
+    archive: str = _option(
+        "", "where runs go before they are removed: s3://bucket/prefix or file:///folder; empty: nowhere"
+    )
+    archive_endpoint: str = _option("", "URL of an S3-compatible store; empty: Amazon S3")
+    archive_encryption: str = _option(
+        "", "encryption the bucket is asked for: AES256, aws:kms or aws:kms:KEY"
     )
 
     def dsn(self, user: str) -> str:

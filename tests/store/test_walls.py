@@ -41,12 +41,46 @@ ROWS: dict[str, dict[str, Any]] = {
         "run_id": RUN, "born": BORN, "step": 1, "attempt": 1, "entry": "hold", "amount_micro": 1, "held_micro": 1,
         "price": "p",
     },
+    "retention": {"runs": "90d"},
+    "leftovers": {"born": BORN, "run_id": RUN},
+    "upkeep": {"chore": "prune"},
+    "blob_uses": {"ref": "blob:sha256:0", "run_id": RUN},
+    "limits": {"scope": "tenant", "concurrency": 1},
+    "gatekeeper": {"epoch": 1},
 }  # fmt: skip
 # Partitions are reached through their tables alone.
 CATALOGUE = """
 select relname from pg_class
 where relnamespace = 'agentflow'::regnamespace and relkind in ('r', 'p') and not relispartition order by 1"""
-DOORS = {"provide_partitions"}  # what runs with the owner's rights: it makes tables, and touches no row
+# What runs with the owner's rights: it makes and drops tables, and hands out no row.
+DOORS = {"provide_partitions", "drop_partition"}
+# All that the keeper can read, who sees every tenant's rows: keys, times and sizes.
+KEEPERS = {
+    "tenants": {"tenant_id"},
+    "runs": {
+        "tenant_id",
+        "run_id",
+        "workflow",
+        "created_at",
+        "finished_at",
+        "held_micro",
+        "steps",
+        "seq",
+        "rev",
+    },
+    "steps": {"tenant_id", "born", "run_id", "step", "attempt"},
+    "history": {"tenant_id", "born", "run_id", "seq"},
+    "ledger": {"tenant_id", "born", "run_id", "step", "attempt", "entry", "at"},
+    "inbox": {"tenant_id", "consumer", "event_id", "at"},
+    "outbox": {"tenant_id", "run_id"},
+    "timers": {"tenant_id", "run_id"},
+    "parked": {"tenant_id", "parked_id", "parked_at"},
+    "blobs": {"tenant_id", "ref", "used_at"},
+    "blob_uses": {"tenant_id", "ref", "run_id"},
+    "retention": {"tenant_id", "runs", "ledger", "inbox", "parked", "fixed", "updated_at"},
+    "leftovers": {"tenant_id", "born", "run_id", "removed_at"},
+    "upkeep": {"tenant_id", "chore", "detail", "done_at"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +144,7 @@ def test_no_application_role_can_step_over_the_walls(admin: Any) -> None:
     rows = admin.execute(
         "select rolname, rolsuper, rolbypassrls, rolcreaterole from pg_roles where rolname like 'agentflow%'"
     ).fetchall()
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert [row for row in rows if any(row[1:])] == []
     doors = "select proname from pg_proc where pronamespace = 'agentflow'::regnamespace and prosecdef"
     views = "select count(*) from pg_class where relnamespace = 'agentflow'::regnamespace and relkind in ('v', 'm')"
@@ -189,7 +223,7 @@ def test_a_transaction_that_names_no_tenant_sees_nothing(admin: Any, module_data
         assert conn.execute("select count(*) from agentflow.runs").fetchone() == (0,)
 
 
-def test_the_relay_sees_outbox_and_timers_only(admin: Any, module_database: Any) -> None:
+def test_the_relay_sees_what_is_under_way_and_what_limits_it(admin: Any, module_database: Any) -> None:
     readable = set()
     with psycopg.connect(module_database.dsn("agentflow_relay"), autocommit=True) as conn:
         for table in ROWS:
@@ -198,4 +232,37 @@ def test_the_relay_sees_outbox_and_timers_only(admin: Any, module_database: Any)
                 readable.add(table)
             except pg.InsufficientPrivilege:
                 continue
-    assert readable == {"outbox", "timers"}
+    assert readable == {"outbox", "timers", "limits", "gatekeeper"}
+
+
+def test_the_keeper_reads_keys_and_no_content(admin: Any) -> None:
+    found: dict[str, set[str]] = {}
+    for table, column in admin.execute(
+        """select c.relname, a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+           where c.relnamespace = 'agentflow'::regnamespace and c.relkind in ('r', 'p') and not a.attisdropped
+             and has_column_privilege('agentflow_keeper', c.oid, a.attnum, 'select')"""
+    ):
+        found.setdefault(table, set()).add(column)
+    assert found == KEEPERS
+
+
+def test_nobody_has_a_right_on_a_partition_or_on_the_doors_but_by_name(admin: Any) -> None:
+    rows = admin.execute(
+        """select relname, relacl::text from pg_class
+           where relnamespace = 'agentflow'::regnamespace and relispartition and relacl is not null"""
+    ).fetchall()
+    assert rows == []
+    entitled = admin.execute(
+        """select p.proname, array_agg(r.rolname::text order by r.rolname) from pg_proc p, pg_roles r
+           where p.pronamespace = 'agentflow'::regnamespace and p.prosecdef and r.rolname like 'agentflow%'
+             and r.rolname <> 'agentflow_owner' and has_function_privilege(r.oid, p.oid, 'execute') group by 1"""
+    ).fetchall()
+    assert dict(entitled) == {
+        "provide_partitions": ["agentflow_engine", "agentflow_keeper", "agentflow_relay"],
+        "drop_partition": ["agentflow_keeper"],
+    }
+    pinned = admin.execute(
+        """select proname from pg_proc where pronamespace = 'agentflow'::regnamespace and prosecdef
+             and 'search_path=agentflow, pg_temp' = any (proconfig)"""
+    ).fetchall()
+    assert {name for (name,) in pinned} == DOORS

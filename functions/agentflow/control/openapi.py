@@ -20,11 +20,12 @@ from agentflow.control import shapes
 from agentflow.control.routes import HEADERS, ROUTES, Answer, Route
 
 ALWAYS = (401, 500, 503)
-_PARAMETER = re.compile(r"\{(\w+)\}")
+_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "run": {"type": "string", "format": "uuid"},
     "parked": {"type": "string", "format": "uuid"},
     "name": {"type": "string", "pattern": shapes.NAME},
+    "scope": {"type": "string"},
 }
 
 
@@ -37,7 +38,9 @@ def document() -> dict[str, Any]:
     names = {model: references[model, mode]["$ref"] for model, mode in models}
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, names)
+        paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})[route.method.lower()] = _operation(
+            route, names
+        )
     return {
         "openapi": "3.1.0",
         "info": {

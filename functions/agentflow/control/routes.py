@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from agentflow.control import events, parked, runs, shapes, streams, workflows
+from agentflow.control import events, limits, parked, retention, runs, shapes, streams, workflows
 from agentflow.control.call import Call
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -132,5 +132,34 @@ ROUTES = (
         "POST", "/v1/parked/{parked}/retry", parked.retry_parked, "Retry a parked message",
         {202: Answer("The message is on its way again.", shapes.Retried)},
         (404, 413),
+    ),
+    Route(
+        "GET", "/v1/retention", retention.get_retention, "See how long things are kept",
+        {200: Answer("What is set; null: as the installation says.", shapes.Retention)},
+    ),
+    Route(
+        "PUT", "/v1/retention", retention.put_retention, "Set how long things are kept",
+        {200: Answer("What is set now.", shapes.Retention)},
+        (400, 408, 409, 413, 415, 422), {JSON: shapes.RetentionRequest},
+    ),
+    Route(
+        "GET", "/v1/limits", limits.list_limits, "List limits",
+        {200: Answer("A page of limits.", shapes.Limits)},
+        (400,), query=shapes.PageQuery,
+    ),
+    Route(
+        "GET", "/v1/limits/{scope:path}", limits.get_limit, "Get a limit",
+        {200: Answer("What is set.", shapes.ScopeLimit)},
+        (404, 422),
+    ),
+    Route(
+        "PUT", "/v1/limits/{scope:path}", limits.put_limit, "Set a limit",
+        {200: Answer("What is set now.", shapes.ScopeLimit)},
+        (400, 408, 413, 415, 422), {JSON: shapes.LimitRequest},
+    ),
+    Route(
+        "DELETE", "/v1/limits/{scope:path}", limits.delete_limit, "Remove a limit",
+        {204: Answer("It is gone.")},
+        (404, 413, 422),
     ),
 )  # fmt: skip

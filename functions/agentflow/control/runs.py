@@ -20,6 +20,7 @@ from agentflow.control.bodies import SMALL, idempotency_key, read_json, read_que
 from agentflow.control.call import Call, answer, no_run, page
 from agentflow.control.files import check_out
 from agentflow.control.waiting import ended
+from agentflow.core.fair import DEFAULT
 from agentflow.core.message import Message
 from agentflow.core.planner import check_input
 from agentflow.core.run import TERMINAL
@@ -140,7 +141,7 @@ async def _submit(call: Call, run: UUID, asked: shapes.RunRequest, digest: str) 
         budget = int((Decimal(str(asked.budget_usd)) * 1_000_000).to_integral_value(ROUND_FLOOR))
     data = {
         "run": str(run), "workflow": name, "version": number, "input": given, "budget_micro": budget,
-        "request_hash": digest,
+        "priority": asked.priority, "request_hash": digest,
     }  # fmt: skip
     message = Message("run.requested", call.tenant, run, "requested", data, call.trace)
     made = await call.services.engine.submit(message)
@@ -164,6 +165,8 @@ async def _tell(call: Call, run: UUID, name: str, key: str, data: dict[str, Any]
 def _digest(asked: shapes.RunRequest) -> str:
     """Tells two requests apart, but not two ways of writing the same one."""
     whole = {"workflow": asked.workflow, "input": asked.input, "budget_usd": asked.budget_usd}
+    if asked.priority != DEFAULT:
+        whole["priority"] = asked.priority
     return sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

@@ -12,7 +12,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentflow.core.fair import DEFAULT, HIGHEST, LOWEST
+from agentflow.core.limits import MAX_COUNT, MAX_RATE, MAX_WEIGHT, MIN_RATE
+
 NAME = r"^[a-z][a-z0-9_-]{0,63}$"
+AGE = r"^(forever|[1-9][0-9]{0,4}d)$"
 REFERENCE = r"^[a-z][a-z0-9_-]{0,63}(@[1-9][0-9]{0,8})?$"
 MAX_PAGE = 100
 
@@ -47,6 +51,26 @@ class Answer(BaseModel):
 # -- requests --------------------------------------------------------------------------------------------
 
 
+class LimitRequest(Request):
+    """How much of a scope may be in progress at once and start per second; null: no limit."""
+
+    concurrency: Annotated[
+        int | None, Field(ge=0, le=MAX_COUNT, description="Most at once; 0: nothing starts.")
+    ] = None
+    per_second: Annotated[
+        float | None, Field(ge=MIN_RATE, le=MAX_RATE, description="Most that start, on average.")
+    ] = None
+    burst: Annotated[
+        int | None,
+        Field(
+            ge=1, le=MAX_COUNT, description="Most that start at once after a pause; null: a second's worth."
+        ),
+    ] = None
+    weight: Annotated[
+        int, Field(ge=1, le=MAX_WEIGHT, description="A tenant's share beside others; the operator's to set.")
+    ] = 1
+
+
 class RunRequest(Request):
     """Start a run."""
 
@@ -63,6 +87,9 @@ class RunRequest(Request):
             ge=0.000001, le=1_000_000, description="Most the run may spend; the workflow's own limit stays."
         ),
     ] = None
+    priority: Annotated[
+        int, Field(ge=LOWEST, le=HIGHEST, description="Among what its tenant has waiting; 9 goes first.")
+    ] = DEFAULT
 
 
 class CancelRequest(Request):
@@ -75,6 +102,23 @@ class SignalRequest(Request):
     """Tell a run something."""
 
     data: Annotated[Any, Field(description="Any JSON value.")] = None
+
+
+class RetentionRequest(Request):
+    """How long to keep things: `90d`, `forever`, or null for what the installation says."""
+
+    runs: Annotated[
+        str | None, Field(pattern=AGE, description="Finished runs with their steps, from their end.")
+    ] = None
+    ledger: Annotated[
+        str | None, Field(pattern=AGE, description="What was held and spent; never shorter than `runs`.")
+    ] = None
+    inbox: Annotated[
+        str | None, Field(pattern=AGE, description="Ids of published events, each of which counts once.")
+    ] = None
+    parked: Annotated[
+        str | None, Field(pattern=AGE, description="Parked messages; never shorter than `runs`.")
+    ] = None
 
 
 class PageQuery(Query):
@@ -264,6 +308,34 @@ class Retried(Answer):
     """A parked message that is on its way again."""
 
     id: UUID
+
+
+class Retention(Answer):
+    """How long things are kept; null: as the installation says."""
+
+    runs: str | None
+    ledger: str | None
+    inbox: str | None
+    parked: str | None
+    fixed: Annotated[bool, Field(description="Set by the operator, and not to be changed here.")]
+
+
+class ScopeLimit(Answer):
+    """What is set for a scope."""
+
+    scope: str
+    concurrency: int | None
+    per_second: float | None
+    burst: int | None
+    weight: int
+    updated_at: datetime
+
+
+class Limits(Answer):
+    """Limits, by scope."""
+
+    items: list[ScopeLimit]
+    next: Next
 
 
 class Fault(Answer):

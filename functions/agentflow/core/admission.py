@@ -15,11 +15,10 @@ from uuid import UUID
 
 from agentflow.core.bucket import Bucket
 from agentflow.core.fair import Fair
-from agentflow.core.limits import OPERATOR, RUNS, Limit, Limits, Scope, scopes_of
+from agentflow.core.limits import GATED, OPERATOR, RUNS, SLOT, Limit, Limits, Scope, scopes_of
 
-SLOT = "slot"  # the key of the row that stands for a run in progress
-REQUESTED = "requested"  # the key of the request that asks for it
-INTAKE: Scope = (OPERATOR, "intake")  # run requests that have been let in and not been planned yet
+ROOM: Scope = (OPERATOR, "room")  # what runs wait for that nothing but the system's load keeps waiting
+
 PREFETCH = 256  # most lines whose heads are asked for at once
 READ_AHEAD = 512  # rows asked for at once, over all lines
 
@@ -46,7 +45,8 @@ class Line:
     """
 
     __slots__ = (
-        "aside", "gate", "heads", "limits", "more", "own", "placed", "priority", "resource", "shared", "tenant", "ticket",
+        "aside", "gate", "heads", "limits", "more", "own", "placed", "priority", "resource", "shared", "tenant",
+        "ticket",
     )  # fmt: skip
 
     def __init__(self, tenant: UUID, gate: str) -> None:
@@ -69,11 +69,14 @@ class Line:
 class Admission:
     """Counts what is in use and picks what goes next. A new one is conservative: its buckets start empty.
 
-    ``intake``: how many run requests may be on their way to plan at once.
+    ``room``: how many runs may start now without the system having more under way than is good for anybody; a tenant
+    that has none in progress does not wait for that.
     """
 
-    def __init__(self, limits: Limits, now: float, *, intake: int) -> None:
-        self._intake = intake
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.room = 0
+        self.short_of_room = False
+        """Whether the last pick left runs behind for want of room alone."""
         self._lines: dict[Gate, Line] = {}
         self._queues: dict[str, Fair[tuple[Line, int]]] = {}
         self._used: Counter[Scope] = Counter()
@@ -162,6 +165,7 @@ class Admission:
         for scope in [scope for scope, at in self._alarms.items() if at <= now]:
             del self._alarms[scope]
             self._return(scope)
+        self.short_of_room = False
         picked: list[Waiting] = []
         queues = list(self._queues)
         while queues and len(picked) < most:
@@ -183,9 +187,7 @@ class Admission:
         for _, _, bucket in line.limits if line is not None else ():
             if bucket is not None:
                 bucket.give()
-        self.freed(row.run, row.key)
-        if row.key == REQUESTED:
-            self.freed(row.run, SLOT)
+        self.freed(row.run, SLOT if row.key == GATED else row.key)
 
     def next_time(self) -> float | None:
         """When to pick again even if nothing happens; None: only when something happens."""
@@ -197,7 +199,7 @@ class Admission:
         queue = self._queues[resource]
         while (line := self._first(resource)) is not None:
             obstacle = self._obstacle(line, now)
-            if obstacle in line.shared or obstacle == INTAKE:
+            if obstacle in line.shared or obstacle is ROOM:
                 return False  # nobody who wants this can go
             if obstacle is not None:
                 queue.drop()
@@ -211,6 +213,7 @@ class Admission:
             line.placed = None
             row = line.heads.popleft()
             self._hold(line, row.run, row.key)
+            self.room -= line.resource == RUNS
             for _, _, bucket in line.limits:
                 if bucket is not None:
                     bucket.take(now)
@@ -237,6 +240,9 @@ class Admission:
             if bucket is not None and (wait := bucket.wait(now)):
                 self._alarms[scope] = now + wait
                 return scope
+        if line.resource == RUNS and self.room <= 0 and self._used[line.tenant, "tenant"]:
+            self.short_of_room = True
+            return ROOM
         return None
 
     def _enter(self, line: Line, priority: int) -> None:
@@ -274,12 +280,9 @@ class Admission:
     # -- what is in use ----------------------------------------------------------------------------------
 
     def _hold(self, line: Line, run: UUID, key: str) -> None:
-        if line.resource == RUNS:
-            # The request holds its place on the way to plan; the run, until it ends, what its scopes allow.
-            if key == REQUESTED:
-                self._held[run, REQUESTED] = (INTAKE,)
-                self._used[INTAKE] += 1
-            key = SLOT
+        key = (
+            SLOT if key == GATED else key
+        )  # the request for a run, and what stands for the run when it is planned
         if (run, key) in self._held:
             return
         self._held[run, key] = scopes = (*line.own, *line.shared)
@@ -314,6 +317,4 @@ class Admission:
             limit = self._limits.get(scope)
             if limit is not None and limit.binds:
                 found.append((scope, limit.concurrency, self._buckets.get(scope)))
-        if line.resource == RUNS:
-            found.append((INTAKE, self._intake, None))
         line.limits = tuple(found)

@@ -70,6 +70,10 @@ class RunEnded(NamedTuple):
     """The run is over: its timers (but for holds) and subscriptions go."""
 
 
+class SlotTaken(NamedTuple):
+    """The run waited for its turn: from now until it ends, a row stands for it among those in progress."""
+
+
 class LedgerEntry(NamedTuple):
     """``entry`` is hold, settle or release; ``held_micro`` is what it adds to or takes from the hold."""
 
@@ -98,6 +102,7 @@ Row = (
     | Unsubscribed
     | Withdrawn
     | RunEnded
+    | SlotTaken
     | LedgerEntry
     | Decided
 )
@@ -138,7 +143,8 @@ class Facts(NamedTuple):
     ``now_ms``: the database's clock, milliseconds since the epoch. ``plan``/``version``: the run's compiled plan.
     ``price(alias)``: the model an alias stands for today. ``headroom``: the tenant's. ``step_input``: the input of
     the step a retry timer names. ``triggered``: for event.received, the plans that declare a trigger on the
-    event's type (by workflow, with version) and the steps subscribed to it (run id, step).
+    event's type (by workflow, with version) and the steps subscribed to it (run id, step). ``waits``: whether a run
+    that is asked for has to wait for its turn.
     """
 
     now_ms: int
@@ -149,3 +155,4 @@ class Facts(NamedTuple):
     step_input: Mapping[str, JSON] | None = None
     triggered: tuple[tuple[Plan, int], ...] = ()
     subscribers: tuple[tuple[UUID, int], ...] = ()
+    waits: bool = False

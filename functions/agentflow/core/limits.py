@@ -31,6 +31,8 @@ MAX_COUNT = 1_000_000
 MIN_RATE, MAX_RATE = 0.001, 1_000_000.0
 ALL = "*"
 RUNS = "runs"
+GATED = "gated"  # the key of a run's request that has to wait before a gate
+SLOT = "slot"  # the key of the row that stands for such a run from its planning to its end
 
 Scope = tuple[UUID, str]
 
@@ -92,8 +94,8 @@ class Limits:
     def tell(self, tenants: Iterable[UUID], limits: Iterable[tuple[UUID, str, Limit]]) -> None:
         """These are all limits of these tenants."""
         for tenant in tenants:
-            for scope in self._of.pop(tenant, ()):
-                del self._limits[scope]
+            for known in self._of.pop(tenant, ()):
+                del self._limits[known]
         for tenant, scope, limit in limits:
             self._add(tenant, scope, limit)
         self._changed()

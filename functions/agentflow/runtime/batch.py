@@ -14,10 +14,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from agentflow.core.decision import UNLIMITED, Decision, Facts, Headroom, LedgerEntry
+from agentflow.core.limits import GATED
 from agentflow.core.message import Message
+from agentflow.core.plan import Plan
 from agentflow.core.run import Run
 from agentflow.observe import traces
 from agentflow.runtime import spans
+from agentflow.runtime.gating import Gating
 from agentflow.store.changes import Changes, Twin, dump
 from agentflow.wire.catalogue import CATALOGUE
 from agentflow.wire.claim import INLINE_LIMIT, blob_ref
@@ -48,6 +51,7 @@ class Leaving(NamedTuple):
     message: Message
     data: bytes
     tries: int = 0  # how often it has been sent again
+    gate: str | None = None  # what it has to wait before; the gatekeeper sends it
 
     @property
     def twin(self) -> Twin:
@@ -88,6 +92,7 @@ class Batch:
     runs: dict[UUID, Run]
     headroom: dict[UUID, Headroom]
     facts: Callable[[Item, Run | None, Headroom], Facts]
+    gating: Gating | None = None  # where something may have to wait
     changes: Changes = field(default_factory=Changes)
     leaving: list[Leaving] = field(default_factory=list)
     decided: list[tuple[Item, Run | None]] = field(default_factory=list)
@@ -98,7 +103,7 @@ class Batch:
         """Decide upon an item and all that follows from it within this host; a refusal is kept with the item."""
         before = self.runs.get(item.message.run)
         try:
-            run, decisions, leaving = self._fuse(item, before)
+            run, decisions, leaving, plan = self._fuse(item, before)
         except Exception as refusal:
             self.refused.append((item, refusal))
             return
@@ -114,20 +119,25 @@ class Batch:
                 if row.__class__ is LedgerEntry:
                     self._charge(after.tenant, row)
         for leave in leaving:
-            self._keep(leave)
+            self._keep(leave, run)
         if item.twin is not None:
             changes.consume(item.twin)
+            if self._frees(item, plan):
+                changes.freed.append(item.twin[1:3])
         self.decided.append((item, run))
 
     def _fuse(
         self, item: Item, run: Run | None
-    ) -> tuple[Run | None, list[tuple[Run, Decision]], list[Leaving]]:
+    ) -> tuple[Run | None, list[tuple[Run, Decision]], list[Leaving], Plan | None]:
         first = item.message
         queue = deque([(item.consumer, first)])
         decisions: list[tuple[Run, Decision]] = []
         leaving: list[Leaving] = []
         facts = self.facts(item, run, self.headroom.get(first.tenant, UNLIMITED))
         functions = self.routes.functions
+        gating = self.gating
+        if gating is not None and run is None and first.name == "run.requested" and item.consumer == "plan":
+            facts = facts._replace(waits=gating.must_wait_new(first))
         traced = traces.recording(first.trace)
         while queue:
             consumer, message = queue.popleft()
@@ -146,21 +156,36 @@ class Batch:
                 sent = out if trace is None else out._replace(trace=trace)
                 same = out.run is first.run or out.run == first.run
                 fused, away = self.routes.of(out.name, same_run=same)
+                gate = None
+                if gating is not None and same and run is not None:
+                    gate = gating.gate(sent, run, facts.plan, leaves=bool(away))
+                if gate is not None and run is not None:
+                    if sent.name == "run.requested":
+                        run, sent = run.but(slot=True), sent._replace(key=GATED)
+                    leaving.append(Leaving((fused or away)[0], sent, dump(sent.data) or b"", gate=gate))
+                    continue
                 for function in fused:
                     queue.append((function, sent))
                 if away:
                     data = dump(sent.data)
                     assert data is not None
                     leaving += [Leaving(function, sent, data) for function in away]
-        return run, decisions, leaving
+        return run, decisions, leaving, facts.plan
 
-    def _keep(self, leave: Leaving) -> None:
+    def _keep(self, leave: Leaving, run: Run | None) -> None:
         message = leave.message
-        due_ms = FACT_MS if leave.consumer == FACTS else SOON_MS
-        self.changes.request(message, leave.consumer, leave.data, due_ms)
         if (blob := leave.blob) is not None:
             self.changes.add("insert_blobs", (message.tenant, *blob))
+        if leave.gate is not None and run is not None:
+            self.changes.wait(message, leave.consumer, leave.data, leave.gate, run.priority)
+            return
+        due_ms = FACT_MS if leave.consumer == FACTS else SOON_MS
+        self.changes.request(message, leave.consumer, leave.data, due_ms)
         self.leaving.append(leave)
+
+    def _frees(self, item: Item, plan: Plan | None) -> bool:
+        """Whether the gatekeeper counts the call that is reported with this item."""
+        return self.gating is not None and item.consumer in EFFECTS and self.gating.counts(item.message, plan)
 
     def _charge(self, tenant: UUID, entry: LedgerEntry) -> None:
         """What one item of the batch holds is no longer there for the next."""

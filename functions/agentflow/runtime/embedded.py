@@ -52,6 +52,10 @@ class Backends:
     def relay_dsn(self) -> str:
         return self.postgres.dsn("agentflow_relay")
 
+    @property
+    def keeper_dsn(self) -> str:
+        return self.postgres.dsn("agentflow_keeper")
+
 
 @asynccontextmanager
 async def backends(settings: Settings) -> AsyncIterator[Backends]:
@@ -93,6 +97,7 @@ async def embedded(settings: Settings) -> AsyncIterator[tuple[Host, str, str]]:
             NAMES,
             engine_dsn=running.engine_dsn,
             relay_dsn=running.relay_dsn,
+            keeper_dsn=running.keeper_dsn,
             api_dsn=running.api_dsn,
             nats_url=running.nats.url,
         )

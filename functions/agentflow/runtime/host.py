@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
@@ -21,6 +22,9 @@ from agentflow.errors import Conflict, Rejected, RetryLater
 from agentflow.models.catalogue import ModelCatalogue
 from agentflow.runtime import function
 from agentflow.runtime.batch import EFFECTS, Item, Leaving
+from agentflow.runtime.gate import Gatekeeper
+from agentflow.runtime.gate_notes import News, news_of, read, written
+from agentflow.runtime.gating import Gating
 from agentflow.runtime.hints import Hint, Hints
 from agentflow.runtime.parking import Parking, restored
 from agentflow.runtime.performer import Performer
@@ -37,9 +41,11 @@ from agentflow.store.postgres import PostgresStore
 from agentflow.wire.event import Event
 from agentflow.wire.streams import consumers_of
 
+if TYPE_CHECKING:
+    from agentflow.runtime.retention import Keeper
+
 log = structlog.get_logger(__name__)
 CONGESTED = 1000
-REMEMBERED = 50_000  # runs; a few kilobytes each
 PURE_LIMIT = 2048  # messages of a pure function taken in and not yet committed
 
 
@@ -55,6 +61,7 @@ class Host:
         nats_url: str,
         api_dsn: str | None = None,
         relay_dsn: str | None = None,
+        keeper_dsn: str | None = None,
         pull: bool = True,
     ) -> None:
         self.settings = settings
@@ -62,6 +69,7 @@ class Host:
         self.store = PostgresStore(engine_dsn)
         self.watchers = Watchers()
         self._models = ModelCatalogue.from_settings(settings)
+        self._gating = Gating(self.store.limits, sends_requests="api" in names and "plan" not in names)
         self._bus = JetStream(nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all)
         self._reactor = Reactor(
             {name: f.decide for name, f in self.functions.items()},
@@ -71,7 +79,8 @@ class Host:
             self,
             batch=settings.batch,
             # Memory serves a host that both performs and decides: elsewhere others write in between.
-            remember=REMEMBERED if "dispatch" in names and EFFECTS.intersection(names) else 0,
+            remember=settings.remember if "dispatch" in names and EFFECTS.intersection(names) else 0,
+            gating=self._gating,
         )
         self._publisher = Publisher(self._bus, self._reactor.acknowledged)
         self._hints = Hints(self._bus, self._hinted, self._publisher.background)
@@ -79,6 +88,8 @@ class Host:
         self._receivers: dict[str, Receiver] = {}
         self._control = ControlStore(api_dsn) if api_dsn else None
         self._relay = Relay(relay_dsn, self.send, self._congested) if relay_dsn else None
+        self._gatekeeper = Gatekeeper(relay_dsn, self.send) if relay_dsn else None
+        self._keeper = keeper(settings, keeper_dsn, engine_dsn) if keeper_dsn else None
         self._performers: dict[str, Performer] = {}
         self._pull = pull
         self._state = "starting"
@@ -108,6 +119,10 @@ class Host:
                     await self._bus.pull(consumer, self._parking.guard(name, receiver.pull), limit=limit)
         if self._relay is not None:
             await self._relay.start()
+        if self._gatekeeper is not None:
+            await self._gatekeeper.start()
+        if self._keeper is not None:
+            self._keeper.start()
         self._state = "ready"
 
     def draining(self) -> None:
@@ -117,6 +132,10 @@ class Host:
     async def stop(self) -> None:
         """Take in nothing more, finish what is at hand, leave."""
         self._state = "stopping"
+        if self._keeper is not None:
+            await self._keeper.stop()
+        if self._gatekeeper is not None:
+            await self._gatekeeper.stop()
         if self._relay is not None:
             await self._relay.stop()
         await self._bus.stop_pulling()
@@ -181,11 +200,33 @@ class Host:
         timers = changes.tables.get("set_timers")
         soonest = min(row[6] for row in timers) if timers else None
         self._obey_hint(soonest, changes.withdrawn)
-        self._hints.tell(runs, soonest, changes.withdrawn)
+        news = news_of(changes)
+        self._obey_news(news, changes.withdrawn)
+        self._hints.tell(runs, soonest, changes.withdrawn, written(news))
+
+    def limits_changed(self, tenant: UUID) -> None:
+        """Have every host read a tenant's limits again (the operator's: those of all)."""
+        news = News(limits=[tenant])
+        self._obey_news(news)
+        self._hints.tell((), notes=written(news))
 
     def _hinted(self, hint: Hint) -> None:
         self.watchers.wake(hint.runs)
         self._obey_hint(hint.timer_ms, hint.withdrawn)
+        self._gating.planned(hint.runs)
+        self._obey_news(read(hint.notes), hint.withdrawn)
+
+    def _obey_news(self, news: News, withdrawn: Sequence[tuple[UUID, str]] = ()) -> None:
+        for tenant in news.limits:
+            self._gating.changed(tenant)
+        if self._gatekeeper is None:
+            return
+        if news.waits:
+            self._gatekeeper.written(news.waits)
+        if news.freed or withdrawn:
+            self._gatekeeper.freed([*news.freed, *withdrawn])
+        if news.limits:
+            self._gatekeeper.limits_changed()
 
     def _obey_hint(self, soonest: int | None, withdrawn: Sequence[tuple[UUID, str]]) -> None:
         if soonest is not None and self._relay is not None:
@@ -240,3 +281,10 @@ class Host:
         ref = self._models.resolve(alias)
         per_mtok = (ref.input_micro_per_mtok, ref.output_micro_per_mtok)
         return Price(ref.provider, ref.model, *per_mtok, ref.price_version)
+
+
+def keeper(settings: Settings, keeper_dsn: str, engine_dsn: str) -> Keeper:
+    """What sees to partitions and old rows; only hosts that carry the relay need the modules."""
+    from agentflow.runtime.retention import Keeper
+
+    return Keeper(settings, keeper_dsn, engine_dsn)

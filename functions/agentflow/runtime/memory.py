@@ -12,7 +12,7 @@ from uuid import UUID
 
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
-from agentflow.core.run import Run
+from agentflow.core.run import NONE, Run
 from agentflow.runtime.batch import Item
 from agentflow.runtime.plans import Plans
 
@@ -39,7 +39,7 @@ class Memory:
             if run.terminal:
                 mine.pop(run_id, None)
             else:
-                mine[run_id] = run.but(rev=run.rev + 1)
+                mine[run_id] = run.but(rev=run.rev + 1, input=NONE)  # what it was given is never read again
                 mine.move_to_end(run_id)
         while len(mine) > self._size:
             mine.popitem(last=False)
@@ -81,8 +81,10 @@ class Memory:
             return False
         run = self._runs.get(message.run)
         if run is None:
-            # A run that nobody has heard of is new, until the database says that its id is taken.
-            version = message.data["version"] if message.name == NEW else None
+            # A run that is asked for at the door is new, until the database says that its id is taken. One that plan is
+            # told of has been accepted, mostly by another process.
+            new = message.name == NEW and item.consumer == "api"
+            version = message.data["version"] if new else None
             return version is not None and self._has(message.tenant, message.data["workflow"], version)
         if run.version is None or message.name == "event.received":
             return False

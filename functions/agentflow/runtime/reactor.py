@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+from uuid import UUID
 
 import structlog
 
@@ -27,6 +28,7 @@ from agentflow.core.run import Price, Run
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.runtime import observed
 from agentflow.runtime.batch import Batch, Decide, Item, Leaving, Routes
+from agentflow.runtime.gating import Gating
 from agentflow.runtime.known import Known
 from agentflow.runtime.memory import Memory
 from agentflow.runtime.plans import Plans
@@ -65,6 +67,7 @@ class Reactor:
         writers: int = 2,
         max_queue: int = 50_000,
         remember: int = 0,
+        gating: Gating,
     ) -> None:
         self._routes = Routes(functions)
         self._store = store
@@ -74,6 +77,7 @@ class Reactor:
         self._batch = batch
         self._max_queue = max_queue
         self._memory = Memory(remember, plans)
+        self._gating = gating
         self._lanes = [_Lane() for _ in range(writers)]
         self._acknowledged: deque[Twin] = deque()
         self._tasks: list[asyncio.Task[None]] = []
@@ -135,11 +139,16 @@ class Reactor:
             await asyncio.sleep(0)
             batch = lane.items.take(self._batch)
             try:
+                if unheard := self._gating.unknown([item.message.tenant for item in batch]):
+                    await self._gating.learn(unheard)
                 known, others = self._memory.split(batch)
                 if known:
                     others = await self._from_memory(known) + others
                 if others:
                     await self._settle(others)
+            except RetryLater as fault:
+                for item in batch:
+                    self._refuse(item, fault)
             except Exception as fault:  # a fault of ours: this batch suffers, the writer goes on
                 log.exception("writer failed", items=len(batch))
                 for item in batch:
@@ -152,7 +161,7 @@ class Reactor:
         is looked at again with its run locked.
         """
         began = time.perf_counter()
-        batch = Batch(self._routes, self._memory.runs(items), {}, self._facts_from_memory())
+        batch = self._batch_of(self._memory.runs(items), {}, self._facts_from_memory())
         for item in items:
             batch.decide(item)
         written = batch.changes.runs
@@ -247,7 +256,7 @@ class Reactor:
                 loaded = await tx.load({(item.message.tenant, item.message.run) for item in items})
                 self._store.heard(loaded)
                 known = await Known.read(tx, items, loaded.runs, self._plans)
-                batch = Batch(self._routes, loaded.runs, loaded.headroom, self._facts(loaded.now_ms, known))
+                batch = self._batch_of(loaded.runs, loaded.headroom, self._facts(loaded.now_ms, known))
                 for item in items:
                     if item.once is None or (item.message.tenant, item.consumer, item.once) in known.fresh:
                         batch.decide(item)
@@ -265,6 +274,14 @@ class Reactor:
             self._acknowledged.extendleft(forgotten)
             raise
         return batch
+
+    def _batch_of(
+        self,
+        runs: dict[UUID, Run],
+        headroom: dict[UUID, Headroom],
+        facts: Callable[[Item, Run | None, Headroom], Facts],
+    ) -> Batch:
+        return Batch(self._routes, runs, headroom, facts, None if self._gating.idle else self._gating)
 
     # -- what decisions may know -----------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ class Relay:
         cursor = await conn.execute(SQL[statement], params)
         rows = await cursor.fetchall()
         if rows:
-            self._send([_leaving(row) for row in rows])
+            self._send([leaving(row) for row in rows])
         return len(rows)
 
     async def _sleep(self) -> None:
@@ -137,7 +137,8 @@ class Relay:
             pass
 
 
-def _leaving(row: Sequence[Any]) -> Leaving:
+def leaving(row: Sequence[Any]) -> Leaving:
+    """A row of the outbox (tenant, run, key, consumer, name, data, trace, tries) as the message it stands for."""
     tenant, run, key, consumer, name, data, trace, tries = row
     text = dump(data)
     assert text is not None

@@ -220,6 +220,7 @@ async def serve(settings: Settings, names: Sequence[str], *, push: bool, relay: 
         engine_dsn=settings.dsn("agentflow_engine"),
         api_dsn=settings.dsn("agentflow_api") if "api" in names else None,
         relay_dsn=settings.dsn("agentflow_relay") if relay else None,
+        keeper_dsn=settings.dsn("agentflow_keeper") if relay else None,
         nats_url=settings.nats_url,
         pull=not push,
     )

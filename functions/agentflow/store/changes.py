@@ -14,6 +14,7 @@ from agentflow.core.decision import (
     LedgerEntry,
     Row,
     RunEnded,
+    SlotTaken,
     StepClosed,
     Subscribed,
     TimerCleared,
@@ -21,6 +22,7 @@ from agentflow.core.decision import (
     Unsubscribed,
     Withdrawn,
 )
+from agentflow.core.limits import GATED, SLOT
 from agentflow.core.message import Message
 from agentflow.core.run import Run
 
@@ -46,7 +48,7 @@ def decision_hash(run: Run, commands: Iterable[Any]) -> bytes:
 class Changes:
     """Rows to write, by statement name. ``tables[name]`` is a list of row tuples in that statement's order."""
 
-    __slots__ = ("budgets", "new_runs", "runs", "tables", "withdrawn")
+    __slots__ = ("budgets", "freed", "new_runs", "runs", "tables", "waits", "withdrawn")
 
     def __init__(self) -> None:
         self.tables: dict[str, list[tuple[Any, ...]]] = {}
@@ -54,6 +56,8 @@ class Changes:
         self.new_runs: set[UUID] = set()
         self.withdrawn: list[tuple[UUID, str]] = []  # (run, key) of requests nobody waits for any more
         self.budgets: dict[UUID, list[Any]] = {}  # tenant -> [held, spent, freezes, holds]
+        self.waits: dict[tuple[UUID, str], int] = {}  # (tenant, gate) before which rows wait -> highest priority
+        self.freed: list[tuple[UUID, str]] = []  # (run, key) of admitted rows that go
 
     def add(self, statement: str, row: tuple[Any, ...]) -> None:
         rows = self.tables.get(statement)
@@ -76,6 +80,13 @@ class Changes:
         """The durable twin of a message that leaves this transaction."""
         twin = (message.tenant, message.run, message.key, consumer, message.name, data, message.trace, due_ms)
         self.add("insert_outbox", twin)
+
+    def wait(self, message: Message, consumer: str, data: bytes, gate: str, priority: int) -> None:
+        """A message that has to wait before a gate: its twin, which the gatekeeper admits and sends."""
+        twin = (message.tenant, message.run, message.key, consumer, message.name, data, message.trace)
+        self.add("insert_gated", (*twin, gate, priority, False))
+        known = self.waits.get((message.tenant, gate), 0)
+        self.waits[message.tenant, gate] = max(known, priority)
 
     def consume(self, twin: Twin) -> None:
         self.add("delete_outbox", twin)
@@ -113,6 +124,17 @@ class Changes:
     def _ended(self, run: Run, row: RunEnded) -> None:
         self.add("end_timers", (run.tenant, run.id))
         self.add("end_subscriptions", (run.tenant, run.id))
+        if run.slot:
+            for key, consumer in ((GATED, "plan"), (SLOT, "gate")):
+                self.consume((run.tenant, run.id, key, consumer))
+                self.freed.append((run.id, key))
+
+    def _slot(self, run: Run, row: SlotTaken) -> None:
+        gate = f"workflow:{run.workflow}"
+        self.add(
+            "insert_gated",
+            (run.tenant, run.id, SLOT, "gate", SLOT, b"{}", None, gate, run.priority, True),
+        )
 
     def _entry(self, run: Run, row: LedgerEntry) -> None:
         usage = dump(row.usage)
@@ -138,6 +160,7 @@ ROWS: dict[type, Any] = {
     Unsubscribed: Changes._unsubscribed,
     Withdrawn: Changes._withdrawn,
     RunEnded: Changes._ended,
+    SlotTaken: Changes._slot,
     LedgerEntry: Changes._entry,
     Decided: Changes._decided,
 }

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
 import psycopg
+from psycopg.errors import InsufficientPrivilege
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from agentflow.errors import RetryLater
+from agentflow.core.limits import Limit
+from agentflow.errors import Conflict, RetryLater
 from agentflow.store.queries import load
 
 SQL = load("control.sql")
@@ -189,6 +191,39 @@ class ControlStore:
         async with self._transaction(tenant) as conn:
             found = await conn.execute(SQL["take_parked"], {"parked": parked})
             yield await found.fetchone()
+
+    # -- retention -------------------------------------------------------------------------------------
+
+    async def retention(self, tenant: UUID) -> Row | None:
+        """What is set for the tenant; None: nothing."""
+        return await self._one(tenant, "read_retention")
+
+    async def set_retention(self, tenant: UUID, ages: Mapping[str, str | None]) -> None:
+        """Set what is kept for how long; ``Conflict`` where the operator has fixed it."""
+        try:
+            async with self._transaction(tenant) as conn:
+                await conn.execute(SQL["write_retention"], {"tenant": tenant, **ages})
+        except InsufficientPrivilege as fault:
+            raise Conflict("the operator has fixed how long things are kept", code="fixed") from fault
+
+    # -- limits ----------------------------------------------------------------------------------------
+
+    async def limits(self, tenant: UUID, after: str, limit: int) -> list[Row]:
+        """What is set for the scopes after ``after``, by scope."""
+        return await self._all(tenant, "list_limits", after=after, limit=limit)
+
+    async def limit(self, tenant: UUID, scope: str) -> Row | None:
+        """What is set for a scope."""
+        return await self._one(tenant, "read_limit", scope=scope)
+
+    async def set_limit(self, tenant: UUID, scope: str, limit: Limit) -> Row:
+        """Set a scope's limit; the row as it is now."""
+        values = {"tenant": tenant, "scope": scope, **asdict(limit)}
+        return (await self._read(tenant, ("write_limit", values)))[0][0]
+
+    async def remove_limit(self, tenant: UUID, scope: str) -> bool:
+        """Whether there was one."""
+        return await self._one(tenant, "delete_limit", scope=scope) is not None
 
     # -- transactions ----------------------------------------------------------------------------------
 

@@ -55,10 +55,14 @@ order by page.n;
 insert into agentflow.blobs (tenant_id, ref, content)
 select %(tenant)s::uuid, c.ref, c.content from unnest(%(refs)s::text[], %(contents)b::bytea[]) as c (ref, content)
 order by c.ref
-on conflict do nothing;
+on conflict (tenant_id, ref) do update set used_at = greatest(blobs.used_at, clock_timestamp());
 
 -- name: find_blobs
-select ref from agentflow.blobs where ref = any (%(refs)s);
+-- What is found is touched, so that it is there when the run that asks for it comes.
+update agentflow.blobs b set used_at = greatest(b.used_at, clock_timestamp())
+from (select tenant_id, ref from agentflow.blobs where ref = any (%(refs)s) order by ref for update) f
+where b.tenant_id = f.tenant_id and b.ref = f.ref
+returning b.ref;
 
 -- name: read_run
 select run_id, workflow, version, status, seq, steps, tokens, limit_micro, spent_micro, held_micro, input, output,
@@ -142,3 +146,34 @@ limit %(limit)s;
 -- name: take_parked
 delete from agentflow.parked where parked_id = %(parked)s
 returning parked_id, consumer, subject, reason, headers, payload, tries, parked_at;
+
+-- name: read_retention
+select runs, ledger, inbox, parked, fixed from agentflow.retention;
+
+-- name: write_retention
+-- Where the operator has fixed it, the walls let no row through.
+insert into agentflow.retention (tenant_id, runs, ledger, inbox, parked)
+values (%(tenant)s::uuid, %(runs)s, %(ledger)s, %(inbox)s, %(parked)s)
+on conflict (tenant_id) do update
+set runs = excluded.runs, ledger = excluded.ledger, inbox = excluded.inbox, parked = excluded.parked,
+    updated_at = clock_timestamp();
+
+-- name: list_limits
+select scope, concurrency, per_second, burst, weight, updated_at from agentflow.limits
+where scope > %(after)s
+order by scope
+limit %(limit)s;
+
+-- name: read_limit
+select scope, concurrency, per_second, burst, weight, updated_at from agentflow.limits where scope = %(scope)s;
+
+-- name: write_limit
+insert into agentflow.limits (tenant_id, scope, concurrency, per_second, burst, weight)
+values (%(tenant)s::uuid, %(scope)s, %(concurrency)s, %(per_second)s, %(burst)s, %(weight)s)
+on conflict (tenant_id, scope) do update
+set concurrency = excluded.concurrency, per_second = excluded.per_second, burst = excluded.burst,
+    weight = excluded.weight, updated_at = clock_timestamp()
+returning scope, concurrency, per_second, burst, weight, updated_at;
+
+-- name: delete_limit
+delete from agentflow.limits where scope = %(scope)s returning scope;

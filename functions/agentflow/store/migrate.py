@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 
-from agentflow.errors import Rejected
+from agentflow.errors import Rejected, RetryLater
 from agentflow.wire.contracts import contracts_path
 
 _LOCK = 7_305_801_104_022_006  # any constant: one migration at a time per database
@@ -60,4 +63,19 @@ async def migrate(admin_dsn: str) -> list[str]:
                     (path.name, digest),
                 )
             applied.append(path.name)
+        await _provide(conn)
     return applied
+
+
+async def _provide(conn: psycopg.AsyncConnection[Any]) -> None:
+    """Partitions for the weeks to come; whoever carries the relay sees to them from then on."""
+    for _ in range(20):
+        try:
+            await conn.execute(
+                "select agentflow.provide_partitions(clock_timestamp(), clock_timestamp() + interval '4 weeks')"
+            )
+        except LockNotAvailable:
+            await asyncio.sleep(0.2)
+        else:
+            return
+    raise RetryLater("the schema is up to date, but tables are in use and got no partitions for the weeks to come")

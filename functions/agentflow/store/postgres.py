@@ -18,6 +18,7 @@ import psycopg
 from psycopg import errors as pg
 
 from agentflow.core.decision import Headroom
+from agentflow.core.limits import Limit
 from agentflow.core.message import Message
 from agentflow.core.run import Run, unpack_state
 from agentflow.errors import RetryLater
@@ -33,6 +34,7 @@ SYSTEM = UUID(int=0)  # the operator's own tenant
 ORDER = (
     "leave_inbox",
     "insert_outbox",
+    "insert_gated",
     "insert_steps",
     "delete_outbox",
     "insert_history",
@@ -118,7 +120,11 @@ class Transaction:
 
     async def enter_inbox(self, rows: Sequence[tuple[UUID, str, str]]) -> set[tuple[UUID, str, str]]:
         """Of (tenant, consumer, event id): those that had not been handled yet, now marked so."""
-        return set(await self.rows("enter_inbox", sorted(rows)))
+        ordered = sorted(rows)
+        enter = SQL["enter_inbox"].calls(ordered)
+        results = await self._pipeline.run([*SQL["lock_inbox"].calls(ordered), *enter])
+        entered = [row for result in results[-len(enter) :] for row in self._pipeline.rows(result)]
+        return {(tenant, consumer, event) for tenant, consumer, event in entered}
 
     async def workflow(
         self, tenant: UUID, name: str, version: int | None
@@ -229,6 +235,13 @@ class PostgresStore:
             await tx.load()
             rows = await tx.read("read_blob", (tenant, ref))
         return bytes(rows[0][0]) if rows else None
+
+    async def limits(self, tenants: Sequence[UUID]) -> list[tuple[UUID, str, Limit]]:
+        """All limits (tenant, scope, limit) of these tenants."""
+        async with self.transaction(tenants) as tx:
+            await tx.load()
+            rows = await tx.rows("read_limits", [(tenant,) for tenant in tenants])
+        return [(tenant, scope, Limit(*limit)) for tenant, scope, *limit in rows]
 
     async def has_twin(self, twin: Twin) -> bool:
         """Whether a request is still open."""

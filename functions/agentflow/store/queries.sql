@@ -21,11 +21,28 @@ select b.tenant_id, b.limit_micro, b.spent_micro, b.held_micro, b.frozen
 from unnest(%b::uuid[]) as k (tenant_id)
 join agentflow.budgets b on b.tenant_id = k.tenant_id and b.scope = 'tenant';
 
+-- name: read_limits
+select l.tenant_id, l.scope, l.concurrency, l.per_second, l.burst, l.weight
+from unnest(%b::uuid[]) as k (tenant_id)
+join agentflow.limits l using (tenant_id);
+
+-- name: lock_inbox
+-- One transaction at a time looks for an event: its key can't be unique across the weeks the inbox is partitioned by. In
+-- the order in which rows are named one by one, so that nobody waits for each other.
+select pg_advisory_xact_lock(hashtextextended(k.tenant_id::text || k.consumer || k.event_id, 7305801104022008))
+from (
+  select * from unnest(%b::uuid[], %b::text[], %b::text[]) as c (tenant_id, consumer, event_id)
+  order by c.tenant_id, c.consumer collate "C", c.event_id collate "C"
+) k;
+
 -- name: enter_inbox
--- Keep the first of each event; what is not returned was handled before.
+-- Keep the first of each event; what is not returned was handled before. Comes after lock_inbox, as a statement of its
+-- own: it must see what was committed while the lock was waited for.
 insert into agentflow.inbox (tenant_id, consumer, event_id)
-select * from unnest(%b::uuid[], %b::text[], %b::text[]) as c (tenant_id, consumer, event_id)
-on conflict do nothing
+select distinct c.tenant_id, c.consumer, c.event_id
+from unnest(%b::uuid[], %b::text[], %b::text[]) as c (tenant_id, consumer, event_id)
+where not exists (select from agentflow.inbox i
+                  where i.tenant_id = c.tenant_id and i.consumer = c.consumer and i.event_id = c.event_id)
 returning tenant_id, consumer, event_id;
 
 -- name: leave_inbox
@@ -120,6 +137,15 @@ from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text
   as c (tenant_id, run_id, key, consumer, name, data, trace, due_ms)
 on conflict do nothing;
 
+-- name: insert_gated
+-- What has to wait before a gate, never due until the gatekeeper admits it; and what stands for a run in progress.
+insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, trace, due_at, gate, priority, admitted)
+select c.tenant_id, c.run_id, c.key, c.consumer, c.name, c.data::json, c.trace, 'infinity', c.gate, c.priority, c.admitted
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::int[],
+            %b::bool[])
+  as c (tenant_id, run_id, key, consumer, name, data, trace, gate, priority, admitted)
+on conflict do nothing;
+
 -- name: delete_outbox
 delete from agentflow.outbox o
 using unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[]) as c (tenant_id, run_id, key, consumer)
@@ -178,9 +204,12 @@ using unnest(%b::uuid[], %b::uuid[]) as c (tenant_id, run_id)
 where s.tenant_id = c.tenant_id and s.run_id = c.run_id;
 
 -- name: insert_blobs
+-- One that is there already is touched under its row's lock, so that no sweep takes it just now.
 insert into agentflow.blobs (tenant_id, ref, content)
-select * from unnest(%b::uuid[], %b::text[], %b::bytea[]) as c (tenant_id, ref, content)
-on conflict do nothing;
+select distinct on (c.tenant_id, c.ref) c.tenant_id, c.ref, c.content
+from unnest(%b::uuid[], %b::text[], %b::bytea[]) as c (tenant_id, ref, content)
+order by c.tenant_id, c.ref
+on conflict (tenant_id, ref) do update set used_at = greatest(blobs.used_at, clock_timestamp());
 
 -- name: read_blob
 select content from agentflow.blobs where tenant_id = %b::uuid and ref = %b::text;

@@ -38,8 +38,9 @@ where o.tenant_id = d.tenant_id and o.run_id = d.run_id and o.key = d.key and o.
 returning o.tenant_id, o.run_id, o.key, o.consumer, o.name, o.data, o.trace, o.tries;
 
 -- name: resend_all
--- The bus has lost everything, or nobody was there to send it: all that was made until then is sent now.
+-- The bus has lost everything, or nobody was there to send it: all that was made until then is sent now. What waits
+-- before a gate is the gatekeeper's to send.
 update agentflow.outbox
 set tries = tries + 1, due_at = greatest(due_at, clock_timestamp() + interval '6 seconds')
-where created_at <= %b
+where created_at <= %b and due_at < 'infinity'
 returning tenant_id, run_id, key, consumer, name, data, trace, tries;

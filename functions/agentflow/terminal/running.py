@@ -40,6 +40,7 @@ async def run_workflow(
     *,
     budget: float | None,
     key: str | None,
+    priority: int | None = None,
     wait: bool,
     as_json: bool,
 ) -> int:
@@ -49,7 +50,7 @@ async def run_workflow(
         plan = compile_file(workflow) if local else await _registered(client, workflow)
         inputs = read_inputs(given, {**plan.vars, **plan.input})
         reference = await register(client, plan) if local else workflow
-        accepted = await start(client, reference, inputs, budget=budget, key=key)
+        accepted = await start(client, reference, inputs, budget=budget, key=key, priority=priority)
         if not wait:
             output.print_json(accepted) if as_json else print(accepted["id"])
             return 0
@@ -78,11 +79,14 @@ async def start(
     *,
     budget: float | None = None,
     key: str | None = None,
+    priority: int | None = None,
 ) -> Any:
     """Start a run; what the API accepted."""
     body: dict[str, Any] = {"workflow": reference, "input": inputs}
     if budget is not None:
         body["budget_usd"] = budget
+    if priority is not None:
+        body["priority"] = priority
     headers = {"idempotency-key": key} if key else {}
     return await call(client, "POST", "/v1/runs", json=body, headers=headers)
 

@@ -87,6 +87,7 @@ class RunRequested(Payload):
     version: Ordinal | None = None
     input: Object
     budget_micro: Micro | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
 
 
 class RunPlanned(Payload):

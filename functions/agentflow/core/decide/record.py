@@ -75,4 +75,6 @@ def _checked(data: dict[str, Any], plan: Plan) -> dict[str, Any]:
         message = f"tasks.{task.name}.out.{name}{fault.where}: {fault.message}"
         error = {"code": "bad_result", "message": message, "retryable": True, "retry_after_ms": None}
         return {**data, "status": "failed", "output": None, "error": error}
+    if all(output[name] is value for name, value in fixed.items()):
+        return dict(data)
     return {**data, "output": {**output, **fixed}}

@@ -1,0 +1,350 @@
+"""Limits in a running house: calls and runs wait for their turn, whoever dies, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from house import House, eventually
+
+from agentflow.core.message import Message
+from agentflow.runtime import gating
+from agentflow.runtime.host import Host
+from agentflow.store.admin import create_tenant
+
+SYSTEM = UUID(int=0)
+SCRIPT = """
+rules:
+  - {prompt: 'Say .+', reply: 'said', latency_ms: 150}
+"""
+ASK = {
+    "agentflow": "plan/v1", "kind": "bt", "name": "ask", "limits": {"steps": 3, "usd": 1}, "input": {"n": "int"},
+    "tasks": {"say": {"kind": "llm", "use": "small", "prompt": "Say {n}", "in": {"n": "n"}, "max_tokens": 20}},
+    "root": {"sequence": [{"task": "say"}, {"task": "say"}]},
+}  # fmt: skip
+WAIT = {
+    "agentflow": "plan/v1", "kind": "fsm", "name": "wait", "limits": {"steps": 3},
+    "tasks": {"idle": {"kind": "wait", "for": "1h"}}, "initial": "a",
+    "trigger": {"type": "com.example.go", "input": {}},
+    "states": {"a": {"run": "idle", "transitions": [{"event": "go", "to": "b"}, {"event": "done", "to": "b"}]}, "b": {"final": "success"}},
+}  # fmt: skip
+ECHO = {
+    "agentflow": "plan/v1", "kind": "bt", "name": "echo", "limits": {"steps": 3}, "vars": {"n": "int"},
+    "tasks": {"say": {"kind": "tool", "use": "std.echo", "in": {"n": "n + 1"}, "out": {"n": "int"}}},
+    "root": {"sequence": [{"task": "say", "set": {"n": "result.n"}}] * 3},
+}  # fmt: skip
+
+
+async def limit(
+    house: House, scope: str, concurrency: int | None, tenant: UUID | None = None, **more: Any
+) -> None:
+    values = {"tenant_id": tenant or house.tenant, "scope": scope, "concurrency": concurrency} | more
+    await house.rows(
+        f"insert into limits ({', '.join(values)}) values ({', '.join(['%s'] * len(values))}) "
+        "on conflict (tenant_id, scope) do update set concurrency = excluded.concurrency returning 1",
+        *values.values(),
+    )
+
+
+@pytest.fixture
+async def told(house: House) -> House:
+    """A house with the workflows."""
+    (house.settings.script_dir / "ask.model.yaml").write_text(SCRIPT)
+    for document in (ASK, WAIT, ECHO):
+        await house.register(document)
+    return house
+
+
+class Watcher:
+    """Looks at the outbox all the time: the most calls and runs that were in progress at once."""
+
+    def __init__(self) -> None:
+        self.most: Counter[str] = Counter()
+        self.looks = 0
+
+    async def watch(self, dsn: str) -> None:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
+            while True:
+                rows = await conn.execute(
+                    "select gate, count(*) from agentflow.outbox where admitted group by 1"
+                )
+                for gate, count in await rows.fetchall():
+                    self.most[gate] = max(self.most[gate], count)
+                self.looks += 1
+
+
+@asynccontextmanager
+async def watching(house: House) -> AsyncIterator[Watcher]:
+    watcher = Watcher()
+    task = asyncio.create_task(watcher.watch(house.database.admin))
+    try:
+        yield watcher
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert watcher.looks > 10
+
+
+async def status(house: House, *runs: UUID) -> list[str]:
+    rows = await house.rows("select run_id, status from runs where run_id = any (%s)", list(runs))
+    found = {row["run_id"]: row["status"] for row in rows}
+    return [found.get(run, "unknown") for run in runs]
+
+
+async def reached(house: House, wanted: str, *runs: UUID, within_s: float = 20) -> None:
+    async def look() -> bool:
+        return set(await status(house, *runs)) == {wanted}
+
+    await eventually(look, within_s=within_s)
+
+
+async def nothing_left(house: House) -> None:
+    assert await house.rows("select key, consumer from outbox where consumer <> 'facts'") == []
+
+
+@pytest.mark.parametrize("handoff", [True, False], ids=["handed over", "over the bus"])
+async def test_calls_of_a_model_never_exceed_its_limit(told: House, handoff: bool) -> None:
+    await limit(told, "model:small", 3)
+    async with told.host(handoff=handoff) as host, watching(told) as watcher:
+        runs = [await told.submit(host, "ask", {"n": n}) for n in range(12)]
+        await reached(told, "succeeded", *runs)
+    assert watcher.most["model:small"] == 3
+    await nothing_left(told)
+
+
+async def test_an_operators_limit_binds_all_tenants_together_and_is_shared_fairly(told: House) -> None:
+    await limit(told, "model:small", 2, tenant=SYSTEM)
+    other = House(told.settings, told.database, told.nats, await create_tenant(told.database.admin, "other"))
+    await other.register(ASK)
+    async with told.host() as host, watching(told) as watcher:
+        many = [await told.submit(host, "ask", {"n": n}) for n in range(20)]
+        one = await other.submit(host, "ask", {"n": 0})
+        await reached(told, "succeeded", one, within_s=10)
+        left = Counter(await status(told, *many))
+        assert left["running"] > 10, "the one was not kept waiting for the many"
+        await reached(told, "succeeded", *many)
+    assert watcher.most["model:small"] == 2
+    await nothing_left(told)
+
+
+@pytest.mark.parametrize("scope", ["tenant", "workflow:wait"])
+async def test_runs_wait_for_their_turn_oldest_and_most_urgent_first(told: House, scope: str) -> None:
+    await limit(told, scope, 1)
+    async with told.host() as host:
+        first = await told.submit(host, "wait")
+        await reached(told, "running", first)
+        second, third, urgent = [await told.submit(host, "wait", priority=p) for p in (5, 5, 9)]
+        other = await told.submit(host, "echo")
+        if scope != "tenant":
+            await reached(told, "succeeded", other)
+        for going, following in ((first, urgent), (urgent, second), (second, third)):
+            assert (await status(told, following)) == ["requested"]
+            await host.submit(_signal(told, going, "go"))
+            await reached(told, "succeeded", going)
+            await reached(told, "running", following)
+        await host.submit(_signal(told, third, "go"))
+        await reached(told, "succeeded", third, other)
+    await nothing_left(told)
+
+
+async def test_a_run_that_waits_can_be_cancelled_and_leaves_its_place_to_the_next(told: House) -> None:
+    await limit(told, "workflow:wait", 1)
+    async with told.host() as host:
+        first = await told.submit(host, "wait", version=1)
+        await reached(told, "running", first)
+        second, third = [await told.submit(host, "wait", version=1) for _ in range(2)]
+        await host.submit(_cancel(told, second))
+        await reached(told, "cancelled", second)
+        await host.submit(_cancel(told, first))
+        await reached(told, "running", third)
+        await host.submit(_cancel(told, third))
+        await reached(told, "cancelled", first, second, third)
+    await nothing_left(told)
+
+
+async def test_a_call_that_waits_goes_with_its_run(told: House) -> None:
+    await limit(told, "model:small", 0)
+    async with told.host() as host:
+        run = await told.submit(host, "ask", {"n": 1})
+        await eventually(
+            lambda: told.rows("select 1 from outbox where gate = 'model:small' and not admitted")
+        )
+        await host.submit(_cancel(told, run))
+        await reached(told, "cancelled", run)
+        await nothing_left(told)
+    assert (await told.rows("select status from steps")) == [{"status": "halted"}]
+
+
+async def test_runs_that_events_start_wait_visibly_too(told: House) -> None:
+    await limit(told, "workflow:wait", 1)
+    async with told.host() as host:
+        for number in range(3):
+            event = {
+                "specversion": "1.0",
+                "id": str(number),
+                "source": "/t",
+                "type": "com.example.go",
+                "data": {},
+            }
+            message = Message("event.received", told.tenant, uuid4(), "event", {"event": event})
+            await host.submit(message)
+        await eventually(lambda: counted(told, {"running": 1, "requested": 2}))
+        # The request comes once more, as it may over the bus: the run does not jump the queue.
+        (waiting, *_) = await told.rows("select run_id from runs where status = 'requested'")
+        data = {
+            "run": str(waiting["run_id"]),
+            "workflow": "wait",
+            "version": 1,
+            "input": {},
+            "budget_micro": None,
+        }
+        again = Message("run.requested", told.tenant, waiting["run_id"], "requested", data)
+        await host._receivers["plan"]._reactor.handle(_item("plan", again))
+        assert await counted(told, {"running": 1, "requested": 2})
+        (running,) = await told.rows("select run_id from runs where status = 'running'")
+        await host.submit(_cancel(told, running["run_id"]))
+        await eventually(lambda: counted(told, {"cancelled": 1, "running": 1, "requested": 1}))
+
+
+async def counted(house: House, wanted: dict[str, int]) -> bool:
+    rows = await house.rows("select status, count(*) as n from runs group by 1")
+    return {row["status"]: row["n"] for row in rows} == wanted
+
+
+async def test_a_run_that_ends_as_soon_as_it_is_planned_keeps_no_place(told: House) -> None:
+    await limit(told, "tenant", 1)
+    async with told.host() as host:
+        runs = [await told.submit(host, "ask", {"n": "not a number"}) for _ in range(4)]
+        await reached(told, "failed", *runs)
+        runs = [await told.submit(host, "echo") for _ in range(4)]
+        await reached(told, "succeeded", *runs)
+    await nothing_left(told)
+
+
+async def test_limits_that_are_set_while_runs_go_on_are_in_force_at_once(told: House) -> None:
+    async with told.host() as host:
+        runs = [await told.submit(host, "echo") for _ in range(3)]
+        await reached(told, "succeeded", *runs)
+        await limit(told, "tenant", 0)
+        host.limits_changed(told.tenant)
+        waiting = await told.submit(host, "echo")
+        assert await status(told, waiting) == ["requested"]
+        await told.rows("delete from limits returning 1")
+        host.limits_changed(told.tenant)
+        await reached(told, "succeeded", waiting)
+        assert await told.rows("select 1 from outbox where gate is not null") == []
+
+
+async def test_other_hosts_hear_of_a_change_and_read_it_anyway(
+    told: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = ("plan", "dispatch", "invoke_llm", "run_tool", "account_cost")
+    async with told.host(("api",), relay=False) as api, told.host(apart) as rest:
+        run = await told.submit(api, "echo", version=1)
+        await reached(told, "succeeded", run)
+        await limit(told, "tool:std.echo", 0)
+        api.limits_changed(told.tenant)
+        await eventually(lambda: unknown(rest, told.tenant))
+        run = await told.submit(api, "echo", version=1)
+        await eventually(lambda: told.rows("select 1 from outbox where gate = 'tool:std.echo'"))
+        await told.rows("delete from limits returning 1")
+        rest._gating._until = 0.0  # half a minute later
+        rest._gatekeeper.limits_changed()  # type: ignore[union-attr]
+        await reached(told, "succeeded", run)
+        assert await told.submit(api, "echo", version=1)
+    await nothing_left(told)
+
+
+async def unknown(host: Host, tenant: UUID) -> bool:
+    return tenant not in host._gating._known
+
+
+async def test_a_wiped_bus_lets_nothing_past_the_gate(told: House) -> None:
+    await limit(told, "model:small", 1)
+    async with told.host(handoff=False) as host, watching(told) as watcher:
+        runs = [await told.submit(host, "ask", {"n": n}) for n in range(6)]
+        await told.nats.wipe_jetstream()
+        await reached(told, "succeeded", *runs, within_s=40)
+    assert watcher.most["model:small"] == 1
+    await nothing_left(told)
+
+
+async def test_a_host_that_sends_too_many_requests_has_the_gate_hold_the_rest(
+    told: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gating, "WINDOW", 5)
+    async with told.host(("api",), relay=False) as api:
+        runs = [await told.submit(api, "echo", version=1) for _ in range(20)]
+        other = House(
+            told.settings, told.database, told.nats, await create_tenant(told.database.admin, "other")
+        )
+        await other.register(ECHO)
+        one = await other.submit(api, "echo", version=1)
+        rows = await told.rows("select tenant_id, gate, count(*) as n from outbox group by 1, 2 order by 3")
+        assert [(row["tenant_id"], row["gate"], row["n"]) for row in rows] == [
+            (other.tenant, None, 1), (told.tenant, None, 5), (told.tenant, "workflow:echo", 15),
+        ]  # fmt: skip
+        async with told.host(("plan", "dispatch", "run_tool", "account_cost")):
+            await reached(told, "succeeded", one, *runs)
+            await eventually(lambda: quiet(api))
+            assert await told.submit(api, "echo", version=1)
+            assert await told.rows("select 1 from outbox where key = 'gated'") == []
+
+
+async def quiet(api: Host) -> bool:
+    return not api._gating._under_way
+
+
+async def test_killed_with_admitted_calls_the_next_host_makes_them_and_the_limit_holds(told: House) -> None:
+    await limit(told, "model:small", 4)
+    environment = {
+        "PATH": os.environ["PATH"], "AGENTFLOW_HOME": str(told.settings.home), "AGENTFLOW_SANDBOX": "process",
+        "AGENTFLOW_SCRIPT_DIR": str(told.settings.script_dir), "AGENTFLOW_NATS_URL": told.nats.url,
+        "AGENTFLOW_DATABASE_URL": told.database.dsn("nobody").replace("nobody@", ""), "AGENTFLOW_HTTP_PORT": "0",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "agentflow.cli", "serve", "invoke_llm"]
+    async with told.host(("api", "plan", "dispatch", "account_cost")) as host, watching(told) as watcher:
+        worker = subprocess.Popen(command, env=environment, stdout=-3, stderr=-3)  # noqa: ASYNC220
+        try:
+            runs = [await told.submit(host, "ask", {"n": n}, version=1) for n in range(30)]
+            await eventually(lambda: told.rows("select 1 from steps having count(*) > 4"))
+        finally:
+            worker.kill()
+            worker.wait()
+        await eventually(lambda: in_use(told, 4))
+        async with told.host(("invoke_llm",), relay=False):
+            await reached(told, "succeeded", *runs, within_s=40)
+    assert watcher.most["model:small"] == 4
+    results = await told.rows("select count(*) as n from steps where status = 'succeeded'")
+    assert results == [{"n": 60}]
+    await nothing_left(told)
+
+
+async def in_use(house: House, count: int) -> bool:
+    return len(await house.rows("select 1 from outbox where admitted")) == count
+
+
+def _signal(house: House, run: UUID, name: str) -> Message:
+    data = {"run": str(run), "name": name, "data": None, "step": None}
+    return Message("signal.received", house.tenant, run, f"signal:{uuid4()}", data)
+
+
+def _cancel(house: House, run: UUID) -> Message:
+    return Message(
+        "run.cancel_requested", house.tenant, run, f"cancel:{uuid4()}", {"run": str(run), "reason": "x"}
+    )
+
+
+def _item(consumer: str, message: Message) -> Any:
+    from agentflow.runtime.batch import Item
+
+    return Item(consumer, message, (message.tenant, message.run, message.key, consumer))

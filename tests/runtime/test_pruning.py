@@ -1,0 +1,412 @@
+"""What a sweep removes, what it keeps, and what it leaves to the next one; on a real database with a past."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from aged import DAY, NOW, Past, week
+
+from agentflow.archive import open_archive
+from agentflow.archive.format import find_run, manifests
+from agentflow.core.retention import Ages
+from agentflow.runtime import old_runs, sweep
+from agentflow.runtime.archiving import Archiver
+from agentflow.runtime.pruning import prune
+from agentflow.runtime.sweep import Report, Sweep
+from agentflow.store import retention
+from agentflow.store.retention import keeping
+from agentflow.store.run_rows import reading
+
+WHOLE = {"runs": 1, "steps": 2, "history": 2, "ledger": 1}
+WAITING = (
+    "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+)
+GONE = {"runs": 0, "steps": 0, "history": 0, "ledger": 1}  # money is kept longer
+
+
+@pytest.fixture
+def past(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Past]:
+    monkeypatch.setattr(sweep, "REST", 0.0)
+    made = Past(database)
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def sweeping(past: Past, ages: Ages, archive: str = "", **changes: Any) -> Any:
+    dsn = past.database.dsn
+    async with keeping(dsn("agentflow_keeper")) as store, reading(dsn("agentflow_engine")) as rows:
+        now, leads = await store.lead()
+        assert leads
+        place = open_archive(archive)
+        archiver = Archiver(rows, place) if place is not None else None
+        deadline = asyncio.get_running_loop().time() + 60
+        yield Sweep(store, rows, archiver, ages, now, **{"deadline": deadline, **changes})
+
+
+async def swept(past: Past, ages: Ages | None = None, archive: str = "", **changes: Any) -> Report:
+    async with sweeping(past, ages or Ages(), archive, **changes) as at_hand:
+        return await prune(at_hand)
+
+
+async def test_by_default_nothing_goes(past: Past) -> None:
+    tenant = past.tenant()
+    (run,) = past.runs(tenant, 130)
+    report = await swept(past, Ages(ledger=400, parked=400))
+    assert past.rows_of(run) == WHOLE
+    assert report.complete and not report.rows
+
+
+async def test_finished_runs_go_after_their_time_and_no_others(past: Past) -> None:
+    tenant = past.tenant(runs="30d")
+    (old,) = past.runs(tenant, 40)
+    kept = {
+        "young": past.runs(tenant, 20),
+        "running": past.runs(tenant, 40, ended=False),
+        "finished lately": past.runs(tenant, 40, took=15 * DAY),
+        "holds money": past.runs(tenant, 40, held=7),
+        "has a timer": past.runs(tenant, 40),
+        "has something to send": past.runs(tenant, 40),
+    }
+    past.conn.execute(
+        "insert into agentflow.timers (tenant_id, run_id, key, kind, fire_at) values (%s, %s, 'k', 'hold', now())",
+        (tenant, *kept["has a timer"]),
+    )
+    past.conn.execute(
+        """insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, due_at)
+           values (%s, %s, 'k', 'facts', 'run.completed', '{}', now())""",
+        (tenant, *kept["has something to send"]),
+    )
+    report = await swept(past)
+    assert past.rows_of(old) == GONE
+    assert {name: past.rows_of(run) for name, (run,) in kept.items()} == dict.fromkeys(kept, WHOLE)
+    assert report.rows[tenant] == {"runs": 1, "steps": 2, "history": 2}
+    assert past.one("select count(*) from agentflow.leftovers") == 0
+
+
+async def test_tenants_that_keep_longer_lose_nothing(past: Past) -> None:
+    """Another's rows of the same week are deleted by key, and the week stays."""
+    short, long, forever = past.tenant(runs="30d"), past.tenant(runs="100d"), past.tenant()
+    runs = [past.runs(tenant, 60)[0] for tenant in (short, long, forever)]
+    report = await swept(past)
+    assert [past.rows_of(run) for run in runs] == [GONE, WHOLE, WHOLE]
+    assert f"steps_{week(60)}" in past.partitions("steps")
+    assert set(report.rows) == {short}
+
+
+async def test_a_week_that_nobody_keeps_is_dropped(past: Past) -> None:
+    tenants = [past.tenant(runs="30d"), past.tenant(runs="45d")]
+    runs = [run for tenant in tenants for run in past.runs(tenant, 70, count=3)]
+    (young,) = past.runs(tenants[0], 5)
+    report = await swept(past)
+    assert [past.rows_of(run) for run in runs] == [GONE] * 6
+    assert past.rows_of(young) == WHOLE
+    for table in ("steps", "history"):
+        assert f"{table}_{week(70)}" not in past.partitions(table)
+        assert f"{table}_{week(5)}" in past.partitions(table)
+    assert f"ledger_{week(70)}" in past.partitions("ledger")
+    assert f"steps_{week(70)}" in {dropped.name for dropped in report.dropped}
+    assert past.one("select count(*) from agentflow.leftovers") == 0
+
+
+async def test_rows_wait_for_their_week_if_it_goes_soon(past: Past) -> None:
+    """Dropped with their week, rows cost nothing: the run is gone on its day, its space a few days later."""
+    tenant = past.tenant(runs="30d")
+    monday = NOW - timedelta(days=NOW.weekday())
+    first, last = (monday - 28 * DAY).replace(hour=1), (monday - 22 * DAY).replace(hour=23)
+    ages = [(NOW - at) / DAY for at in (first, last)]
+    (old,), (young,) = (past.runs(tenant, age) for age in ages)
+    days = int(ages[0])  # the first run's time is over, the last one's is not
+    past.conn.execute("update agentflow.retention set runs = %s where tenant_id = %s", (f"{days}d", tenant))
+    await swept(past)
+    assert past.rows_of(old) == {"runs": 0, "steps": 2, "history": 2, "ledger": 1}
+    assert past.rows_of(young) == WHOLE
+    await swept(past, patience=timedelta(0))  # as by hand
+    assert past.rows_of(old) == GONE
+    assert past.rows_of(young) == WHOLE
+
+
+async def test_a_run_that_is_written_to_in_between_stays(past: Past) -> None:
+    tenant = past.tenant()
+    (run,) = past.runs(tenant, 40)
+    async with sweeping(past, Ages()) as at_hand:
+        looked, _ = await at_hand.store.old_runs(tenant, NOW, retention.FIRST_RUN)
+        past.conn.execute("update agentflow.runs set rev = rev + 1 where run_id = %s", (run,))
+        assert await at_hand.store.remove_runs(tenant, NOW, looked) == set()
+    assert past.rows_of(run) == WHOLE
+
+
+async def test_every_old_run_is_found_however_many_do_not_go(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LOOK", 7)
+    monkeypatch.setattr(old_runs, "CHUNK_RUNS", 3)
+    tenant = past.tenant(runs="30d")
+    waiting = past.runs(tenant, 50, count=20, ended=False)
+    old = past.runs(tenant, 50, count=20) + past.runs(tenant, 43, count=20)
+    report = await swept(past)
+    assert report.rows[tenant]["runs"] == 40
+    assert past.column("select run_id from agentflow.runs order by 1") == sorted(waiting)
+    assert past.one("select count(*) from agentflow.steps where run_id = any (%s)", old) == 0
+    assert past.one("select count(*) from agentflow.steps where run_id = any (%s)", waiting) == 40
+
+
+async def test_a_sweep_that_runs_out_of_time_is_finished_by_the_next(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(old_runs, "CHUNK_RUNS", 5)
+    monkeypatch.setattr(sweep, "REST", 3.0)
+    tenant, other = past.tenant(runs="30d"), past.tenant()
+    past.runs(tenant, 50, count=40)
+    past.runs(other, 50)
+    sweeps = 0
+    complete = False
+    while not complete:
+        deadline = asyncio.get_running_loop().time() + 0.02 * 1.5**sweeps
+        complete = (await swept(past, deadline=deadline)).complete
+        sweeps += 1
+    assert sweeps > 1
+    assert past.one("select count(*) from agentflow.runs where tenant_id = %s", tenant) == 0
+    assert past.one("select count(*) from agentflow.steps where tenant_id = %s", tenant) == 0
+    assert past.one("select count(*) from agentflow.steps where tenant_id = %s", other) == 2
+
+
+async def test_one_tenant_and_one_day_by_hand(past: Past) -> None:
+    mine, others = past.tenant(), past.tenant(runs="10d")
+    (old,), (young,) = past.runs(mine, 40), past.runs(mine, 20)
+    (untouched,) = past.runs(others, 40)
+    await swept(past, only=mine, before=NOW - 30 * DAY, patience=timedelta(0))
+    assert past.rows_of(old) == GONE
+    assert past.rows_of(young) == past.rows_of(untouched) == WHOLE
+
+
+async def test_a_dry_run_counts_and_changes_nothing(past: Past) -> None:
+    tenant = past.tenant(runs="30d", parked="30d", ledger="30d")
+    runs = past.runs(tenant, 100, count=5)
+    past.runs(past.tenant(), 100)  # keeps the week
+    await asyncio.to_thread(past.conn.execute, "analyze")
+    would = await swept(past, dry=True)
+    assert would.rows[tenant] == {"runs": 5, "steps": 10, "history": 10}
+    assert would.bytes[tenant] > 1000
+    assert [past.rows_of(run) for run in runs] == [WHOLE] * 5
+    did = await swept(past)
+    assert did.rows[tenant] == would.rows[tenant] | {"ledger": 5}  # whose runs were still there before
+    assert did.bytes[tenant] >= would.bytes[tenant]
+
+
+# -- money, ids, messages --------------------------------------------------------------------------------
+
+
+async def test_the_ledger_is_kept_longer_than_runs_and_never_shorter(past: Past) -> None:
+    tenant, greedy = past.tenant(runs="30d", ledger="90d"), past.tenant(runs="90d", ledger="1d")
+    (old,), (older,) = past.runs(tenant, 60), past.runs(tenant, 120)
+    (kept,) = past.runs(greedy, 60)
+    await swept(past)
+    assert past.rows_of(old) == GONE
+    assert past.rows_of(older) == {"runs": 0, "steps": 0, "history": 0, "ledger": 0}
+    assert past.rows_of(kept) == WHOLE
+    assert f"ledger_{week(120)}" not in past.partitions("ledger")
+
+
+async def test_entries_of_runs_that_are_there_and_late_entries_stay(past: Past) -> None:
+    tenant = past.tenant(runs="30d", ledger="30d")
+    (waiting,), (late,), (old,) = (
+        past.runs(tenant, 60, ended=False),
+        past.runs(tenant, 60),
+        past.runs(tenant, 60),
+    )
+    past.conn.execute("update agentflow.ledger set at = now() where run_id = %s", (late,))
+    await swept(past, patience=timedelta(0))
+    assert [past.rows_of(run)["ledger"] for run in (waiting, late, old)] == [1, 1, 0]
+    assert past.rows_of(waiting) == WHOLE
+
+
+async def test_ids_of_events_are_remembered_for_their_time_and_then_forgotten(past: Past) -> None:
+    usual, long = past.tenant(), past.tenant(inbox="100d")
+    for tenant in (usual, long):
+        for days in (20, 60, 120):
+            past.provide(days)
+            past.conn.execute(
+                "insert into agentflow.inbox values (%s, 'plan', %s, %s)",
+                (tenant, f"e{days}", NOW - days * DAY),
+            )
+    await swept(past)
+    query = "select event_id from agentflow.inbox where tenant_id = %s order by 1"
+    assert past.column(query, usual) == ["e20"]
+    assert past.column(query, long) == ["e20", "e60"]
+    assert f"inbox_{week(120)}" not in past.partitions("inbox")
+    assert f"inbox_{week(60)}" in past.partitions("inbox")
+
+
+async def test_parked_messages_are_given_up_after_their_own_longer_time(past: Past) -> None:
+    tenant = past.tenant(runs="30d", parked="60d")
+    for days in (40, 70):
+        past.conn.execute(
+            "insert into agentflow.parked values (%s, %s, 'plan', 's', 'r', '{}', 'x', 1, %s)",
+            (tenant, uuid4(), NOW - days * DAY),
+        )
+    report = await swept(past)
+    assert past.column(
+        "select round(extract(epoch from now() - parked_at) / 86400) from agentflow.parked"
+    ) == [40]
+    assert report.rows[tenant] == {"parked": 1}
+
+
+# -- the archive -----------------------------------------------------------------------------------------
+
+
+async def test_runs_are_archived_whole_before_they_go(past: Past, tmp_path: Path) -> None:
+    tenant, other = past.tenant(runs="30d"), past.tenant(runs="30d")
+    runs = past.runs(tenant, 50, count=3) + past.runs(tenant, 60, count=2, steps=4)
+    (foreign,) = past.runs(other, 50)
+    url = f"file://{tmp_path}/archive"
+    before = past.one("select to_json(r) from agentflow.runs r where run_id = %s", runs[0])
+    report = await swept(past, archive=url)
+    archive = open_archive(url)
+    assert archive is not None
+    for run, steps in zip(runs, (2, 2, 2, 4, 4), strict=True):
+        assert past.rows_of(run)["runs"] == 0
+        rows = find_run(archive, tenant, run)
+        assert rows is not None
+        assert {table: len(found) for table, found in rows.items()} == {
+            "runs": 1, "steps": steps, "history": steps, "ledger": 1
+        }  # fmt: skip
+    first = find_run(archive, tenant, runs[0])
+    assert first is not None and first["runs"] == [before]
+    assert find_run(archive, tenant, foreign) is None
+    assert find_run(archive, other, foreign) is not None
+    assert [len(manifest.runs) for manifest in manifests(archive, tenant)] == [2, 3]
+    assert report.archived_bytes > 0
+
+
+async def test_what_cannot_be_archived_stays(past: Past, tmp_path: Path) -> None:
+    from agentflow.errors import RetryLater
+
+    (tmp_path / "archive").write_text("a file where the folder should be")
+    (run,) = past.runs(past.tenant(runs="30d"), 50)
+    with pytest.raises(RetryLater):
+        await swept(past, archive=f"file://{tmp_path}/archive")
+    assert past.rows_of(run) == WHOLE
+
+
+async def test_archived_again_after_a_crash_runs_are_the_same_object(past: Past, tmp_path: Path) -> None:
+    tenant = past.tenant(runs="30d")
+    runs = past.runs(tenant, 50, count=3)
+    url = f"file://{tmp_path}"
+    async with sweeping(past, Ages(), url) as at_hand:
+        looked, _ = await at_hand.store.old_runs(tenant, NOW, retention.FIRST_RUN)
+        keys = [(run.created_at, run.id) for run in looked]
+        span = old_runs.week_of(looked[0].created_at)
+        await at_hand.archiver.keep(tenant, span, keys)  # and then it is killed
+    kept = files(tmp_path)
+    await swept(past, archive=url)
+    assert files(tmp_path) == kept
+    assert len(kept) == 2
+    assert [past.rows_of(run) for run in runs] == [GONE] * 3
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def blob(past: Past, tenant: UUID, content: bytes, days_ago: float = 60) -> str:
+    from agentflow.wire.claim import blob_ref
+
+    past.conn.execute(
+        "insert into agentflow.blobs values (%s, %s, %s, now(), %s)",
+        (tenant, blob_ref(content), content, NOW - days_ago * DAY),
+    )
+    return blob_ref(content)
+
+
+async def test_a_file_stays_as_long_as_a_run_or_a_workflow_refers_to_it(past: Past, tmp_path: Path) -> None:
+    tenant = past.tenant(runs="30d")
+    shared, own, named, parked, queued, nobodys, fresh = (
+        blob(past, tenant, name.encode(), days)
+        for name, days in (
+            ("shared", 60), ("own", 60), ("named", 60), ("parked", 60), ('{"big": "' + "x" * 70_000 + '"}', 60),
+            ("nobody's", 60), ("fresh", 1),
+        )
+    )  # fmt: skip
+    (old,) = past.runs(tenant, 50, given=f'{{"a": "{shared}", "b": ["{own}"]}}')
+    past.runs(tenant, 10, given=f'{{"a": "{shared}"}}')
+    past.conn.execute(
+        "insert into agentflow.workflows values (%s, 'w', 1, 'h', %s)", (tenant, f'{{"x": "{named}"}}')
+    )
+    past.conn.execute(
+        "insert into agentflow.parked values (%s, %s, 'plan', 's', 'r', %s, '\\xff00', 1)",
+        (tenant, uuid4(), f'{{"ce-dataref": "{parked}"}}'),
+    )
+    past.conn.execute(
+        """insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, due_at)
+           values (%s, %s, 'k', 'plan', 'n', %s, now())""",
+        (tenant, uuid4(), '{"big": "' + "x" * 70_000 + '"}'),
+    )
+    left = "select ref from agentflow.blobs"
+    await swept(past, archive=f"file://{tmp_path}")
+    assert past.rows_of(old)["runs"] == 0
+    assert set(past.column(left)) == {shared, own, named, parked, queued, fresh}  # own has only begun to age
+    past.conn.execute("update agentflow.blobs set used_at = %s where used_at < 'infinity'", (NOW - 9 * DAY,))
+    await swept(past)
+    assert set(past.column(left)) == {shared, named, parked, queued}
+    assert (tmp_path / "blobs" / str(tenant) / own[12:]).read_bytes() == b"own"
+    assert nobodys not in past.column(left)
+
+
+async def test_a_file_that_is_used_at_the_same_moment_is_not_taken(past: Past) -> None:
+    """The sweep has chosen the blob and waits for its row, which a run that refers to it has locked."""
+    tenant = past.tenant()
+    ref = blob(past, tenant, b"content")
+    other = blob(past, tenant, b"other")
+    before = NOW - 8 * DAY
+    async with sweeping(past, Ages()) as at_hand:
+        chosen = [found for found, _ in await at_hand.store.unused_blobs(tenant, before, ("-infinity", ""))]
+        assert sorted(chosen) == sorted([ref, other])
+        with psycopg.connect(past.database.dsn("agentflow_engine")) as engine:
+            engine.execute("select set_config('app.tenants', %s, true)", (f"{{{tenant}}}",))
+            engine.execute(
+                "insert into agentflow.runs (tenant_id, run_id, workflow, status, input) values (%s, %s, 'w', %s, %s)",
+                (tenant, uuid4(), "requested", f'{{"file": "{ref}"}}'),
+            )
+            removing = asyncio.create_task(at_hand.store.delete_blobs(tenant, before, chosen))
+            await until_somebody_waits(past)
+            engine.commit()
+        assert await removing == 1
+    assert past.column("select ref from agentflow.blobs") == [ref]
+
+
+async def until_somebody_waits(past: Past) -> None:
+    async with asyncio.timeout(10):
+        while not past.one(WAITING):  # noqa: ASYNC110  PostgreSQL tells nobody who waits
+            await asyncio.sleep(0.01)
+
+
+async def test_a_file_that_was_just_taken_is_kept_anew(past: Past) -> None:
+    """The other way round: who brings the content waits for the sweep, and then stores it again."""
+    tenant = past.tenant()
+    ref = blob(past, tenant, b"content")
+    async with sweeping(past, Ages()) as at_hand:
+        await at_hand.store._conn.execute("begin")
+        assert await at_hand.store.delete_blobs(tenant, NOW - 8 * DAY, [ref]) == 1
+        from agentflow.store.control import ControlStore
+
+        api = ControlStore(past.database.dsn("agentflow_api"), connections=1)
+        await api.open()
+        giving = asyncio.create_task(api.put_blobs(tenant, {ref: b"content"}))
+        await until_somebody_waits(past)
+        await at_hand.store._conn.execute("commit")
+        await giving
+        assert await api.missing_blobs(tenant, [ref]) == set()
+        await api.close()
+    assert past.column("select ref from agentflow.blobs") == [ref]
