@@ -7,10 +7,10 @@ BIN := .venv/bin
 WORKERS ?= logical
 TESTS ?= tests
 
-.PHONY: help run dev test bench bench-peers check lint types imports drift contracts lock clean
+.PHONY: help run dev test chaos bench bench-peers check lint types imports drift contracts lock clean
 
 help: ## Show this menu
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run.stamp ## Set everything up, run the sample workflow on the embedded stack, print its result
 	@$(BIN)/agentflow dev --sample --exit
@@ -20,6 +20,9 @@ dev: .venv/run.stamp ## The same, and stay up: API, functions and servers until 
 
 test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKERS=4)
 	@$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --quiet --durations 10 -r fEs $(TESTS)
+
+chaos: .venv/dev.stamp ## Kill, stop, cut and wipe while runs go on; check every invariant (SEED=1 N=500)
+	@cd tests && ../$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --runs $(or $(N),500)
 
 bench: .venv/run.stamp ## Measure every row of what must be reached, beside its goal (ROWS=steps,timers FULL=1)
 	@$(BIN)/python tests/bench/rows.py $(if $(ROWS),--rows $(ROWS)) $(if $(FULL),--full)
@@ -53,7 +56,7 @@ lock: .venv/dev.stamp ## Write requirements.lock and requirements-dev.lock from 
 	@$(COMPILE) --extra build --extra dev --constraints requirements.lock --output-file requirements-dev.lock
 
 clean: ## Delete the virtual environment and every cache; your runs (.agentflow) stay
-	@rm -rf .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	@rm -rf .venv .venv.lock .bench-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	@find functions tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is written when its install is complete. What tests need contains what running needs.

@@ -54,13 +54,21 @@ BEFORE: dict[str, tuple[tuple[str, ...], str]] = {
 WAITING = "select count(*) from outbox where run_id = %s and consumer = %s"
 IMPORTS = """
 import sys
-sys.argv = ["agentflow", "serve", {name!r}]
-import agentflow.cli
+from agentflow import cli
 from agentflow.terminal import stack
-from agentflow.runtime import serve, loop, host, function
-from agentflow.observe import logs, traces
-import uvloop, uvicorn
-function.load({name!r})
+
+async def carried(settings, names, **_):
+    from agentflow.observe import logs, traces
+    from agentflow.runtime import function, host, serve
+    import uvicorn
+    for name in names:
+        function.load(name)
+        if name == "api":
+            from agentflow.control import app
+
+stack.run_serve = carried
+sys.argv = ["agentflow", "serve", {name!r}]
+cli.main()
 """
 
 

@@ -14,9 +14,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
+import psycopg
 import report
 from report import Row, at_most, median, quantile, row, say
 from stack import Stack, stack
@@ -52,28 +53,45 @@ async def submit(host: Host, message: Message) -> None:
             await asyncio.sleep(later.after)
 
 
-async def probe(on: Stack, host: Host, tenant: UUID, *, within_s: float = 60) -> float:
-    """Milliseconds from the submission of a run to the result of its first step."""
-    message = request(tenant)
-    began = time.time()
-    await submit(host, message)
-    async with asyncio.timeout(within_s):
-        while not (found := await on.database.rows(FIRST_STEP, tenant, message.run)):
-            await asyncio.sleep(0.02)
-    return float((found[0][0] - began) * 1000)
+class Prober:
+    """A tenant that submits one run at a time, and a session that looks at its rows."""
+
+    def __init__(self, conn: psycopg.AsyncConnection[Any], host: Host, tenant: UUID) -> None:
+        self._conn = conn
+        self._host = host
+        self._tenant = tenant
+
+    async def probe(self, *, within_s: float = 60) -> float:
+        """Milliseconds from the submission of a run to the result of its first step."""
+        message = request(self._tenant)
+        began = time.time()
+        await submit(self._host, message)
+        async with asyncio.timeout(within_s):
+            while not (found := await self._one(FIRST_STEP, self._tenant, message.run)):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return float((found - began) * 1000)
+
+    async def probes(self, count: int) -> list[float]:
+        """Several, on an idle system."""
+        took = []
+        for _ in range(count):
+            took.append(await self.probe())
+            await asyncio.sleep(0.05)
+        return took
+
+    async def unfinished(self) -> int:
+        """Runs of the other tenant that have not ended."""
+        query = "select count(*) from runs where tenant_id = %s and finished_at is null"
+        return int(await self._one(query, LOCAL_TENANT))
+
+    async def _one(self, query: LiteralString, *params: Any) -> Any:
+        row = await (await self._conn.execute(query, params)).fetchone()
+        return row[0] if row else None
 
 
-async def probes(on: Stack, host: Host, tenant: UUID, count: int, pause_s: float) -> list[float]:
-    took = []
-    for _ in range(count):
-        took.append(await probe(on, host, tenant))
-        await asyncio.sleep(pause_s)
-    return took
-
-
-async def measure(on: Stack, host: Host, tenant: UUID, args: argparse.Namespace) -> Row:
-    await probes(on, host, tenant, 3, 0.05)
-    idle = await probes(on, host, tenant, args.probes, 0.05)
+async def measure(host: Host, prober: Prober, args: argparse.Namespace) -> Row:
+    await prober.probes(3)
+    idle = await prober.probes(args.probes)
     gate = asyncio.Semaphore(args.clients)
 
     async def one() -> None:
@@ -85,8 +103,8 @@ async def measure(on: Stack, host: Host, tenant: UUID, args: argparse.Namespace)
         await asyncio.sleep(1.0)
         waiting, busy = [], []
         for _ in range(args.probes):
-            busy.append(await probe(on, host, tenant))
-            waiting.append(await unfinished(on))
+            busy.append(await prober.probe())
+            waiting.append(await prober.unfinished())
             say(f"{busy[-1]:.0f} ms while {waiting[-1]} runs of another tenant were not finished")
             if waiting[-1] < args.runs / 100:
                 break
@@ -103,11 +121,6 @@ async def measure(on: Stack, host: Host, tenant: UUID, args: argparse.Namespace)
         "queued_p50": median(waiting, 0),
         "queued_max": max(waiting),
     }
-
-
-async def unfinished(on: Stack) -> int:
-    query = "select count(*) from runs where tenant_id = %s and finished_at is null"
-    return int(await on.database.value(query, LOCAL_TENANT))
 
 
 async def prepare(on: Stack) -> UUID:
@@ -135,7 +148,8 @@ async def bench(args: argparse.Namespace) -> Row:
             host = await running.enter_async_context(
                 on.host(*names, relay=not groups, **({"batch": args.batch} if args.batch else {}))
             )
-            found[how] = await measure(on, host, tenant, args)
+            conn = await running.enter_async_context(await on.database.connect())
+            found[how] = await measure(host, Prober(conn, host, tenant), args)
         more = round(found[how]["busy_p50_ms"] - found[how]["idle_p50_ms"], 2)
         goals.append(
             at_most(f"functions {how}: first step later than on the idle system, p50", more, GOAL_MS, "ms")

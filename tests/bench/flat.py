@@ -1,9 +1,9 @@
 """Flat cost: a step late in a long run costs what an early one does, and the millionth run what the first does.
 
-How each is measured is said in long_runs.py and many_runs.py: against each other, in turns. 100,000 runs are there by
+How each is measured is said in long_runs.py and many_runs.py: against each other, in turns. 50,000 runs are there by
 default, 1,000,000 with --full.
 
-    python tests/bench/flat.py [--steps 10000] [--pairs 5] [--runs 100000] [--turns 5] [--full]
+    python tests/bench/flat.py [--steps 10000] [--pairs 4] [--runs 50000] [--turns 5] [--full]
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--measured", type=int, default=300, help="steps at the end that are measured")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--pairs", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=50_000)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--full", action="store_true", help=f"{FULL_RUNS:,} runs are there")
     report.main(parser, bench)

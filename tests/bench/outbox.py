@@ -32,8 +32,10 @@ select %(tenant)s, r, '1.1', 'run_tool', 'tool.requested', %(data)s::json, clock
 from unnest(%(runs)s::uuid[]) r
 """
 DELETE = """
-delete from agentflow.outbox o using unnest(%(runs)s::uuid[]) c (run_id)
-where o.tenant_id = %(tenant)s and o.run_id = c.run_id and o.key = '1.1' and o.consumer = 'run_tool'
+delete from agentflow.outbox o
+using unnest(%(tenants)s::uuid[], %(runs)s::uuid[], %(keys)s::text[], %(consumers)s::text[])
+  as c (tenant_id, run_id, key, consumer)
+where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer
 """
 LOOK = """
 select count(*) from (select 1 from agentflow.outbox where due_at <= clock_timestamp() order by due_at limit 500) o
@@ -42,9 +44,10 @@ SIZE = """
 select pg_relation_size('agentflow.outbox'), pg_indexes_size('agentflow.outbox'), n_dead_tup, autovacuum_count
 from pg_stat_all_tables where relid = 'agentflow.outbox'::regclass
 """
-PLAIN = "alter table agentflow.outbox reset (fillfactor, autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold, \
-autovacuum_vacuum_cost_delay, autovacuum_analyze_scale_factor, autovacuum_analyze_threshold, vacuum_truncate, \
-autovacuum_vacuum_insert_scale_factor, autovacuum_vacuum_insert_threshold)"
+PLAIN = """
+alter table agentflow.outbox reset (fillfactor, autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold,
+  autovacuum_vacuum_cost_delay, autovacuum_analyze_scale_factor, autovacuum_analyze_threshold, vacuum_truncate)
+"""
 
 
 def new_id() -> UUID:
@@ -74,8 +77,12 @@ def measure(dsn: str, admin: psycopg.Connection[Any], rows: int, reader_s: float
             values = {"tenant": tenant, "runs": runs, "data": json.dumps({"input": "x" * 300})}
             engine.execute(INSERT, values, prepare=True)
             if len(waiting) * BATCH > IN_FLIGHT:
+                gone = {
+                    "tenants": [tenant] * BATCH, "runs": waiting.popleft(), "keys": ["1.1"] * BATCH,
+                    "consumers": ["run_tool"] * BATCH,
+                }  # fmt: skip
                 began = time.perf_counter()
-                engine.execute(DELETE, {"tenant": tenant, "runs": waiting.popleft()}, prepare=True)
+                engine.execute(DELETE, gone, prepare=True)
                 deletes.append((time.perf_counter() - began) / BATCH * 1e6)
             engine.commit()
             if number % 50 == 0:
@@ -95,6 +102,7 @@ def measure(dsn: str, admin: psycopg.Connection[Any], rows: int, reader_s: float
                 line = {
                     "rows": number * BATCH, "heap_mb": round(heap / 2**20, 1), "indexes_mb": round(indexes / 2**20, 1),
                     "delete_us": round(statistics.median(deletes or [0]), 1), "dead": dead, "vacuums": vacuums,
+                    "delete_max_ms": round(max(deletes or [0]) * BATCH / 1e3, 1),
                     "look_ms": round(statistics.median(looks or [0]), 2),
                     "look_max_ms": round(max(looks or [0]), 2), "reader": reader is not None,
                 }  # fmt: skip
@@ -112,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--reader", type=float, default=0.0)
-    parser.add_argument("--set", default="")
+    parser.add_argument("--set", default="", help="storage parameters to try")
     parser.add_argument("--plain", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="agentflow-outbox-") as home:

@@ -89,7 +89,7 @@ def test_a_row_that_does_not_exist_is_refused() -> None:
             "steps.py --runs 20 --single 3",
             {"steps_per_s", "step_p50_ms", "step_p99_ms", "python_cpu_us_per_step"},
         ),
-        ("fanout.py --runs 2 --widths 10,40", {"fan10_ms", "ms_per_child"}),
+        ("fanout.py --runs 2 --widths 20,40", {"fan20_ms", "ms_per_child"}),
         (
             "timers.py --pending 100 --rate 20 --seconds 2 --burst 20",
             {"late_p50_ms", "late_p99_ms", "at_once_20"},

@@ -42,6 +42,7 @@ class Worker:
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             env=self._environment,
+            cwd=self._environment["AGENTFLOW_HOME"],
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )

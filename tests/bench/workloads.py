@@ -76,6 +76,7 @@ def parallel(width: int) -> dict[str, Any]:
 def one_call() -> dict[str, Any]:
     """One model call."""
     ask = {"kind": "llm", "use": "small", "prompt": "Say {n}", "in": {"n": "n"}, "max_tokens": 20}
+    ask["timeout"] = "10m"  # however slow the machine is, the far side answers
     return _document("one-call", 1, {"ask": ask}, {"type": "task", "task": "ask"}, input={"n": "int"})
 
 

@@ -10,15 +10,27 @@ from uuid import UUID
 
 from agentflow.core.plan import Plan
 from agentflow.wire.document import compile_document
+from chaos.client import Tenant
 from chaos.farside import FarSide
 from chaos.fleet import Fleet
 from chaos.listener import Listener
-from chaos.load import Submission, Tenant
+from chaos.load import Submission
 from chaos.poison import Poison
 from chaos.sampler import Sampler
 from chaos.statements import Row, Statements
 
-TABLES = ("runs", "steps", "history", "ledger", "outbox", "timers", "subscriptions", "inbox", "parked", "workflows")
+TABLES = (
+    "runs",
+    "steps",
+    "history",
+    "ledger",
+    "outbox",
+    "timers",
+    "subscriptions",
+    "inbox",
+    "parked",
+    "workflows",
+)
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 Attempt = tuple[UUID, int, int]
 

@@ -260,7 +260,10 @@ def _leaks() -> None:
 
 def _fires_early() -> None:
     def early(sql: dict[str, bytes]) -> dict[str, bytes]:
-        due, sooner = b"fire_at <= clock_timestamp()", b"fire_at <= clock_timestamp() + interval '150 milliseconds'"
+        due, sooner = (
+            b"fire_at <= clock_timestamp()",
+            b"fire_at <= clock_timestamp() + interval '150 milliseconds'",
+        )
         assert due in sql["fire_timers"], "the statement is another one: plant the bug anew"
         return {**sql, "fire_timers": sql["fire_timers"].replace(due, sooner)}
 

@@ -77,7 +77,7 @@ from agentflow.history order by run_id, seq;
 select tenant_id, run_id, step, attempt, entry, amount_micro, held_micro, usage, price from agentflow.ledger;
 
 -- name: outbox
-select tenant_id, run_id, key, consumer, name, tries, created_at, due_at from agentflow.outbox;
+select tenant_id, run_id, key, consumer, name, tries, created_at, due_at::text as due_at from agentflow.outbox;
 
 -- name: timers
 select tenant_id, run_id, key, kind, fire_at from agentflow.timers;

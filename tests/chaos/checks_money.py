@@ -19,7 +19,7 @@ def check_accounts(books: Books) -> Iterator[Violation]:
         spent = sum(entry["amount_micro"] for entry in entries if entry["entry"] == "settle")
         held = sum(entry["held_micro"] for entry in entries)
         if (run["spent_micro"], run["held_micro"]) != (spent, held):
-            what = f"it has spent {run['spent_micro']} and holds {run['held_micro']}, its ledger says {spent} and {held}"
+            what = f"spent {run['spent_micro']}, held {run['held_micro']}, while its ledger says {spent} and {held}"
             yield Violation(7, what, run_id)
         if run["frozen"]:
             yield Violation(7, "it was billed more than was held", run_id)
@@ -64,7 +64,9 @@ def _check_usage(books: Books, step: Row, booked: int, name: str) -> Iterator[Vi
     price = Price(*models[task])
     used = llm_micro(price, *call.usage)
     if booked != used:
-        yield Violation(7, f"{name} used {call.usage} tokens, worth {used}, and {booked} was settled", step["run_id"])
+        yield Violation(
+            7, f"{name} used {call.usage} tokens, worth {used}, and {booked} was settled", step["run_id"]
+        )
 
 
 def check_unpriced(books: Books) -> Iterator[Violation]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from agentflow.core.plan import Plan
 from chaos.books import Books
+from chaos.failpoints import WAITS
 from chaos.poison import TRIES
 from chaos.statements import Row
 from chaos.violation import Violation
@@ -19,11 +21,13 @@ ENDS = {"succeeded": "run.completed", "failed": "run.failed", "cancelled": "run.
 def check_outbox(books: Books) -> Iterator[Violation]:
     """6: after quiescence every message has been consumed, or the bus has it; every public fact was published."""
     for twin in books.tables["outbox"]:
-        what = f"{twin['name']} {twin['key']} for {twin['consumer']} is still in the outbox after {twin['tries']} repetitions"
+        what = f"{twin['name']} {twin['key']} for {twin['consumer']} is in the outbox after {twin['tries']} repetitions"
         yield Violation(6, what, twin["run_id"])
     for subscription in books.tables["subscriptions"]:
         if books.round.quiet:
-            yield Violation(6, f"step {subscription['step']} still waits for an event", subscription["run_id"])
+            yield Violation(
+                6, f"step {subscription['step']} still waits for an event", subscription["run_id"]
+            )
     if books.round.listener.losses or not books.round.quiet:
         return  # what JetStream has lost after it had acknowledged it, nobody can have heard
     for run_id, run in books.runs.items():
@@ -62,43 +66,40 @@ def check_parked(books: Books) -> Iterator[Violation]:
 
 
 def check_timers(books: Books) -> Iterator[Violation]:
-    """14: a wait takes its time, a retry its pause, a time-out its patience, a wall its limit, by the database's clock."""
+    """14: a wait, a retry's pause, a time-out and a wall take the time they should, by the database's clock."""
     for run_id, run in books.runs.items():
         plan = books.plan(run)
         if plan is None:
             continue
         lines = books.history.get(run_id, [])
-        begun = {start["step"]: line["at"] for line in lines for start in line["data"].get("started", ())}
-        failed = {
-            (line["data"]["step"], line["data"]["attempt"]): line["at"] for line in lines if line["name"] == "step.completed"
-        }
         for line in lines:
             if line["name"] != "timer.fired":
                 continue
-            data = line["data"]
-            since = _since(data, begun, failed, lines)
-            if since is None:
-                continue
-            task = plan.tasks[data["task"]] if "task" in data else None
-            least = {
-                "wait": lambda task=task: task.for_ms,
-                "timeout": lambda task=task: task.timeout_ms,
-                "retry": lambda task=task, data=data: task.backoff_ms * 2 ** (data["attempt"] - 1),
-                "wall": lambda plan=plan: plan.limits.wall_ms,
-                "hold": lambda: 0,
-            }[data["kind"]]()
+            since, least_ms = _set(plan, line["data"], lines)
             took = line["at"] - since
-            if took < timedelta(milliseconds=least) - EARLY:
-                yield Violation(14, f"a {data['kind']} of {least} ms fired after {took.total_seconds() * 1000:.0f} ms", run_id)
+            if took < timedelta(milliseconds=least_ms) - EARLY:
+                fired = f"fired after {took.total_seconds() * 1000:.0f} ms"
+                yield Violation(14, f"a {line['data']['kind']} of {least_ms} ms {fired}", run_id)
 
 
-def _since(
-    data: Mapping[str, object], begun: Mapping[int, datetime], failed: Mapping[tuple[int, int], datetime], lines: list[Row]
-) -> datetime | None:
-    """When the timer was set, as far as the history tells."""
-    step: int = data.get("step", 0)  # type: ignore[assignment]
-    if data["kind"] == "retry":
-        return failed.get((step, data["attempt"]))  # type: ignore[arg-type]
-    if data["kind"] == "wall":
-        return next((line["at"] for line in lines if line["name"] == "run.started"), None)
-    return begun.get(step)
+def _set(plan: Plan, data: Row, lines: list[Row]) -> tuple[datetime, int]:
+    """When a timer that has fired was set (at the earliest), and for how many milliseconds (at least)."""
+    kind = data["kind"]
+    if kind == "wall":
+        return next(line["at"] for line in lines if line["name"] == "run.started"), plan.limits.wall_ms
+    step = data["step"]
+    at, name = next(
+        (line["at"], start["task"])
+        for line in lines
+        for start in line["data"].get("started", ())
+        if start["step"] == step
+    )
+    task = plan.tasks[name]
+    if kind == "retry":
+        failed = (line for line in lines if line["name"] == "step.completed" and line["data"]["step"] == step)
+        at = next(line["at"] for line in failed if line["data"]["attempt"] == data["attempt"])
+        return at, task.backoff_ms * 2 ** (data["attempt"] - 1)
+    if kind == "wait":
+        return at, task.for_ms or 0
+    # What a halted call may cost is held for its time-out and a grace.
+    return at, (task.timeout_ms or 0) + (WAITS["hold_grace_ms"] if kind == "hold" else 0)

@@ -24,7 +24,10 @@ def check_submissions(books: Books) -> Iterator[Violation]:
         known.add(submission.token)
         runs = books.by_token.get(submission.token, [])
         if submission.acknowledged and len(runs) != 1:
-            yield Violation(2, f"{submission.token} ({submission.workflow.name}) was acknowledged, and is {len(runs)} runs")
+            yield Violation(
+                2,
+                f"{submission.token} ({submission.workflow.name}) was acknowledged, and is {len(runs)} runs",
+            )
         named = submission.ids | {str(run["run_id"]) for run in runs}
         if len(named) > 1:
             yield Violation(2, f"the key {submission.token} gave several runs: {sorted(named)}")
@@ -46,12 +49,20 @@ def check_ends(books: Books) -> Iterator[Violation]:
                 yield Violation(1, f"{run['workflow']}: {fault}", run_id)
             if books.round.sampler.ended.get(run_id, run["digest"]) != run["digest"]:
                 yield Violation(1, "its end has changed after it had ended", run_id)
-            facts = {name for (each, name) in books.round.listener.facts if each == run_id and name in ENDS.values()}
+            facts = {
+                name
+                for (each, name) in books.round.listener.facts
+                if each == run_id and name in ENDS.values()
+            }
             if facts - {ENDS[run["status"]]}:
-                yield Violation(1, f"it is {run['status']}, and {', '.join(sorted(facts))} was published", run_id)
+                yield Violation(
+                    1, f"it is {run['status']}, and {', '.join(sorted(facts))} was published", run_id
+                )
             said = books.round.listener.facts.get((run_id, ENDS[run["status"]]), set())
             if len(said) > 1:
-                yield Violation(1, f"{ENDS[run['status']]} was published with {len(said)} different contents", run_id)
+                yield Violation(
+                    1, f"{ENDS[run['status']]} was published with {len(said)} different contents", run_id
+                )
 
 
 def _outcome(books: Books, run: Row, *, cancelled: bool) -> str:
@@ -89,12 +100,14 @@ def check_histories(books: Books) -> Iterator[Violation]:
         lines = books.history.get(run_id, [])
         if plan is None or not lines:
             continue
-        replay = Replay(run, plan, books.attempts, lambda _, run=run: {"token": run["input"]["token"]})
+        replay = Replay(run, plan, books.attempts, {"token": run["input"]["token"]})
         yield from replay.run(lines)
         if replay.violations:
             continue
         if run["seq"] != len(lines):
-            yield Violation(8, f"it has decided {run['seq']} times, its history has {len(lines)} lines", run_id)
+            yield Violation(
+                8, f"it has decided {run['seq']} times, its history has {len(lines)} lines", run_id
+            )
         closed = {step["step"] for step in books.steps[run_id] if step["status"] != "requested"}
         if odd := closed - replay.started.keys():
             yield Violation(3, f"steps {sorted(odd)} have results and were never started", run_id)
@@ -114,7 +127,9 @@ def _check_step(replay: Replay, lines: list[Row], step: Row) -> Iterator[Violati
     if step["status"] == "halted" and step["output"] is not None:
         yield Violation(4, f"{name} was halted, and has a result", run_id)
     if step["attempt"] == 1 and number in replay.started and step["epoch"] != replay.started[number][1]:
-        yield Violation(4, f"{name} has epoch {step['epoch']}, it was started in {replay.started[number][1]}", run_id)
+        yield Violation(
+            4, f"{name} has epoch {step['epoch']}, it was started in {replay.started[number][1]}", run_id
+        )
 
 
 def check_results(books: Books) -> Iterator[Violation]:
@@ -123,7 +138,9 @@ def check_results(books: Books) -> Iterator[Violation]:
     for (run_id, number, attempt), digest in sampler.results.items():
         row = books.attempts.get((run_id, number, attempt))
         if row is None or row["digest"] != digest:
-            yield Violation(3, f"the result of step {number}.{attempt} has changed since it was first seen", run_id)
+            yield Violation(
+                3, f"the result of step {number}.{attempt} has changed since it was first seen", run_id
+            )
     decided = Counter(
         (line["run_id"], line["data"]["step"], line["data"]["attempt"])
         for line in books.tables["history"]
@@ -146,13 +163,17 @@ def check_results(books: Books) -> Iterator[Violation]:
         call = far.nonces.get(nonce or "")
         name = f"step {step['step']}.{step['attempt']} ({step['task']})"
         if call is None or call.key != key:
-            yield Violation(5, f"{name} has a result that the far side never gave it: {step['output']}", step["run_id"])
+            yield Violation(
+                5, f"{name} has a result that the far side never gave it: {step['output']}", step["run_id"]
+            )
     for key, calls in far.calls.items():
         if not wanted[key]:
             if calls and books.by_token.get(key.partition("/")[0]) and books.round.quiet:
                 yield Violation(5, f"{key} was called {len(calls)} times, and no step asks for it")
         elif books.round.calm and len(calls) > wanted[key]:
-            yield Violation(5, f"{key} was called {len(calls)} times for {wanted[key]} attempts, without any fault")
+            yield Violation(
+                5, f"{key} was called {len(calls)} times for {wanted[key]} attempts, without any fault"
+            )
 
 
 def repeated_calls(books: Books) -> int:
@@ -168,9 +189,10 @@ def check_order(books: Books) -> Iterator[Violation]:
         for start in line["data"].get("started", ()):
             asked[line["run_id"], start["step"]] = line
     for step in books.tables["steps"]:
-        key, line = books.key_of(step), asked.get((step["run_id"], step["step"]))
-        if key is None or step["attempt"] != 1 or line is None or line["committed"] is None:
+        key = books.key_of(step)
+        if key is None or step["attempt"] != 1 or (step["run_id"], step["step"]) not in asked:
             continue
+        line = asked[step["run_id"], step["step"]]
         calls = books.round.far.calls.get(key)
         if calls and (first := datetime.fromtimestamp(calls[0].at, UTC)) < line["committed"]:
             early = (line["committed"] - first).total_seconds() * 1000

@@ -22,7 +22,11 @@ async def check_rows(sql: Statements, around: Round) -> AsyncIterator[Violation]
     """11: no row of one tenant is about another's run, or holds another's data."""
     for table in await sql.rows("run_tables"):
         for row in await sql.rows("other_runs_rows", table=table["name"]):
-            yield Violation(11, f"{table['name']} has a row of tenant {row['tenant_id']} about another's run", row["run_id"])
+            yield Violation(
+                11,
+                f"{table['name']} has a row of tenant {row['tenant_id']} about another's run",
+                row["run_id"],
+            )
     for table in await sql.rows("tenant_tables"):
         for tenant in around.tenants:
             mark = f"%{tenant.mark}%"
@@ -53,12 +57,14 @@ async def check_doors(books: Books) -> AsyncIterator[Violation]:
                 for path in ("", "/steps", "/events"):
                     answer = await client.get(f"/v1/runs/{strange['run_id']}{path}", headers=headers)
                     if answer.status_code != 404:
-                        what = f"GET {answer.request.url.path} shows tenant {tenant.id} another's run ({answer.status_code})"
+                        what = f"GET {answer.request.url.path} ({answer.status_code}) shows {tenant.id} another's run"
                         yield Violation(11, what, strange["run_id"])
             listed = (await client.get("/v1/runs?limit=100", headers=headers)).text
             for other in around.tenants:
                 if other is not tenant and any(
-                    str(run["run_id"]) in listed for run in books.tables["runs"] if run["tenant_id"] == other.id
+                    str(run["run_id"]) in listed
+                    for run in books.tables["runs"]
+                    if run["tenant_id"] == other.id
                 ):
                     yield Violation(11, f"GET /v1/runs shows tenant {tenant.id} runs of {other.id}")
     async with httpx.AsyncClient(timeout=20) as client:
@@ -98,7 +104,9 @@ async def check_leftovers(sql: Statements, fleet: Fleet) -> AsyncIterator[Violat
     for worker in fleet.workers.values():
         for code in worker.exits:
             if code != 0:
-                yield Violation(13, f"{worker.name} ended with {code} after SIGTERM: {_last_line(worker.log)}")
+                yield Violation(
+                    13, f"{worker.name} ended with {code} after SIGTERM: {_last_line(worker.log)}"
+                )
         for code in worker.surprises:
             yield Violation(13, f"{worker.name} ended by itself with {code}: {_last_line(worker.log)}")
 
@@ -112,7 +120,9 @@ def _processes_in(folder: Path) -> Iterator[tuple[str, str]]:
             here = os.readlink(f"/proc/{pid}/cwd").startswith(str(folder))
             named = str(folder).encode() in Path(f"/proc/{pid}/environ").read_bytes()
             if here or named:
-                argv = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                argv = (
+                    Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                )
                 yield pid, argv[:200]
         except OSError:
             continue

@@ -16,7 +16,7 @@ from chaos import seams
 from chaos.control import POINTS, Control
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}
-WAITS = {"fact_ms": 3_000, "hold_grace_ms": 1_500, "backoff_s": (0.1, 0.2, 0.4, 0.8)}
+WAITS: dict[str, Any] = {"fact_ms": 3_000, "hold_grace_ms": 1_500, "backoff_s": (0.1, 0.2, 0.4, 0.8)}
 """What is shorter than in production, so that a round need not wait a minute for it."""
 
 COMMIT = struct.Struct("d")
@@ -26,10 +26,16 @@ def install(control: Control, commits: int) -> None:
     """Wrap every boundary. Each commit's monotonic time is appended to the descriptor ``commits``."""
     boundaries = dict.fromkeys(point.partition(".")[0] for point in POINTS)
     for name in boundaries:
-        for seam in ("commit", "save") if name == "commit" else (name,):  # a batch is written in one of two ways
+        for seam in (
+            ("commit", "save") if name == "commit" else (name,)
+        ):  # a batch is written in one of two ways
             seams.replace(seam, functools.partial(_guarded, name, control, commits))
     for name, value in WAITS.items():
-        seams.replace(name, lambda _, value=value: value)
+        seams.replace(name, functools.partial(_instead, value))
+
+
+def _instead(value: Any, original: Any) -> Any:
+    return value
 
 
 def _guarded(name: str, control: Control, commits: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +71,7 @@ def _pass(control: Control, point: int) -> None:
 
 def move_clock(control: Control) -> None:
     """Make this process's wall clock wrong by ``control.clock_ms``. Timers of the event loop go on as they are,
-    as they would: they follow the monotonic clock."""
+    as they would: they follow the monotonic clock. Modules that are imported later keep the true clock."""
     real_time, real_ns = time.time, time.time_ns
     time.time = lambda: real_time() + control.clock_ms / 1000
     time.time_ns = lambda: real_ns() + control.clock_ms * 1_000_000
@@ -75,9 +81,9 @@ def move_clock(control: Control) -> None:
         def __instancecheck__(cls, value: object) -> bool:
             return isinstance(value, real)
 
-    class Moved(real, metaclass=Alike):
+    class Moved(dates.datetime, metaclass=Alike):
         @classmethod
-        def now(cls, tz: dates.tzinfo | None = None) -> dates.datetime:
+        def now(cls, tz: dates.tzinfo | None = None) -> dates.datetime:  # type: ignore[override]
             return real.now(tz) + dates.timedelta(milliseconds=control.clock_ms)
 
     for name, module in list(sys.modules.items()):

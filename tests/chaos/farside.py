@@ -124,18 +124,26 @@ class FarSide:
         call.usage = (chance.randrange(5, 40), chance.randrange(1, 20))
         content: object = f"nonce {call.nonce}"
         if "response_format" in asked:
-            content = json.dumps({"nonce": 5 if call.kind == "bad_shape" else call.nonce, "n": chance.randrange(100)})
+            content = json.dumps(
+                {"nonce": 5 if call.kind == "bad_shape" else call.nonce, "n": chance.randrange(100)}
+            )
         elif call.kind == "bad_shape":
             call.kind = "good"  # text of any shape is fine
         message = {"role": "assistant", "content": content}
-        usage = {"prompt_tokens": call.usage[0], "completion_tokens": call.usage[1], "total_tokens": sum(call.usage)}
+        usage = {
+            "prompt_tokens": call.usage[0],
+            "completion_tokens": call.usage[1],
+            "total_tokens": sum(call.usage),
+        }
         reply = {
             "id": call.nonce, "object": "chat.completion", "created": 1, "model": "chaos", "usage": usage,
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         }  # fmt: skip
         if call.kind == "half":
             text = json.dumps(reply).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text))
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text)
+            )
             writer.write(text[: len(text) // 2])
             await writer.drain()
             return False
@@ -144,7 +152,9 @@ class FarSide:
 
 async def _send(writer: asyncio.StreamWriter, status: int, content: object, more: str = "") -> bool:
     text = json.dumps(content).encode()
-    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}content-length: {len(text)}\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}content-length: {len(text)}\r\n\r\n"
+    )
     writer.write(head.encode() + text)
     await writer.drain()
     return True

@@ -6,22 +6,18 @@ import asyncio
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import psycopg
-
-from agentflow.errors import AgentFlowError
 from chaos.control import POINTS
 from chaos.farside import FarSide
 from chaos.fleet import Fleet, Worker
 from chaos.listener import Listener
 from chaos.recovery import Recovery
+from chaos.report import STOP_S
 from chaos.sampler import Sampler
 from chaos.servers import Servers
 
-STOP_S = 10.0  # longer than a request is left alone before it is sent again
 REACH_S = 4.0  # how long an armed failpoint may take to be passed
 PURE_POINTS = tuple(p for p in POINTS if p.partition(".")[0] in ("take", "commit", "publish", "send", "ack"))
 CALL_POINTS = tuple(p for p in POINTS if p.partition(".")[0] != "relay")
@@ -176,7 +172,7 @@ async def delay(scene: Scene) -> str:
 
 
 async def commit_lost(scene: Scene) -> str:
-    """The connection is lost at a COMMIT: before the server has it, after it has (nobody is told), or the worker dies."""
+    """The connection is lost at a COMMIT, before the server has it or after (nobody is told), or the worker dies."""
     worker = scene.worker()
     link = worker.postgres
     fate = scene.chance.choice(("reply_lost", "request_lost", "killed"))
@@ -296,66 +292,5 @@ FAULTS: dict[Fault, int] = {
     nats_restarted: 2, nats_killed: 2, nats_wiped: 3, nats_truncated: 2, nats_paused: 2, repeated: 6, far_side: 3,
 }  # fmt: skip
 # Two of these at once would only be one: a server is restarted by one at a time.
-_POSTGRES = frozenset({postgres_stopped, backend_killed, backends_terminated, commits_terminated, disk})
-_NATS = frozenset({nats_restarted, nats_killed, nats_wiped, nats_truncated, nats_paused})
-
-
-class Storm:
-    """Faults one after another until told to end: singly, two at once, and while the system recovers from one."""
-
-    def __init__(self, scene: Scene, *, every_s: float = 1.2, without: frozenset[str] = frozenset()) -> None:
-        self._faults = {fault: weight for fault, weight in FAULTS.items() if fault.__name__ not in without}
-        self._scene = scene
-        self._every_s = every_s
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._locks = {_POSTGRES: asyncio.Lock(), _NATS: asyncio.Lock()}
-        self.counts: Counter[str] = Counter()
-        self.together: Counter[str] = Counter()
-        self.story: list[str] = []  # what was done when, for the report
-        self.errors: list[str] = []
-        self._began = time.monotonic()
-
-    async def rage(self) -> None:
-        """Until cancelled."""
-        chance = self._scene.chance
-        while True:
-            how = chance.choices(("alone", "two at once", "during recovery"), (6, 2, 2))[0]
-            self.together[how] += 1
-            self._strike()
-            if how == "two at once":
-                self._strike()
-            elif how == "during recovery":
-                await asyncio.sleep(chance.uniform(0.2, 1.0))
-                self._strike()
-            await asyncio.sleep(chance.uniform(0.5, 1.5) * self._every_s)
-
-    async def calm(self) -> None:
-        """Let what is under way come to its end, and heal everything. A fault that fails or hangs is ours: raise."""
-        stuck: set[asyncio.Task[None]] = set()
-        if self._under_way:
-            _, stuck = await asyncio.wait(self._under_way, timeout=60)
-        self._scene.fleet.heal()
-        if stuck or self.errors:
-            raise RuntimeError(f"faults that hang: {[task.get_name() for task in stuck]}, that failed: {self.errors}")
-
-    def _strike(self) -> None:
-        (fault,) = self._scene.chance.choices(list(self._faults), list(self._faults.values()))
-        task = asyncio.create_task(self._inflict(fault), name=fault.__name__)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-
-    async def _inflict(self, fault: Fault) -> None:
-        lock = next((lock for family, lock in self._locks.items() if fault in family), None)
-        at = time.monotonic() - self._began
-        if lock is not None and lock.locked():
-            return
-        async with lock or asyncio.Lock():
-            try:
-                kind = await fault(self._scene)
-            except (psycopg.Error, AgentFlowError, OSError):  # what it was to strike is down already
-                kind = "not reached"
-            except Exception as error:
-                self.errors.append(repr(error))
-                raise
-        self.counts[kind] += 1
-        self.story.append(f"{at:6.2f} s {kind}")
+POSTGRES = frozenset({postgres_stopped, backend_killed, backends_terminated, commits_terminated, disk})
+NATS = frozenset({nats_restarted, nats_killed, nats_wiped, nats_truncated, nats_paused})

@@ -20,10 +20,10 @@ import agentflow
 from chaos.control import Control
 from chaos.failpoints import COMMIT
 from chaos.link import Link
-from chaos.servers import Servers
+from chaos.servers import Servers, passable
 
 APART = ("api", "plan", "dispatch", "invoke_llm", "run_tool", "account_cost", "relay")
-FORMS = {
+FORMS: dict[str, dict[str, tuple[str, ...]]] = {
     "apart": {name: ("relay",) if name == "relay" else ("serve", name) for name in APART},
     "together": {"all-1": ("serve", "all", "--relay"), "all-2": ("serve", "all", "--relay")},
     "one": {"all-1": ("serve", "all", "--relay")},
@@ -32,6 +32,7 @@ FORMS = {
 
 PRICES = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
 START_S, STOP_S = 60.0, 40.0
+PORTS = (12_000, 30_000)
 HOPELESS = 5  # ends of its own accord after which a worker is given up
 
 
@@ -105,10 +106,15 @@ class Fleet:
         self._chance = random.Random(seed)
         self._bug = bug
         provider = {"base_url": f"http://127.0.0.1:{far_port}/v1", "api_key": "none"}
-        models = {"small": {"model": "chaos", "provider": "far", **PRICES}, "dear": {"model": "unpriced", "provider": "far"}}
+        models = {
+            "small": {"model": "chaos", "provider": "far", **PRICES},
+            "dear": {"model": "unpriced", "provider": "far"},
+        }
         self._shared = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[1]), str(Path(agentflow.__file__).parents[1]))),
+            "PYTHONPATH": os.pathsep.join(
+                (str(Path(__file__).parents[1]), str(Path(agentflow.__file__).parents[1]))
+            ),
             "TMPDIR": str(self.temp),
             "AGENTFLOW_HOME": str(folder / "home"),
             "AGENTFLOW_SANDBOX": "process",
@@ -120,9 +126,8 @@ class Fleet:
 
     async def start(self) -> None:
         """Start every worker and return when all are ready."""
-        for folder in (self.temp, self.folder / "home"):
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o711)
+        passable(self.temp)
+        passable(self.folder / "home")
         for name, command in FORMS[self.form].items():
             self.workers[name] = await self._worker(name, command)
         await self.ready()
@@ -149,7 +154,7 @@ class Fleet:
         }
         control = Control(self.folder / f"{name}.control")
         worker = Worker(name, command, self.folder, port, control, postgres, nats, environment)
-        postgres.on_killed = lambda: worker.signal(signal.SIGKILL) and None
+        postgres.on_killed = lambda: worker.signal(signal.SIGKILL)
         await self._spawn(worker)
         worker.watcher = asyncio.create_task(self._keep(worker), name=f"keep-{name}")
         return worker
@@ -159,7 +164,12 @@ class Fleet:
         argv = [sys.executable, "-m", "chaos.worker", *worker.command]
         with worker.log.open("ab") as log:
             worker.process = await asyncio.create_subprocess_exec(
-                *argv, env=worker.environment, cwd=self.folder, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL
+                *argv,
+                env=worker.environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                stdin=asyncio.subprocess.DEVNULL,
             )
 
     async def _keep(self, worker: Worker) -> None:
@@ -222,5 +232,8 @@ class Fleet:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that the system will not give to an outgoing connection meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

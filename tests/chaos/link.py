@@ -32,18 +32,21 @@ class Link:
         self.delay_s = 0.0
         self.held = False
         self.refusing = False
-        self.at_commit: str | None = None  # what becomes of the next COMMIT: reply_lost, request_lost or killed
-        self.on_killed: Callable[[], None] = lambda: None
+        self.at_commit: str | None = (
+            None  # what becomes of the next COMMIT: reply_lost, request_lost or killed
+        )
+        self.on_killed: Callable[[], object] = lambda: None
         self.hit = asyncio.Event()  # the next COMMIT has come
 
     async def unix(self, path: Path) -> None:
         """Listen on a unix socket."""
         self._server = await asyncio.get_running_loop().create_unix_server(self._accept, path, backlog=256)
-        path.chmod(0o666)
 
     async def tcp(self) -> int:
         """Listen on a free port of the loopback address; gives the port."""
-        self._server = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0, backlog=256)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accept, "127.0.0.1", 0, backlog=256
+        )
         return int(self._server.sockets[0].getsockname()[1])
 
     @property
@@ -149,7 +152,9 @@ class _End(asyncio.Protocol):
         self.pair = pair
         self.other: _End = self
         self.transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[float, bytes]] = deque()  # (not before, bytes) on their way out of this end
+        self._waiting: deque[tuple[float, bytes]] = (
+            deque()
+        )  # (not before, bytes) on their way out of this end
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._size = 0
@@ -201,9 +206,7 @@ class _End(asyncio.Protocol):
         other = self.other
         other._over = True
         self._waiting.clear()
-        if other.transport is None or other.transport.is_closing():
-            self.pair.abort()
-        elif fault is not None:
+        if other.transport is None or other.transport.is_closing() or fault is not None:
             self.pair.abort()
         else:
             other.pump()

@@ -31,7 +31,9 @@ class Listener:
         self._marks = {str(tenant): mark.encode() for tenant, mark in marks.items()}
         self._nc = Client()
         self._recent: deque[tuple[str, dict[str, str], bytes]] = deque(maxlen=KEPT)
-        self.facts: dict[tuple[UUID, str], set[bytes]] = defaultdict(set)  # (run, fact) -> the data it came with
+        self.facts: dict[tuple[UUID, str], set[bytes]] = defaultdict(
+            set
+        )  # (run, fact) -> the data it came with
         self.violations: list[Violation] = []
         self.heard = 0
         self.repeated = 0
@@ -56,6 +58,11 @@ class Listener:
         except (nats.errors.Error, nats.js.errors.Error, OSError):
             return False
         return True
+
+    async def publish_surely(self, subject: str, payload: bytes) -> None:
+        """Publish an event until JetStream has acknowledged it."""
+        while not await self.publish(subject, payload):  # noqa: ASYNC110  each try waits for an answer
+            await asyncio.sleep(0.3)
 
     async def catch_up(self) -> None:
         """Read the stream of facts from its beginning: what was published while this connection was away."""
@@ -100,7 +107,9 @@ class Listener:
     def _leaks(self, tenant: str, payload: bytes) -> None:
         for other, mark in self._marks.items():
             if other != tenant and mark in payload and len(self.violations) < 50:
-                self.violations.append(Violation(11, f"an event of tenant {tenant} holds {other}'s data: {payload[:200]!r}"))
+                self.violations.append(
+                    Violation(11, f"an event of tenant {tenant} holds {other}'s data: {payload[:200]!r}")
+                )
 
 
 async def _quiet(fault: Exception) -> None: ...

@@ -9,28 +9,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
-import httpx
-
+from chaos.client import PATIENCE_S, Client, Tenant
 from chaos.fleet import Fleet
 from chaos.listener import Listener
 from chaos.sampler import Sampler
 from chaos.violation import Violation
-from chaos.workflows import BY_NAME, UNPRICED, WORKFLOWS, Workflow
+from chaos.workflows import BY_NAME, LIMITS, UNPRICED, WORKFLOWS, Workflow
 
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
-PATIENCE_S = 120.0
 CLOUDEVENT = "application/cloudevents+json"
-
-
-@dataclass(slots=True)
-class Tenant:
-    """A tenant, its API key, and the mark that all its data carries and no other's may."""
-
-    id: UUID
-    key: str
-    mark: str
 
 
 @dataclass(slots=True)
@@ -57,27 +44,24 @@ class Load:
         self._sampler = sampler
         self._listener = listener
         self._effect_url = effect_url
-        self._apis = [worker.url for worker in fleet.workers.values() if worker.has_api]
-        self._http = httpx.AsyncClient(timeout=12, limits=httpx.Limits(max_connections=200))
+        self.client = Client([worker.url for worker in fleet.workers.values() if worker.has_api])
         chosen = [BY_NAME[name] for name in only.split()] if only else list(WORKFLOWS)
         self._workflows = chosen
         self._weights = [workflow.weight for workflow in chosen]
         self.submissions: list[Submission] = []
-        self.violations: list[Violation] = []
-        self.retries = 0
-        self.internal_errors = 0  # answers of 500: a fault that nobody has thought of
-
-    async def close(self) -> None:
-        await self._http.aclose()
 
     async def register(self) -> None:
         """Register every workflow with every tenant; one without a price has to be refused."""
         for tenant in self._tenants:
             for workflow in self._workflows:
-                await self._ask(tenant, "POST", "/v1/workflows", {200, 201}, json=workflow.document)
-            answer = await self._ask(tenant, "POST", "/v1/workflows", {200, 201, 422}, json=UNPRICED.document)
+                await self.client.ask(tenant, "POST", "/v1/workflows", {200, 201}, json=workflow.document)
+            answer = await self.client.ask(
+                tenant, "POST", "/v1/workflows", {200, 201, 422}, json=UNPRICED.document
+            )
             if answer.status_code != 422 or "price" not in answer.text:
-                self.violations.append(Violation(7, f"a model without a price was admitted: {answer.text[:200]}"))
+                self.client.violations.append(
+                    Violation(7, f"a model without a price was admitted: {answer.text[:200]}")
+                )
 
     async def submit_unpriced(self, tenant: Tenant) -> None:
         """Ask for a run of a workflow without a price that has got into the registry all the same."""
@@ -85,16 +69,25 @@ class Load:
         submission = Submission(tenant, UNPRICED, token, {"token": token, "n": 0})
         self.submissions.append(submission)
         body = {"workflow": UNPRICED.name, "input": submission.given}
-        await self._ask(tenant, "POST", "/v1/runs", {202, 400, 422}, json=body, headers={"Idempotency-Key": token})
+        await self.client.ask(
+            tenant, "POST", "/v1/runs", {202, 400, 422}, json=body, headers={"Idempotency-Key": token}
+        )
+
+    async def limit(self) -> None:
+        """Have the second tenant's runs and calls wait for each other."""
+        for scope, limit in LIMITS.items():
+            await self.client.ask(self._tenants[1], "PUT", f"/v1/limits/{scope}", {200}, json=limit)
 
     async def warm_up(self) -> None:
         """Some runs that call models, before anything is timed: a worker's first call takes seconds, because it
         imports the client."""
-        first = next((workflow for workflow in self._workflows if workflow.calls_models and not workflow.scene), None)
+        first = next(
+            (workflow for workflow in self._workflows if workflow.calls_models and not workflow.scene), None
+        )
         if first is not None:
             tenant = self._tenants[0]
             warm = [Submission(tenant, first, f"{tenant.mark}-warm-{n}", {"token": f"{tenant.mark}-warm-{n}", "n": n})
-                    for n in range(2 * len(self._apis))]  # fmt: skip
+                    for n in range(2 * self.client.doors)]  # fmt: skip
             for submission in warm:
                 if first.name == "mapped":
                     submission.given["items"] = [1]
@@ -117,8 +110,8 @@ class Load:
                 task = asyncio.create_task(self._see_through(number))
                 task.add_done_callback(lambda _: gate.release())
                 tasks.append(task)
-            for task in asyncio.as_completed(tasks):
-                await task
+            for ended in asyncio.as_completed(tasks):
+                await ended
         finally:
             for task in tasks:
                 task.cancel()
@@ -152,7 +145,9 @@ class Load:
         body = {"workflow": submission.workflow.name, "input": submission.given}
         headers = {"Idempotency-Key": submission.token}
         for _ in range(1 + (chance.random() < 0.2)):  # some clients ask twice
-            answer = await self._ask(submission.tenant, "POST", "/v1/runs", {200, 202}, json=body, headers=headers)
+            answer = await self.client.ask(
+                submission.tenant, "POST", "/v1/runs", {200, 202}, json=body, headers=headers
+            )
             if answer.status_code in (200, 202):
                 submission.ids.add(answer.json()["id"])
                 submission.acknowledged = True
@@ -161,7 +156,7 @@ class Load:
         """The same key with another request is refused."""
         body = {"workflow": submission.workflow.name, "input": {**submission.given, "n": -1}}
         headers = {"Idempotency-Key": submission.token}
-        await self._ask(submission.tenant, "POST", "/v1/runs", {409, 422}, json=body, headers=headers)
+        await self.client.ask(submission.tenant, "POST", "/v1/runs", {409, 422}, json=body, headers=headers)
 
     async def _event(self, submission: Submission, kind: str, data: dict[str, Any], chance: random.Random,
                      taken: Callable[[], bool]) -> None:  # fmt: skip
@@ -174,16 +169,20 @@ class Load:
         payload = json.dumps(event).encode()
         if chance.random() < 0.5:
             for _ in range(1 + (chance.random() < 0.2)):
-                await self._ask(
-                    submission.tenant, "POST", "/v1/events", {202}, content=payload, headers={"Content-Type": CLOUDEVENT}
+                await self.client.ask(
+                    submission.tenant,
+                    "POST",
+                    "/v1/events",
+                    {202},
+                    content=payload,
+                    headers={"Content-Type": CLOUDEVENT},
                 )
             submission.acknowledged = True
             return
         subject = f"agentflow.{submission.tenant.id}.in.chaos"
         while not taken():
             losses = self._listener.losses
-            while not await self._listener.publish(subject, payload):
-                await asyncio.sleep(0.3)
+            await self._listener.publish_surely(subject, payload)
             submission.acknowledged = True
             while not taken() and losses == self._listener.losses:
                 await self._sampler.until(lambda: taken() or losses != self._listener.losses, within_s=10)  # noqa: B023
@@ -205,12 +204,16 @@ class Load:
 
         def waits() -> bool:
             run = self._sampler.by_token.get(submission.token)
-            return submission.token in sampler.ended_tokens or (run is not None and run["run_id"] in sampler.subscribed)
+            return submission.token in sampler.ended_tokens or (
+                run is not None and run["run_id"] in sampler.subscribed
+            )
 
         while not waits():
             await sampler.until(waits, within_s=30)
         data = {"token": submission.token, "sum": 9}
-        await self._event(submission, "com.chaos.paid", data, chance, lambda: submission.token in sampler.ended_tokens)
+        await self._event(
+            submission, "com.chaos.paid", data, chance, lambda: submission.token in sampler.ended_tokens
+        )
 
     async def signal(self, submission: Submission, chance: random.Random) -> None:
         """Send its run ``go``, once it listens; before that, something nobody listens to."""
@@ -227,7 +230,7 @@ class Load:
         headers = {"Idempotency-Key": f"{submission.token}/{name}"}
         body = {"data": {"token": submission.token}}
         path = f"/v1/runs/{run}/signals/{name}"
-        await self._ask(submission.tenant, "POST", path, {202, 409}, json=body, headers=headers)
+        await self.client.ask(submission.tenant, "POST", path, {202, 409}, json=body, headers=headers)
 
     async def cancel(self, submission: Submission, chance: random.Random) -> None:
         await asyncio.sleep(chance.uniform(0.0, 1.0))
@@ -240,31 +243,10 @@ class Load:
 
     async def _cancel(self, submission: Submission) -> None:
         (run,) = list(submission.ids)[:1] or [""]
-        answer = await self._ask(submission.tenant, "POST", f"/v1/runs/{run}/cancel", {202, 409}, json={"reason": "chaos"})
+        answer = await self.client.ask(
+            submission.tenant, "POST", f"/v1/runs/{run}/cancel", {202, 409}, json={"reason": "chaos"}
+        )
         submission.cancelled = answer.status_code == 202
-
-    async def _ask(self, tenant: Tenant, method: str, path: str, good: set[int], **more: Any) -> httpx.Response:
-        """One request, repeated while it fails in a way that passes. Any other answer is a violation."""
-        headers = {"Authorization": f"Bearer {tenant.key}", **more.pop("headers", {})}
-        pause, until, said = 0.1, time.monotonic() + PATIENCE_S, ""
-        while True:
-            try:
-                url = random.choice(self._apis) + path
-                answer = await self._http.request(method, url, headers=headers, **more)
-                said = f"{answer.status_code} {answer.text[:300]}"
-                if answer.status_code in good:
-                    return answer
-                self.internal_errors += answer.status_code == 500
-                if answer.status_code not in PASSING:
-                    self.violations.append(Violation(2, f"{method} {path}: {said}"))
-                    return answer
-            except httpx.HTTPError as fault:
-                said = repr(fault)
-            if time.monotonic() > until:
-                raise TimeoutError(f"{method} {path} has failed for {PATIENCE_S:g} s, at last with {said}")
-            self.retries += 1
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 1.0)
 
 
 async def _nothing(load: Load, submission: Submission, chance: random.Random) -> None: ...

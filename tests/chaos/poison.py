@@ -46,11 +46,16 @@ def poisons(tenants: list[UUID], seed: str, count: int) -> list[Poison]:
     """Bad messages of every kind, in turn."""
     chance = random.Random(seed)
     kinds = (_garbage, _unknown_run, _bad_data, _unknown_tenant, _reserved)
-    return [kinds[number % len(kinds)](chance.choice(tenants), f"poison-{seed}-{number}") for number in range(count)]
+    return [
+        kinds[number % len(kinds)](chance.choice(tenants), f"poison-{seed}-{number}")
+        for number in range(count)
+    ]
 
 
 def _garbage(tenant: UUID, mark: str) -> Poison:
-    return Poison(mark, tenant, frozenset({"plan"}), incoming_subject(tenant, "x"), f"{{ not JSON {mark}".encode())
+    return Poison(
+        mark, tenant, frozenset({"plan"}), incoming_subject(tenant, "x"), f"{{ not JSON {mark}".encode()
+    )
 
 
 def _unknown_run(tenant: UUID, mark: str) -> Poison:
@@ -69,12 +74,16 @@ def _unknown_run(tenant: UUID, mark: str) -> Poison:
 def _bad_data(tenant: UUID, mark: str) -> Poison:
     event = make("run.requested", run=uuid4(), key="requested", source_function="api", tenant=tenant,
                  time=datetime.now(UTC), data={"run": 5, "mark": mark})  # fmt: skip
-    return Poison(mark, tenant, frozenset({"plan"}), CATALOGUE["run.requested"].subject(tenant), to_nats(event)[1])
+    return Poison(
+        mark, tenant, frozenset({"plan"}), CATALOGUE["run.requested"].subject(tenant), to_nats(event)[1]
+    )
 
 
 def _unknown_tenant(tenant: UUID, mark: str) -> Poison:
     """Keeps failing: parked after the last try, by the operator's own tenant."""
-    return Poison(mark, UUID(int=0), frozenset({"plan"}), incoming_subject(uuid4(), "x"), _event("com.chaos.lost", mark))
+    return Poison(
+        mark, UUID(int=0), frozenset({"plan"}), incoming_subject(uuid4(), "x"), _event("com.chaos.lost", mark)
+    )
 
 
 def _reserved(tenant: UUID, mark: str) -> Poison:

@@ -13,6 +13,7 @@ from chaos.sampler import Sampler
 
 # kind -> seconds, from the issue
 GOALS = {"kill": (99, 5.0), "postgres restart": (100, 10.0), "nats wipe": (100, 10.0)}
+ALL = frozenset(("plan", "dispatch", "invoke_llm", "run_tool", "account_cost"))  # who consumes messages
 ALONE_S = 3.0  # a fault struck alone when nothing else befell the same worker this shortly before or until it was well
 
 
@@ -36,14 +37,13 @@ class Recovery:
     def struck(self, kind: str, worker: Worker) -> None:
         """A fault befalls a worker now."""
         self._blows.append(Blow(kind, worker.name, time.monotonic()))
-        consumers = frozenset({worker.name}) if self._fleet.form == "apart" else frozenset(("plan", "dispatch", "invoke_llm", "run_tool", "account_cost"))  # fmt: skip
-        self._sampler.watch_behind(kind, consumers)
+        self._sampler.watch_behind(kind, ALL & {worker.name} if self._fleet.form == "apart" else ALL)
 
     def struck_all(self, kind: str) -> None:
         """A fault befalls what all workers need."""
         now = time.monotonic()
         self._blows += [Blow(kind, worker.name, now) for worker in self._fleet.workers.values()]
-        self._sampler.watch_behind(kind, frozenset(("plan", "dispatch", "invoke_llm", "run_tool", "account_cost")))
+        self._sampler.watch_behind(kind, ALL)
 
     def times(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         """Seconds until the next commit, by kind: of blows that struck alone, and of those among others."""

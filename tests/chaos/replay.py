@@ -37,7 +37,7 @@ JSON = Any
 class Replay:
     """One run, decided again line by line. ``violations`` says where the stored run went another way."""
 
-    def __init__(self, run: Row, plan: Plan, attempts: Mapping[Attempt, Row], signal_data: Callable[[str], JSON]) -> None:
+    def __init__(self, run: Row, plan: Plan, attempts: Mapping[Attempt, Row], signal_data: JSON) -> None:
         self.violations: list[Violation] = []
         self.started: dict[int, tuple[int, int]] = {}  # step -> (line that started it, epoch)
         self.halted: dict[int, int] = {}  # step -> line that halted it
@@ -67,14 +67,23 @@ class Replay:
                 break
             if self._hash() != bytes(line["hash"]):
                 what = f"line {self._seq} ({line['name']}) comes to another state: {self._status}, "
-                self._find(8, what + f"vars {self.state.vars if self.state else None}, commands {self._commands}")
+                self._find(
+                    8, what + f"vars {self.state.vars if self.state else None}, commands {self._commands}"
+                )
                 break
         else:
             self._compare()
         return self.violations
 
     def _hash(self) -> bytes:
-        run = Run(self._row["tenant_id"], self._id, self._row["workflow"], None, status=self._status, plan=self.state)
+        run = Run(
+            self._row["tenant_id"],
+            self._id,
+            self._row["workflow"],
+            None,
+            status=self._status,
+            plan=self.state,
+        )
         return decision_hash(run, tuple(self._commands))
 
     def _compare(self) -> None:
@@ -84,7 +93,10 @@ class Replay:
         if self.epoch != self._row["epoch"]:
             self._find(4, f"its history comes to epoch {self.epoch}, the run is at {self._row['epoch']}")
         stored = self._row["state"] or {}
-        if self.state is not None and (stored.get("vars"), stored.get("cursor")) != (self.state.vars, self.state.cursor):
+        if self.state is not None and (stored.get("vars"), stored.get("cursor")) != (
+            self.state.vars,
+            self.state.cursor,
+        ):
             self._find(8, f"its history comes to {self.state}, the run's state is {stored}")
 
     def _find(self, invariant: int, what: str) -> None:
@@ -98,7 +110,9 @@ class Replay:
             return False
         step = data.get("step")
         if step in self.halted and not (name == "timer.fired" and data["kind"] == "hold"):
-            self._find(4, f"line {self._seq} ({name}) is about step {step}, halted in line {self.halted[step]}")
+            self._find(
+                4, f"line {self._seq} ({name}) is about step {step}, halted in line {self.halted[step]}"
+            )
             return False
         handler = HANDLERS.get(name)
         if handler is None:
@@ -124,7 +138,10 @@ class Replay:
         step, attempt = data["step"], data["attempt"]
         row = self._attempts.get((self._id, step, attempt))
         if row is None or row["status"] != data["status"]:
-            self._find(3, f"step {step}.{attempt} is {data['status']} in line {self._seq}, {row and row['status']} in steps")
+            self._find(
+                3,
+                f"step {step}.{attempt} is {data['status']} in line {self._seq}, {row and row['status']} in steps",
+            )
             return
         if data["status"] == "succeeded":
             self._open.discard(step)
@@ -137,7 +154,7 @@ class Replay:
         yield Failed(step, error["code"], error["message"])
 
     def _timer(self, data: Mapping[str, JSON]) -> Iterator[PlanEvent]:
-        kind, step = data["kind"], data.get("step")
+        kind, step = data["kind"], data.get("step", 0)
         if kind == "wall":
             self.epoch += len(self._open)
             for each in self._open:
@@ -155,7 +172,7 @@ class Replay:
     def _signal(self, data: Mapping[str, JSON]) -> Iterator[PlanEvent]:
         step = data.get("step")
         if step is None:
-            yield Signal(data["name"], self._signal_data(data["name"]))
+            yield Signal(data["name"], self._signal_data)
             return
         row = self._attempts.get((self._id, step, 1))
         if row is None:
@@ -195,12 +212,17 @@ class Replay:
                         self.epoch += 1
                     self.halted[command.step] = self._seq
                 elif isinstance(command, Finish):
-                    ended = "succeeded" if command.ok else "cancelled" if self._cancelled is not None else "failed"
+                    ended = (
+                        "succeeded"
+                        if command.ok
+                        else "cancelled"
+                        if self._cancelled is not None
+                        else "failed"
+                    )
                     self._end(ended)
 
-    def _refused(self, step: int | None, attempt: int) -> Iterator[PlanEvent]:
+    def _refused(self, step: int, attempt: int) -> Iterator[PlanEvent]:
         """The refusal of an attempt that there was no money for: known by its row, which nobody has reported."""
-        assert step is not None
         row = self._attempts.get((self._id, step, attempt))
         error = (row or {}).get("error") or {}
         if error.get("code") == "budget_exhausted":

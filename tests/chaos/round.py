@@ -7,7 +7,6 @@ import contextlib
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -17,17 +16,19 @@ from agentflow.store.admin import create_tenant, issue_key
 from chaos.books import Books, Round
 from chaos.checker import check, check_ended
 from chaos.checks_runs import repeated_calls
+from chaos.client import Tenant
 from chaos.farside import FarSide
-from chaos.faults import STOP_S, Scene, Storm
+from chaos.faults import Scene
 from chaos.fleet import Fleet
 from chaos.listener import Listener
-from chaos.load import Load, Tenant
+from chaos.load import Load
 from chaos.poison import Poison, poisons
 from chaos.recovery import Recovery
+from chaos.report import Report, Script
 from chaos.sampler import Sampler
-from chaos.servers import Servers
+from chaos.servers import Servers, passable
 from chaos.statements import Statements
-from chaos.violation import Violation
+from chaos.storm import Storm
 from chaos.workflows import UNPRICED
 
 PEPPER = "local-development-pepper"
@@ -36,52 +37,11 @@ RICH_MICRO = 1_000_000_000
 HANGS_S = 240.0  # starting, healing, checking and ending take less, or the harness hangs
 
 
-@dataclass(slots=True)
-class Script:
-    """What a round is to be. ``calm``: no faults. ``rest_s``: how long it may take to come to rest."""
-
-    seed: str
-    form: str
-    runs: int
-    in_flight: int = 80
-    over_s: float = 15.0
-    calm: bool = False
-    every_s: float = 1.2
-    stop_s: float = STOP_S
-    rest_s: float = 120.0
-    bug: str = ""
-    only: str = ""
-    trouble: float = 0.3
-    poison: int = 5
-    without: frozenset[str] = frozenset()  # faults to leave out, by the names of their functions
-
-
-@dataclass(slots=True)
-class Report:
-    """What came of it."""
-
-    script: Script
-    violations: list[Violation] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-    together: Counter[str] = field(default_factory=Counter)
-    story: list[str] = field(default_factory=list)
-    alone: dict[str, list[float]] = field(default_factory=dict)
-    among: dict[str, list[float]] = field(default_factory=dict)
-    behind: dict[str, list[float]] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    rest_s: float = 0.0
-    late: list[str] = field(default_factory=list)  # what was still under way, every ten seconds
-    took_s: float = 0.0
-    folder: Path | None = None
-    histories: dict[str, list[str]] = field(default_factory=dict)
-
-
 async def play(servers: Servers, script: Script, folder: Path) -> Report:
     """Play one round in a folder of its own; the folder is left where it is."""
     report = Report(script, folder=folder)
     began = time.monotonic()
-    folder.mkdir()
-    folder.chmod(0o711)
+    passable(folder)
     database = await servers.fresh()
     most_s = script.over_s + script.rest_s + HANGS_S
     async with asyncio.timeout(most_s), contextlib.AsyncExitStack() as stack:
@@ -90,7 +50,9 @@ async def play(servers: Servers, script: Script, folder: Path) -> Report:
         far = FarSide(random.Random(script.seed).randrange(2**32), trouble=script.trouble)
         await far.start()
         stack.push_async_callback(far.close)
-        fleet = Fleet(script.form, servers, database, folder, far.port, seed=hash_of(script.seed), bug=script.bug)
+        fleet = Fleet(
+            script.form, servers, database, folder, far.port, seed=hash_of(script.seed), bug=script.bug
+        )
         stack.push_async_callback(fleet.close)
         listener = Listener(servers.nats.url, {tenant.id: tenant.mark for tenant in tenants})
         await listener.start()
@@ -101,15 +63,17 @@ async def play(servers: Servers, script: Script, folder: Path) -> Report:
         sampler.start()
         effect_url = f"http://127.0.0.1:{far.port}/effect"
         load = Load(script.seed, tenants, fleet, sampler, listener, effect_url, script.only)
-        stack.push_async_callback(load.close)
+        stack.push_async_callback(load.client.close)
         await load.register()
         await add_unpriced(servers, database, tenants[0])
         await load.submit_unpriced(tenants[0])
+        if not script.only:
+            await load.limit()
         await load.warm_up()
         bad = poisons([tenant.id for tenant in tenants], script.seed, script.poison)
         recovery = Recovery(fleet, sampler)
-        scene = Scene(fleet, servers, database, far, listener, sampler, recovery, random.Random(f"faults/{script.seed}"),
-                      script.stop_s)  # fmt: skip
+        chance = random.Random(f"faults/{script.seed}")
+        scene = Scene(fleet, servers, database, far, listener, sampler, recovery, chance, script.stop_s)
         storm = Storm(scene, every_s=script.every_s, without=script.without)
         quiet = await _weather(script, load, storm, bad, listener, sampler, fleet, report)
         if not listener.losses:
@@ -119,10 +83,10 @@ async def play(servers: Servers, script: Script, folder: Path) -> Report:
         stack.push_async_callback(sql.close)
         books, found = await check(sql, around)
         recovery_times = recovery.times()
-        await load.close()
+        await load.client.close()
         await fleet.stop()
         found += await check_ended(sql, fleet)
-        report.violations = load.violations + found
+        report.violations = load.client.violations + found
         report.alone, report.among = recovery_times
         report.behind = recovery.behind()
         report.faults, report.together, report.story = storm.counts, storm.together, storm.story
@@ -149,12 +113,19 @@ async def _weather(script: Script, load: Load, storm: Storm, bad: list[Poison], 
     began = time.monotonic()
 
     def at_rest() -> bool:
-        missing = [poison.mark for poison in bad if poison.due(listener) and not poison.parked(sampler.parked)]
+        missing = [
+            poison.mark for poison in bad if poison.due(listener) and not poison.parked(sampler.parked)
+        ]
         rest = driving.done() and sampler.quiet and not missing
         after = int(time.monotonic() - began)
         if not rest and after // 10 > len(report.late):
-            going = [f"{run['token']} {run['workflow']} {(run['state'] or {}).get('open')}" for run in sampler.open.values()]
-            report.late.append(f"after {after} s: runs {going[:3]}, messages {sampler.oldest[:3]}, not parked {missing}")
+            going = [
+                f"{run['token']} {run['workflow']} {(run['state'] or {}).get('open')}"
+                for run in sampler.open.values()
+            ]
+            report.late.append(
+                f"after {after} s: runs {going[:3]}, messages {sampler.oldest[:3]}, not parked {missing}"
+            )
         return rest
 
     await sampler.next()
@@ -189,29 +160,41 @@ async def make_tenants(servers: Servers, database: str) -> list[Tenant]:
 async def add_unpriced(servers: Servers, database: str, tenant: Tenant) -> None:
     """A workflow that the API would refuse, put into the registry behind its back."""
     sql = await Statements.connect(servers.postgres.dsn(database=database))
-    await sql.run("insert_workflow", tenant=tenant.id, name="unpriced", hash="-", document=Json(UNPRICED.document))
+    await sql.run(
+        "insert_workflow", tenant=tenant.id, name="unpriced", hash="-", document=Json(UNPRICED.document)
+    )
     await sql.close()
 
 
 def counts(books: Books, load: Load) -> Counter[str]:
     """What the round has moved."""
     around = books.round
-    return Counter(
-        runs=len(books.runs), steps=len(books.tables["steps"]), lines=len(books.tables["history"]), calls=around.far.total,
-        repeated_calls=repeated_calls(books), messages=around.listener.heard, repeated_messages=around.listener.repeated,
-        samples=around.sampler.samples, requests_retried=load.retries, answers_500=load.internal_errors, parked=len(books.tables["parked"]),
-        **{f"runs {run['status']}": 0 for run in books.runs.values()},
-    ) + Counter(f"runs {run['status']}" for run in books.runs.values())  # fmt: skip
+    return Counter(f"runs {run['status']}" for run in books.runs.values()) + Counter(
+        runs=len(books.runs),
+        steps=len(books.tables["steps"]),
+        lines=len(books.tables["history"]),
+        parked=len(books.tables["parked"]),
+        calls=around.far.total,
+        calls_repeated=repeated_calls(books),
+        messages=around.listener.heard,
+        messages_repeated=around.listener.repeated,
+        samples=around.sampler.samples,
+        requests_retried=load.client.retries,
+        requests_answered_500=load.client.internal_errors,
+    )
 
 
 def history_of(books: Books, run: UUID) -> list[str]:
     """A run's history and steps as text, for the report."""
-    lines = [f"{line['seq']:>4} {line['at']:%H:%M:%S.%f} {line['name']} {line['data']}" for line in books.history.get(run, ())]
+    lines = [
+        f"{line['seq']:>4} {line['at']:%H:%M:%S.%f} {line['name']} {line['data']}"
+        for line in books.history.get(run, ())
+    ]
     lines += [
-        f"step {step['step']}.{step['attempt']} {step['task']} {step['status']} epoch {step['epoch']} {step['error'] or ''}"
+        f"step {step['step']}.{step['attempt']} {step['task']} {step['status']} epoch {step['epoch']} {step['error']}"
         for step in books.steps.get(run, ())
     ]
-    lines += [f"outbox {row['consumer']} {row['key']} due {row['due_at']:%H:%M:%S}" for row in books.tables["outbox"]
+    lines += [f"outbox {row['consumer']} {row['key']} due {row['due_at']}" for row in books.tables["outbox"]
               if row["run_id"] == run]  # fmt: skip
     return lines[:80]
 

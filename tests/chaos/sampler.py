@@ -181,8 +181,10 @@ class Sampler:
 def missing_of(run: Mapping[str, Any], waiting: set[str]) -> list[str]:
     """What a run that goes on waits for, and which is nowhere to be found."""
     if run["status"] != "running":
-        consumer, key = {"requested": ("plan", "requested"), "planned": ("dispatch", "planned")}[run["status"]]
-        return [] if f"{consumer} {key}" in waiting else [f"{run['status']}, and nobody is asked to go on"]
+        asked = {"requested": {"plan requested", "plan gated"}, "planned": {"dispatch planned"}}[
+            run["status"]
+        ]
+        return [] if asked & waiting else [f"{run['status']}, and nobody is asked to go on"]
     opened = (run["state"] or {}).get("open") or {}
     if not opened:
         return ["running, and no step is open"]

@@ -33,6 +33,7 @@ class Servers:
     def __init__(self, home: Path) -> None:
         # The checker asks when a row's transaction was committed.
         embedded_postgres.SETTINGS.setdefault("track_commit_timestamp", "on")
+        passable(home)
         self.postgres = EmbeddedPostgres(home)
         self.nats = EmbeddedNats(home)
         self._numbers = 0
@@ -49,7 +50,7 @@ class Servers:
     @property
     def socket(self) -> Path:
         """Where PostgreSQL listens."""
-        return Path(psycopg.conninfo.conninfo_to_dict(self.postgres.dsn())["host"], SOCKET_NAME)
+        return Path(str(psycopg.conninfo.conninfo_to_dict(self.postgres.dsn())["host"]), SOCKET_NAME)
 
     @property
     def nats_port(self) -> int:
@@ -112,7 +113,9 @@ class Servers:
         return len(pids)
 
     async def _backends(self, database: str, busy: str) -> list[int]:
-        query = f"select pid from pg_stat_activity where datname = %s and usename like 'agentflow_%%' and {busy}"
+        query = (
+            f"select pid from pg_stat_activity where datname = %s and usename like 'agentflow_%%' and {busy}"
+        )
         return [row["pid"] for row in await self.rows("postgres", query, database)]
 
     async def slow_disk(self, slow: bool) -> None:
@@ -175,6 +178,12 @@ class Servers:
             os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(seconds)
             os.kill(pid, signal.SIGCONT)
+
+
+def passable(folder: Path) -> None:
+    """Make a folder that others (PostgreSQL's account, tools') may pass through."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o711)
 
 
 async def _until_started(server: EmbeddedServer) -> None:

@@ -25,12 +25,16 @@ def main() -> None:
     from chaos.control import Control
 
     control = Control(Path(os.environ["CHAOS_CONTROL"]))
-    commits = os.open(os.environ["CHAOS_COMMITS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    commits = os.open(
+        os.environ["CHAOS_COMMITS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
     failpoints.install(control, commits)
     if bug := os.environ.get("CHAOS_BUG"):
         from chaos.bugs import BUGS
 
         BUGS[bug].plant()
+    if {"api", "all"} & set(sys.argv):
+        import agentflow.control.app  # before the clock is moved
     failpoints.move_clock(control)
     from agentflow.cli import main as agentflow
 

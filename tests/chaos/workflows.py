@@ -129,7 +129,9 @@ FSM = {
 
 WORKFLOWS = (
     Workflow(_series("series", "echo ask", ECHO, ASK, ECHO), 20, lambda run: _grown(2)(run) and _said(run)),
-    Workflow(_series("wide", "ask echo blink", _parallel(task("ask"), task("blink"), task("echo")), ECHO), 10, _grown(1)),
+    Workflow(
+        _series("wide", "ask echo blink", _parallel(task("ask"), task("blink"), task("echo")), ECHO), 10, _grown(1)
+    ),
     Workflow(
         _series("mapped", "each echo", {"type": "map", "over": "items", "max": 10, "concurrency": 3,
                 "child": task("each")}, ECHO, vars={"word": "string", "items": "list(int)"}), 8, _grown(1),
@@ -144,7 +146,9 @@ WORKFLOWS = (
     Workflow(
         _document("late", "never echo", root={"type": "fallback", "children": [task("never"), ECHO]}), 4, _grown(1),
     ),
-    Workflow(_series("race", "slowly pause echo", _parallel(task("slowly"), task("pause"), need=1), ECHO), 8, _grown(1)),
+    Workflow(
+        _series("race", "slowly pause echo", _parallel(task("slowly"), task("pause"), need=1), ECHO), 8, _grown(1)
+    ),
     Workflow(_document("machine", "ask ages echo", **FSM), 8, _grown(11), scene="signal"),
     Workflow(_document("machine-left", "ask ages echo", **FSM), 3, code="cancelled", scene="cancel-plan"),
     Workflow(
@@ -174,6 +178,14 @@ WORKFLOWS = (
 
 BY_NAME = {workflow.name: workflow for workflow in WORKFLOWS}
 UNPRICED = Workflow(
-    _series("unpriced", "ask", task("ask")) | {"tasks": {"ask": {**TASKS["ask"], "use": "dear"}}}, 0, code="unknown_price"
+    _series("unpriced", "ask", task("ask")) | {"tasks": {"ask": {**TASKS["ask"], "use": "dear"}}},
+    0,
+    code="unknown_price",
 )
 """Its model has no known price: it may not even be registered, and if it is, none of its calls may be made."""
+
+LIMITS = {
+    "tenant": {"concurrency": 15}, "workflow:waits": {"concurrency": 2}, "model:small": {"concurrency": 4},
+    "tool:std.echo": {"per_second": 40, "burst": 10},
+}  # fmt: skip
+"""Limits of one tenant, so that some of what it asks for has to wait before a gate."""

@@ -282,6 +282,27 @@ async def test_a_row_that_is_being_deleted_is_left_alone_and_found_again(yard: Y
             await yard.until_admitted(1)
 
 
+async def test_while_much_is_under_way_runs_are_let_in_one_by_one_and_a_tenants_first_at_once(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "TRICKLE", 5.0)
+    await yard.execute(
+        "insert into outbox (tenant_id, run_id, key, consumer, name, data, due_at) "
+        "select %s, gen_random_uuid(), 'planned', 'dispatch', 'run.planned', '{}', now() + interval '2 s' "
+        "from generate_series(1, 100)",
+        yard.a,
+    )
+    async with yard.keeper() as keeper:
+        many = await yard.put(yard.a, "workflow:w", 50, to=keeper)
+        await yard.until_admitted(1)
+        (mine,) = await yard.put(yard.b, "workflow:w", to=keeper)
+        await eventually(lambda: sent(yard, mine))
+        await yard.until_admitted(6)
+        assert len(await yard.admitted()) < 15
+        await yard.execute("delete from outbox where key = 'planned'")
+        assert await yard.until_admitted(51) == {*many, mine}
+
+
 # -- who leads ---------------------------------------------------------------------------------------------
 
 
@@ -358,7 +379,7 @@ import asyncio, json, sys
 from agentflow.observe import logs
 from agentflow.runtime import gate
 logs.configure("error", sys.stderr)
-gate.COUNT_S, gate.IDLE_S, gate.FOLLOW_S, gate.STOPPED_S = 0.2, 0.3, 0.1, 1.0
+gate.COUNT_S, gate.IDLE_S, gate.FOLLOW_S, gate.STOPPED_S = 0.2, 0.3, 0.1, 3.0
 async def main():
     def send(leaving):
         for leave in leaving:
@@ -500,19 +521,24 @@ async def test_the_plans_of_its_statements_look_up_by_key_or_walk_what_waits_onl
     await yard.put(yard.a, "tool:t", 50)
     await yard.execute(
         "insert into outbox (tenant_id, run_id, key, consumer, name, data, due_at) "
-        "select %s, gen_random_uuid(), '1.1', 'run_tool', 'tool.requested', '{}', now() from generate_series(1, 5000)",
+        "select %s, gen_random_uuid(), '1.1', 'run_tool', 'tool.requested', '{}', now() + interval '1 h' "
+        "from generate_series(1, 5000)",
         uuid4(),
     )
     dsn = yard.database.dsn("agentflow_relay")
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
         await conn.execute("set enable_seqscan = off")
-        for name in ("waiting_gates", "first_rows", "in_use", "admit"):
+        for name in ("waiting_gates", "first_rows", "in_use", "admit", "under_way"):
             params: dict[str, list[Any]] = {
-                "first_rows": [[yard.a], ["tool:t"], 10], "admit": [0, [yard.a], [uuid4()], ["1.1"], ["run_tool"]],
-            }  # fmt: skip
+                "first_rows": [[yard.a], ["tool:t"], 10],
+                "admit": [0, [yard.a], [uuid4()], ["1.1"], ["run_tool"]],
+                "under_way": [40],
+            }
             explain = b"explain (analyze, costs off, timing off, summary off) " + SQL[name]
             plan = [line for (line,) in await (await conn.execute(explain, params.get(name, []))).fetchall()]
             walked = [line for line in plan if "outbox" in line and "actual rows=" in line]
             assert walked, plan
             assert not any("Seq Scan" in line for line in walked), plan
             assert all(float(line.split("actual rows=")[1].split()[0]) <= 50 for line in walked), plan
+            removed = [line.split(":")[1] for line in plan if "Rows Removed" in line]
+            assert sum(map(int, removed)) <= 50, plan

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,10 +16,13 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from house import House, eventually
+from models.chat_server import chat_server, completion
+from starlette.responses import JSONResponse, Response
 
 from agentflow.core.message import Message
 from agentflow.runtime import gating
 from agentflow.runtime.host import Host
+from agentflow.runtime.reactor import SHARED, _Lane
 from agentflow.store.admin import create_tenant
 
 SYSTEM = UUID(int=0)
@@ -35,7 +39,10 @@ WAIT = {
     "agentflow": "plan/v1", "kind": "fsm", "name": "wait", "limits": {"steps": 3},
     "tasks": {"idle": {"kind": "wait", "for": "1h"}}, "initial": "a",
     "trigger": {"type": "com.example.go", "input": {}},
-    "states": {"a": {"run": "idle", "transitions": [{"event": "go", "to": "b"}, {"event": "done", "to": "b"}]}, "b": {"final": "success"}},
+    "states": {
+        "a": {"run": "idle", "transitions": [{"event": "go", "to": "b"}, {"event": "done", "to": "b"}]},
+        "b": {"final": "success"},
+    },
 }  # fmt: skip
 ECHO = {
     "agentflow": "plan/v1", "kind": "bt", "name": "echo", "limits": {"steps": 3}, "vars": {"n": "int"},
@@ -62,6 +69,31 @@ async def told(house: House) -> House:
     for document in (ASK, WAIT, ECHO):
         await house.register(document)
     return house
+
+
+class FarSide:
+    """A model provider that takes its time and counts."""
+
+    def __init__(self, url: str) -> None:
+        models = {"models": {"small": {"model": "m", "input_usd_per_mtok": 0, "output_usd_per_mtok": 0}}}
+        self.settings = {"llm_base_url": url, "llm_api_key": "k", "models": json.dumps(models)}
+        self.calls = self.now = self.most = 0
+
+    async def answer(self, body: dict[str, Any]) -> Response:
+        self.calls += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.15)
+        self.now -= 1
+        return JSONResponse(completion())
+
+
+@pytest.fixture
+def far_side() -> Iterator[FarSide]:
+    with chat_server() as server:
+        counting = FarSide(server.url)
+        server.answers = [counting.answer]
+        yield counting
 
 
 class Watcher:
@@ -112,12 +144,13 @@ async def nothing_left(house: House) -> None:
 
 
 @pytest.mark.parametrize("handoff", [True, False], ids=["handed over", "over the bus"])
-async def test_calls_of_a_model_never_exceed_its_limit(told: House, handoff: bool) -> None:
+async def test_calls_of_a_model_never_exceed_its_limit(told: House, far_side: FarSide, handoff: bool) -> None:
     await limit(told, "model:small", 3)
-    async with told.host(handoff=handoff) as host, watching(told) as watcher:
+    async with told.host(handoff=handoff, **far_side.settings) as host:
         runs = [await told.submit(host, "ask", {"n": n}) for n in range(12)]
-        await reached(told, "succeeded", *runs)
-    assert watcher.most["model:small"] == 3
+        # Of 24 calls, three at a time take 1.2 s; if what is free were only found by counting, it would be 16 s.
+        await reached(told, "succeeded", *runs, within_s=10)
+    assert (far_side.most, far_side.calls) == (3, 24)
     await nothing_left(told)
 
 
@@ -154,6 +187,27 @@ async def test_runs_wait_for_their_turn_oldest_and_most_urgent_first(told: House
         await host.submit(_signal(told, third, "go"))
         await reached(told, "succeeded", third, other)
     await nothing_left(told)
+
+
+async def test_runs_in_progress_keep_their_places_when_everything_is_started_anew(told: House) -> None:
+    await limit(told, "workflow:wait", 2)
+    async with told.host() as host:
+        going = [await told.submit(host, "wait", version=1) for _ in range(2)]
+        await reached(told, "running", *going)
+        waiting = await told.submit(host, "wait", version=1)
+    async with told.host() as host:
+        await eventually(lambda: leads(host))
+        late = await told.submit(host, "wait", version=1)
+        await asyncio.sleep(0.5)
+        assert await status(told, waiting, late) == ["requested", "requested"]
+        await host.submit(_cancel(told, going[0]))
+        await reached(told, "running", waiting)
+        assert await status(told, late) == ["requested"]
+
+
+async def leads(host: Host) -> bool:
+    assert host._gatekeeper is not None
+    return host._gatekeeper.epoch is not None
 
 
 async def test_a_run_that_waits_can_be_cancelled_and_leaves_its_place_to_the_next(told: House) -> None:
@@ -244,9 +298,7 @@ async def test_limits_that_are_set_while_runs_go_on_are_in_force_at_once(told: H
         assert await told.rows("select 1 from outbox where gate is not null") == []
 
 
-async def test_other_hosts_hear_of_a_change_and_read_it_anyway(
-    told: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_hosts_hear_of_a_change_and_read_it_anyway(told: House) -> None:
     apart = ("plan", "dispatch", "invoke_llm", "run_tool", "account_cost")
     async with told.host(("api",), relay=False) as api, told.host(apart) as rest:
         run = await told.submit(api, "echo", version=1)
@@ -260,7 +312,7 @@ async def test_other_hosts_hear_of_a_change_and_read_it_anyway(
         rest._gating._until = 0.0  # half a minute later
         rest._gatekeeper.limits_changed()  # type: ignore[union-attr]
         await reached(told, "succeeded", run)
-        assert await told.submit(api, "echo", version=1)
+        await reached(told, "succeeded", await told.submit(api, "echo", version=1))
     await nothing_left(told)
 
 
@@ -268,13 +320,13 @@ async def unknown(host: Host, tenant: UUID) -> bool:
     return tenant not in host._gating._known
 
 
-async def test_a_wiped_bus_lets_nothing_past_the_gate(told: House) -> None:
+async def test_a_wiped_bus_lets_nothing_past_the_gate(told: House, far_side: FarSide) -> None:
     await limit(told, "model:small", 1)
-    async with told.host(handoff=False) as host, watching(told) as watcher:
+    async with told.host(handoff=False, **far_side.settings) as host:
         runs = [await told.submit(host, "ask", {"n": n}) for n in range(6)]
         await told.nats.wipe_jetstream()
         await reached(told, "succeeded", *runs, within_s=40)
-    assert watcher.most["model:small"] == 1
+    assert far_side.most == 1
     await nothing_left(told)
 
 
@@ -298,6 +350,25 @@ async def test_a_host_that_sends_too_many_requests_has_the_gate_hold_the_rest(
             await eventually(lambda: quiet(api))
             assert await told.submit(api, "echo", version=1)
             assert await told.rows("select 1 from outbox where key = 'gated'") == []
+
+
+def test_batches_are_short_while_tenants_share_a_writer() -> None:
+    lane = _Lane()
+    for number in range(500):
+        lane.items.push("a", number)  # type: ignore[arg-type]
+    assert len(lane.take(256)) == 256
+    lane.items.push("b", -1)  # type: ignore[arg-type]
+    batch = lane.take(256)
+    assert len(batch) == SHARED
+    assert -1 in batch[:2]  # type: ignore[comparison-overlap]
+    assert len(lane.take(256)) == SHARED, "and for a while after"
+
+
+async def test_a_writer_knows_the_weights_that_the_operator_has_set(told: House) -> None:
+    await limit(told, f"tenant:{told.tenant}", None, tenant=SYSTEM, weight=7)
+    async with told.host() as host:
+        await reached(told, "succeeded", await told.submit(host, "echo"))
+        assert [lane.items._weights for lane in host._reactor._lanes] == [{told.tenant: 7}] * 2
 
 
 async def quiet(api: Host) -> bool:

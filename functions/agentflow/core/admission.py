@@ -151,10 +151,6 @@ class Admission:
         """Whether anything waits, as far as known."""
         return any(not line.empty for line in self._lines.values())
 
-    def used(self, scope: Scope) -> int:
-        """What is in use of a scope."""
-        return self._used[scope]
-
     # -- what may go -------------------------------------------------------------------------------------
 
     def pick(self, now: float, most: int) -> list[Waiting]:
@@ -254,8 +250,7 @@ class Admission:
             queue = self._queues.get(line.resource)
             if queue is None:
                 queue = self._queues[line.resource] = Fair()
-                for tenant, weight in self._weights.items():
-                    queue.weight(tenant, weight)
+                queue.weights(self._weights)
             line.ticket += 1
             line.placed = priority
             queue.push(line.tenant, (line, line.ticket), priority)
@@ -300,11 +295,9 @@ class Admission:
                 bucket.change(limit.per_second, limit.depth, now)
             else:
                 self._buckets[scope] = Bucket(limit.per_second, limit.depth, now, full=full)
-        weights = limits.weights()
+        self._weights = limits.weights()
         for queue in self._queues.values():
-            for tenant in self._weights.keys() | weights.keys():
-                queue.weight(tenant, weights.get(tenant, 1))
-        self._weights = weights
+            queue.weights(self._weights)
         self._alarms.clear()
         for line in self._lines.values():
             self._bind(line)

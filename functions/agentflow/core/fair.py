@@ -9,9 +9,9 @@ served next, not after a whole round. Within a tenant: the highest priority firs
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from heapq import heappop, heappush, heapreplace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 LOWEST, DEFAULT, HIGHEST = 0, 5, 9
 
@@ -51,10 +51,10 @@ class Fair(Generic[T]):
     def __len__(self) -> int:
         return self._size
 
-    def waiting(self, tenant: Hashable) -> int:
-        """How many items of a tenant wait."""
-        lane = self._lanes.get(tenant)
-        return sum(map(len, filter(None, lane.levels))) if lane is not None else 0
+    @property
+    def tenants(self) -> int:
+        """How many tenants have something waiting."""
+        return len(self._heap)
 
     def weight(self, tenant: Hashable, weight: int) -> None:
         """A tenant's share beside others that wait as well; 1 unless said otherwise. ``ValueError`` below 1."""
@@ -66,6 +66,13 @@ class Fair(Generic[T]):
             self._weights[tenant] = weight
         if (lane := self._lanes.get(tenant)) is not None:
             lane.stride = 1 / weight
+
+    def weights(self, weights: Mapping[Any, int]) -> None:
+        """The weights of all tenants; 1 for whom it does not name."""
+        for tenant in self._weights.keys() - weights.keys():
+            self.weight(tenant, 1)
+        for tenant, weight in weights.items():
+            self.weight(tenant, weight)
 
     def push(self, tenant: Hashable, item: T, priority: int = DEFAULT) -> None:
         """Add an item; ``priority`` 0 to 9, 9 first. ``IndexError`` or ``ValueError`` for another."""

@@ -29,8 +29,8 @@ from agentflow.store.queries import load
 log = structlog.get_logger(__name__)
 SQL = load("gate.sql")
 LOCK = 7_305_801_104_022_008  # any constant: one leader at a time per database
-UNDER_WAY = 128  # messages for pure functions: with more, whoever comes new would wait for them
-CALLS = 1000  # and short calls
+UNDER_WAY = 64  # messages for pure functions: with more, whoever comes new would wait for them
+CALLS = 256  # and short calls
 LOOK_S = 0.025  # how often to look how many there are, while runs wait for nothing else
 TRICKLE = 10.0  # runs a second that are let in all the same: what is under way need not come to an end
 CHUNK = 500
@@ -128,27 +128,30 @@ class Gatekeeper:
                 await asyncio.sleep(asked + FOLLOW_S - loop.time())
 
     async def _lead(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        self._freed.clear()
         ((epoch,),) = await _rows(conn, "begin_epoch")
         self.epoch = epoch
         loop = asyncio.get_running_loop()
         admission = Admission(await _limits(conn), loop.time())
         road = _Road(conn, loop.time())
         log.info("keeps the gate", epoch=epoch)
-        count_at = loop.time()
+        count_at = rested_at = loop.time()
+        limits_at = count_at + IDLE_S
         while True:
             self._wake.clear()
             now = loop.time()
-            if self._limits_changed or now >= count_at:
+            if self._limits_changed or now >= limits_at:
                 self._limits_changed = False
                 admission.limits(await _limits(conn), now)
+                limits_at = now + IDLE_S
+            if now >= count_at:
                 await self._count(conn, admission, epoch)
                 # However much there is to count, counting is not what the leader spends its time with.
-                took = loop.time() - now
-                count_at = now + max(COUNT_S if admission.waiting else IDLE_S, 50 * took)
+                count_at, rested_at = now + IDLE_S, now + 50 * (loop.time() - now)
             await self._admit(conn, admission, epoch, road)
             until = count_at
             if admission.waiting:
-                until = count_at = min(count_at, loop.time() + COUNT_S)
+                until = count_at = max(min(count_at, loop.time() + COUNT_S), rested_at)
                 until = min(until, admission.next_time() or until)
                 if admission.short_of_room:
                     until = min(until, loop.time() + LOOK_S)

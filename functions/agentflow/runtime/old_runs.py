@@ -90,11 +90,7 @@ async def _waits(sweep: Sweep, since: datetime, until: datetime) -> bool:
 
 async def _empty(sweep: Sweep, tenant: UUID, week: tuple[datetime, datetime]) -> None:
     while runs := await sweep.store.leftovers(tenant, *week):
-        for table in ("steps", "history"):
-            rows = -1
-            while rows:
-                async with sweep.turn():
-                    rows = await sweep.store.delete_rows(table, tenant, week, runs)
-                sweep.deleted(table, rows)
         async with sweep.turn():
-            await sweep.store.forget_leftovers(tenant, runs)
+            gone = await sweep.store.empty(tenant, runs)
+        for table, rows in gone.items():
+            sweep.deleted(table, rows)

@@ -37,6 +37,8 @@ from agentflow.store.postgres import PostgresStore, Raced
 
 log = structlog.get_logger(__name__)
 MAX_RACES = 20
+SHARED = 32  # items of a batch while tenants share a writer
+SHARED_S = 1.0  # how long after they were last seen to
 
 
 class Outlet(Protocol):
@@ -137,10 +139,12 @@ class Reactor:
                 continue
             # One trip round the loop lets everything that is ready to be queued join the batch.
             await asyncio.sleep(0)
-            batch = lane.items.take(self._batch)
+            batch = lane.take(self._batch)
             try:
                 if unheard := self._gating.unknown([item.message.tenant for item in batch]):
                     await self._gating.learn(unheard)
+                    for each in self._lanes:
+                        each.items.weights(self._gating.limits.weights())
                 known, others = self._memory.split(batch)
                 if known:
                     others = await self._from_memory(known) + others
@@ -331,8 +335,17 @@ class Reactor:
 class _Lane:
     """One writer's queue: tenants take turns in it."""
 
-    __slots__ = ("items", "wake")
+    __slots__ = ("_shared_until", "items", "wake")
 
     def __init__(self) -> None:
         self.items: Fair[Item] = Fair()
         self.wake = asyncio.Event()
+        self._shared_until = 0.0
+
+    def take(self, most: int) -> list[Item]:
+        """The next items. Large batches are cheap, but whoever comes meanwhile waits for their end: while there is
+        more than one tenant about, batches are short."""
+        now = time.monotonic()
+        if self.items.tenants > 1:
+            self._shared_until = now + SHARED_S
+        return self.items.take(min(most, SHARED) if now < self._shared_until else most)

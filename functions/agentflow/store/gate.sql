@@ -79,7 +79,8 @@ returning o.tenant_id, o.run_id, o.key, o.consumer, o.name, o.data, o.trace, o.t
 
 -- name: under_way
 -- How many messages are on their way to pure functions and to calls, up to a number in all: what has been sent is due
--- to be sent again in three seconds, what waits is never due, and calls that take long are not due for long.
+-- to be sent again in three seconds, what waits is never due, and calls that take long are not due for long. (Compared
+-- with clock_timestamp(), which differs from row to row, every row would be looked at.)
 select count(*) filter (where consumer in ('plan', 'dispatch', 'account_cost')),
        count(*) filter (where consumer in ('invoke_llm', 'run_tool'))
-from (select consumer from agentflow.outbox where due_at < clock_timestamp() + interval '3 seconds' limit %b) o;
+from (select consumer from agentflow.outbox where due_at < statement_timestamp() + interval '3 seconds' limit %b) o;

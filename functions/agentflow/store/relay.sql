@@ -1,12 +1,14 @@
 -- The relay's statements, run as agentflow_relay: it sees every tenant's outbox and timers, and nothing else.
 
 -- name: fire_timers
--- Due timers become events in the same statement: a timer fires once, and never before its time.
+-- Due timers become events in the same statement: a timer fires once, and never before its time. What is due is
+-- compared with when the statement began: clock_timestamp() differs from row to row, so that every pending timer would
+-- be looked at.
 with due as (
   delete from agentflow.timers t
   using (
     select tenant_id, run_id, key from agentflow.timers
-    where fire_at <= clock_timestamp() order by fire_at limit %b
+    where fire_at <= statement_timestamp() order by fire_at limit %b
     for update skip locked
   ) d
   where t.tenant_id = d.tenant_id and t.run_id = d.run_id and t.key = d.key
@@ -31,7 +33,7 @@ set tries = o.tries + 1,
     due_at = clock_timestamp() + least(3 * 2 ^ least(o.tries + 1, 7), 300) * interval '1 second'
 from (
   select tenant_id, run_id, key, consumer from agentflow.outbox
-  where due_at <= clock_timestamp()
+  where due_at <= statement_timestamp()
   order by due_at limit %b for update skip locked
 ) d
 where o.tenant_id = d.tenant_id and o.run_id = d.run_id and o.key = d.key and o.consumer = d.consumer

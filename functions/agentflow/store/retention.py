@@ -5,7 +5,8 @@ Logs in as agentflow_keeper, which sees every tenant's keys and nobody's content
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -27,11 +28,13 @@ LOOK = 2_000
 SYSTEM = UUID(int=0)
 FIRST_RUN = ("-infinity", UUID(int=2**128 - 1))
 FIRST_ENTRY = {"born": "-infinity", "run": UUID(int=0), "step": 0, "attempt": 0, "entry": ""}
-# As the engine's: a plan that looks up by key is right for any table, one that scans is right for empty ones only.
+# As the engine's: a plan that looks up by key is right for any table, one that scans is right for empty ones only. And
+# made anew each time, for tables as large as they are and for the one week that is meant.
 PLANNING = """
 set timezone = 'UTC';
 set lock_timeout = '500ms';
 set statement_timeout = '60s';
+set plan_cache_mode = force_custom_plan;
 set enable_seqscan = off;
 set enable_bitmapscan = off;
 set enable_hashjoin = off;
@@ -69,7 +72,7 @@ class Locked(Exception):
 
 
 class RetentionStore:
-    """One connection of the keeper's. Open with ``keeping``; every method is one statement and one transaction."""
+    """One connection of the keeper's. Open with ``keeping``; every method is one transaction."""
 
     def __init__(self, conn: psycopg.AsyncConnection[Row]) -> None:
         self._conn = conn
@@ -144,16 +147,25 @@ class RetentionStore:
         rows = await self._all("read_leftovers", tenant=tenant, since=since, until=until, limit=limit)
         return [(row["born"], row["run_id"]) for row in rows]
 
-    async def delete_rows(
-        self, table: str, tenant: UUID, week: tuple[datetime, datetime], runs: Sequence[tuple[datetime, UUID]]
-    ) -> int:
-        """Delete up to a thousand rows that runs of one week have in ``steps`` or ``history``; 0: none is left."""
-        return int((await self._one(f"delete_{table}", **_named(tenant, week, runs)))["rows"])
+    async def empty(self, tenant: UUID, runs: Sequence[tuple[datetime, UUID]]) -> Counter[str]:
+        """Delete what removed runs have left in steps and history, a thousand rows or so in one transaction; a run of
+        which nothing is left is forgotten. How many rows of each table went."""
+        gone: Counter[str] = Counter()
+        async with self._conn.transaction():
+            for born, run in runs:
+                key = {"tenant": tenant, "born": born, "run": run}
+                left = [await self._delete(table, key, gone) for table in ("steps", "history")]
+                if not any(left):
+                    await self._run("forget_leftover", **key)
+                if gone.total() >= ROWS:
+                    break
+        return gone
 
-    async def forget_leftovers(self, tenant: UUID, runs: Sequence[tuple[datetime, UUID]]) -> None:
-        """Nothing is left of these runs."""
-        named = {"borns": [born for born, _ in runs], "runs": [run for _, run in runs]}
-        await self._run("forget_leftovers", tenant=tenant, **named)
+    async def _delete(self, table: str, key: Row, gone: Counter[str]) -> bool:
+        """Whether a run may have more rows there than were deleted now."""
+        rows = await self._run(f"delete_{table}", limit=ROWS - 1, **key)
+        gone[table] += rows
+        return rows >= ROWS
 
     # -- ledger, inbox -----------------------------------------------------------------------------------
 
@@ -259,12 +271,3 @@ async def keeping(keeper_dsn: str) -> AsyncIterator[RetentionStore]:
         ) from fault
     except (psycopg.OperationalError, psycopg.InterfaceError) as fault:
         raise RetryLater(f"PostgreSQL: {str(fault).strip() or type(fault).__name__}") from fault
-
-
-def _named(
-    tenant: UUID, week: tuple[datetime, datetime], runs: Sequence[tuple[datetime, UUID]]
-) -> Mapping[str, Any]:
-    return {
-        "tenant": tenant, "since": week[0], "until": week[1], "limit": ROWS,
-        "borns": [born for born, _ in runs], "runs": [run for _, run in runs],
-    }  # fmt: skip

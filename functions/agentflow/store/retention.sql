@@ -1,6 +1,8 @@
 -- Every statement of the keeper, by name, run as agentflow_keeper: it sees every tenant's rows, but of their columns
 -- only keys, times and sizes. Each statement is a transaction of its own and touches a thousand rows at most. Where a
--- statement is about one week it says so in constants, so that no other week's partition is planned or opened.
+-- statement is about one week it says so in constants, so that no other week's partition is planned or opened. What goes
+-- is named by its key or lies between two keys; where it is joined, its tenant is joined along: entering an index by the
+-- tenant alone is then no choice, however small a table was when it was last analysed.
 
 -- name: lead
 -- Of all hosts one at a time keeps house; the lock goes with the connection.
@@ -67,14 +69,15 @@ order by s.created_at, s.run_id desc;
 -- Runs that nobody has written to since they were looked at. From here on they are gone; what is left of them in
 -- steps and history is noted. Blobs that nobody else refers to begin to age.
 with named as materialized (
-  select k.run_id, k.rev from unnest(%(runs)s::uuid[], %(revs)s::int[]) as k (run_id, rev) order by k.run_id
+  select %(tenant)s::uuid as tenant_id, k.run_id, k.rev
+  from unnest(%(runs)s::uuid[], %(revs)s::int[]) as k (run_id, rev) order by k.run_id
 ), gone as (
   delete from agentflow.runs r
   using named k
-  where r.tenant_id = %(tenant)s and r.run_id = k.run_id and r.rev = k.rev
+  where r.tenant_id = k.tenant_id and r.run_id = k.run_id and r.rev = k.rev
     and r.finished_at < %(before)s and r.held_micro = 0
-    and not exists (select from agentflow.outbox o where o.tenant_id = %(tenant)s and o.run_id = k.run_id)
-    and not exists (select from agentflow.timers t where t.tenant_id = %(tenant)s and t.run_id = k.run_id)
+    and not exists (select from agentflow.outbox o where o.tenant_id = k.tenant_id and o.run_id = k.run_id)
+    and not exists (select from agentflow.timers t where t.tenant_id = k.tenant_id and t.run_id = k.run_id)
   returning r.tenant_id, r.created_at, r.run_id
 ), noted as (
   insert into agentflow.leftovers (tenant_id, born, run_id)
@@ -83,23 +86,26 @@ with named as materialized (
 ), unused as (
   delete from agentflow.blob_uses u
   using gone g
-  where u.tenant_id = %(tenant)s and u.run_id = g.run_id
-  returning u.ref
+  where u.tenant_id = g.tenant_id and u.run_id = g.run_id
+  returning u.tenant_id, u.ref
 ), aged as (
   update agentflow.blobs b
   set used_at = clock_timestamp()
-  from (select distinct ref from unused) f
-  where b.tenant_id = %(tenant)s and b.ref = f.ref
+  from (select distinct tenant_id, ref from unused) f
+  where b.tenant_id = f.tenant_id and b.ref = f.ref
     and not exists (select from agentflow.blob_uses u
-                    where u.tenant_id = %(tenant)s and u.ref = f.ref and not u.run_id = any (%(runs)s::uuid[]))
+                    where u.tenant_id = f.tenant_id and u.ref = f.ref and not u.run_id = any (%(runs)s::uuid[]))
 )
 select run_id from gone;
 
 -- name: tenants_with_runs
 -- Who still has runs that were born in a week. While anybody has, its partitions stay.
 select t.tenant_id from agentflow.tenants t
-where exists (select from agentflow.runs r
-              where r.tenant_id = t.tenant_id and r.created_at >= %(since)s and r.created_at < %(until)s);
+cross join lateral (
+  select 1 from agentflow.runs r
+  where r.tenant_id = t.tenant_id and r.created_at >= %(since)s and r.created_at < %(until)s
+  limit 1
+) r;
 
 -- ---------------------------------------------------------------------------------------------- leftovers
 
@@ -117,54 +123,22 @@ order by born, run_id
 limit %(limit)s;
 
 -- name: delete_steps
--- Up to a thousand rows of runs that are gone, all of one tenant and one week.
-with rest as materialized (
-  select s.born, s.run_id, s.step, s.attempt
-  from unnest(%(borns)s::timestamptz[], %(runs)s::uuid[]) as k (born, run_id)
-  cross join lateral (
-    select * from (
-      select s.born, s.run_id, s.step, s.attempt from agentflow.steps s
-      where s.tenant_id = %(tenant)s and s.born = k.born and s.run_id = k.run_id
-        and s.born >= %(since)s and s.born < %(until)s
-      limit %(limit)s
-    ) s
-  ) s
-  limit %(limit)s
-), gone as (
-  delete from agentflow.steps s
-  using rest r
-  where s.tenant_id = %(tenant)s and s.born = r.born and s.run_id = r.run_id and s.step = r.step
-    and s.attempt = r.attempt and s.born >= %(since)s and s.born < %(until)s
-  returning 1
-)
-select count(*) as rows from gone;
+-- What one run that is gone has left there, a thousand rows at most.
+delete from agentflow.steps s
+where s.tenant_id = %(tenant)s and s.born = %(born)s and s.run_id = %(run)s
+  and s.step <= coalesce((select x.step from agentflow.steps x
+                          where x.tenant_id = %(tenant)s and x.born = %(born)s and x.run_id = %(run)s
+                          order by x.step, x.attempt offset %(limit)s limit 1), 2147483647);
 
 -- name: delete_history
-with rest as materialized (
-  select h.born, h.run_id, h.seq
-  from unnest(%(borns)s::timestamptz[], %(runs)s::uuid[]) as k (born, run_id)
-  cross join lateral (
-    select * from (
-      select h.born, h.run_id, h.seq from agentflow.history h
-      where h.tenant_id = %(tenant)s and h.born = k.born and h.run_id = k.run_id
-        and h.born >= %(since)s and h.born < %(until)s
-      limit %(limit)s
-    ) h
-  ) h
-  limit %(limit)s
-), gone as (
-  delete from agentflow.history h
-  using rest r
-  where h.tenant_id = %(tenant)s and h.born = r.born and h.run_id = r.run_id and h.seq = r.seq
-    and h.born >= %(since)s and h.born < %(until)s
-  returning 1
-)
-select count(*) as rows from gone;
+delete from agentflow.history h
+where h.tenant_id = %(tenant)s and h.born = %(born)s and h.run_id = %(run)s
+  and h.seq <= coalesce((select x.seq from agentflow.history x
+                         where x.tenant_id = %(tenant)s and x.born = %(born)s and x.run_id = %(run)s
+                         order by x.seq offset %(limit)s limit 1), 2147483647);
 
--- name: forget_leftovers
-delete from agentflow.leftovers l
-using unnest(%(borns)s::timestamptz[], %(runs)s::uuid[]) as k (born, run_id)
-where l.tenant_id = %(tenant)s and l.born = k.born and l.run_id = k.run_id;
+-- name: forget_leftover
+delete from agentflow.leftovers where tenant_id = %(tenant)s and born = %(born)s and run_id = %(run)s;
 
 -- ---------------------------------------------------------------------------------------------- ledger and inbox
 
@@ -190,25 +164,30 @@ limit 1;
 
 -- name: delete_entries
 -- A page of a tenant's entries of one week is looked at, and those that are old and of no run any more go.
-with page as materialized (
-  select l.born, l.run_id, l.step, l.attempt, l.entry, l.at
-  from agentflow.ledger l
+with last as materialized (
+  select * from (
+    select l.born, l.run_id, l.step, l.attempt, l.entry
+    from agentflow.ledger l
+    where l.tenant_id = %(tenant)s and l.born >= %(since)s and l.born < %(until)s
+      and (l.born, l.run_id, l.step, l.attempt, l.entry)
+        > (%(born)s::timestamptz, %(run)s::uuid, %(step)s::int, %(attempt)s::int, %(entry)s::text)
+    order by l.born, l.run_id, l.step, l.attempt, l.entry
+    limit %(limit)s
+  ) page
+  order by born desc, run_id desc, step desc, attempt desc, entry desc limit 1
+), gone as (
+  delete from agentflow.ledger l
   where l.tenant_id = %(tenant)s and l.born >= %(since)s and l.born < %(until)s
     and (l.born, l.run_id, l.step, l.attempt, l.entry)
       > (%(born)s::timestamptz, %(run)s::uuid, %(step)s::int, %(attempt)s::int, %(entry)s::text)
-  order by l.born, l.run_id, l.step, l.attempt, l.entry
-  limit %(limit)s
-), gone as (
-  delete from agentflow.ledger l
-  using page p
-  where l.tenant_id = %(tenant)s and l.born = p.born and l.run_id = p.run_id and l.step = p.step
-    and l.attempt = p.attempt and l.entry = p.entry and l.born >= %(since)s and l.born < %(until)s
-    and p.at < %(before)s
-    and not exists (select from agentflow.runs r where r.tenant_id = %(tenant)s and r.run_id = p.run_id)
+    and (l.born, l.run_id, l.step, l.attempt, l.entry)
+      <= ((select born from last), (select run_id from last), (select step from last), (select attempt from last),
+          (select entry from last))
+    and l.at < %(before)s
+    and (select 1 from agentflow.runs r where r.tenant_id = %(tenant)s and r.run_id = l.run_id limit 1) is null
   returning 1
 )
-select p.born, p.run_id as run, p.step, p.attempt, p.entry, (select count(*) from gone) as rows
-from page p order by p.born desc, p.run_id desc, p.step desc, p.attempt desc, p.entry desc limit 1;
+select born, run_id as run, step, attempt, entry, (select count(*) from gone) as rows from last;
 
 -- name: inbox_tenants
 with recursive t (tenant_id) as (
@@ -222,15 +201,19 @@ with recursive t (tenant_id) as (
 select tenant_id from t where tenant_id is not null;
 
 -- name: delete_inbox
-with rest as materialized (
-  select i.consumer, i.event_id, i.at from agentflow.inbox i
-  where i.tenant_id = %(tenant)s and i.at >= %(since)s and i.at < %(until)s
-  limit %(limit)s
+with last as materialized (
+  select * from (
+    select i.consumer, i.event_id, i.at from agentflow.inbox i
+    where i.tenant_id = %(tenant)s and i.at >= %(since)s and i.at < %(until)s
+    order by i.consumer, i.event_id, i.at
+    limit %(limit)s
+  ) page
+  order by consumer desc, event_id desc, at desc limit 1
 ), gone as (
   delete from agentflow.inbox i
-  using rest r
-  where i.tenant_id = %(tenant)s and i.consumer = r.consumer and i.event_id = r.event_id and i.at = r.at
-    and i.at >= %(since)s and i.at < %(until)s
+  where i.tenant_id = %(tenant)s and i.at >= %(since)s and i.at < %(until)s
+    and (i.consumer, i.event_id, i.at)
+      <= ((select consumer from last), (select event_id from last), (select at from last))
   returning 1
 )
 select count(*) as rows from gone;
@@ -238,15 +221,17 @@ select count(*) as rows from gone;
 -- ---------------------------------------------------------------------------------------------- parked and blobs
 
 -- name: delete_parked
-with rest as materialized (
-  select parked_id from agentflow.parked
-  where tenant_id = %(tenant)s and parked_at < %(before)s
-  order by parked_at
-  limit %(limit)s
+-- The oldest, a thousand or so: those of the same moment go together.
+with last as materialized (
+  select max(parked_at) as at from (
+    select parked_at from agentflow.parked
+    where tenant_id = %(tenant)s and parked_at < %(before)s
+    order by parked_at
+    limit %(limit)s
+  ) page
 ), gone as (
   delete from agentflow.parked p
-  using rest r
-  where p.tenant_id = %(tenant)s and p.parked_id = r.parked_id
+  where p.tenant_id = %(tenant)s and p.parked_at < %(before)s and p.parked_at <= (select at from last)
   returning 1
 )
 select count(*) as rows from gone;
@@ -256,7 +241,7 @@ select count(*) as rows from gone;
 select b.ref, b.used_at from agentflow.blobs b
 where b.tenant_id = %(tenant)s and b.used_at < %(before)s and b.used_at < 'infinity'
   and (b.used_at, b.ref) > (%(at)s::timestamptz, %(ref)s::text)
-  and not exists (select from agentflow.blob_uses u where u.tenant_id = %(tenant)s and u.ref = b.ref)
+  and not exists (select from agentflow.blob_uses u where u.tenant_id = b.tenant_id and u.ref = b.ref)
 order by b.used_at, b.ref
 limit %(limit)s;
 
@@ -264,9 +249,8 @@ limit %(limit)s;
 -- Whoever lets a reference in locks the blob's row and makes it used: after a wait for that lock used_at is seen anew,
 -- and the blob stays.
 delete from agentflow.blobs b
-using unnest(%(refs)s::text[]) as k (ref)
-where b.tenant_id = %(tenant)s and b.ref = k.ref and b.used_at < %(before)s
-  and not exists (select from agentflow.blob_uses u where u.tenant_id = %(tenant)s and u.ref = k.ref);
+where b.tenant_id = %(tenant)s and b.ref = any (%(refs)s::text[]) and b.used_at < %(before)s
+  and (select 1 from agentflow.blob_uses u where u.tenant_id = %(tenant)s and u.ref = b.ref limit 1) is null;
 
 -- ---------------------------------------------------------------------------------------------- dry runs
 

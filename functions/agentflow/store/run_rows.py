@@ -24,6 +24,7 @@ PLANNING = """
 set timezone = 'UTC';
 set default_transaction_isolation = 'repeatable read';
 set default_transaction_read_only = on;
+set plan_cache_mode = force_custom_plan;
 set enable_seqscan = off;
 set enable_bitmapscan = off;
 set enable_hashjoin = off;
@@ -40,12 +41,13 @@ class RunRows:
     async def of(
         self, tenant: UUID, week: tuple[datetime, datetime], runs: Sequence[tuple[datetime, UUID]]
     ) -> AsyncGenerator[tuple[str, bytes], None]:
-        """(table, row as JSON) of runs (creation time, id) of one week: by table, then in the order of its key.
+        """(table, row as JSON) of runs (creation time, id) of one week: by table, then by run, then by key.
 
         The same runs give the same lines, as long as nobody writes to them.
         """
+        runs = sorted(runs)
         key = {
-            "tenant": tenant, "since": week[0], "until": week[1],
+            "tenants": [tenant] * len(runs), "since": week[0], "until": week[1],
             "borns": [born for born, _ in runs], "runs": [run for _, run in runs],
         }  # fmt: skip
         async with self._one_moment(tenant):
@@ -58,7 +60,7 @@ class RunRows:
 
     async def refs(self, tenant: UUID, runs: Sequence[UUID]) -> list[str]:
         """The blobs these runs refer to."""
-        return await self._column(tenant, "refs", runs=list(runs))
+        return await self._column(tenant, "refs", tenants=[tenant] * len(runs), runs=list(runs))
 
     async def blob(self, tenant: UUID, ref: str) -> bytes | None:
         """A blob's content."""

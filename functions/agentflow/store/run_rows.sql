@@ -1,41 +1,55 @@
 -- Whole rows of runs, for the archive: run as agentflow_engine in a transaction that has named the one tenant.
--- A row is one line of JSON text: what a line break stands between in JSON may as well be a space.
+-- A row is one line of JSON text: what a line break stands between in JSON may as well be a space. Runs come
+-- in the order they are named; "offset 0" has each of them looked up by itself.
 
 -- name: name_tenant
 select set_config('app.tenants', array[%(tenant)s::uuid]::text, true);
 
 -- name: runs
 select replace(to_json(r)::text, E'\n', ' ')
-from unnest(%(runs)s::uuid[]) as k (run_id)
-join agentflow.runs r on r.tenant_id = %(tenant)s and r.run_id = k.run_id
-order by r.created_at, r.run_id;
+from unnest(%(tenants)s::uuid[], %(runs)s::uuid[]) as k (tenant_id, run_id)
+cross join lateral (
+  select * from agentflow.runs r where r.tenant_id = k.tenant_id and r.run_id = k.run_id offset 0
+) r;
 
 -- name: steps
-select replace(to_json(s)::text, E'\n', ' ')
-from unnest(%(borns)s::timestamptz[], %(runs)s::uuid[]) as k (born, run_id)
-join agentflow.steps s on s.tenant_id = %(tenant)s and s.born = k.born and s.run_id = k.run_id
-where s.born >= %(since)s and s.born < %(until)s
-order by s.born, s.run_id, s.step, s.attempt;
+select replace(to_json(r)::text, E'\n', ' ')
+from unnest(%(tenants)s::uuid[], %(borns)s::timestamptz[], %(runs)s::uuid[]) as k (tenant_id, born, run_id)
+cross join lateral (
+  select * from agentflow.steps s
+  where s.tenant_id = k.tenant_id and s.born = k.born and s.run_id = k.run_id
+    and s.born >= %(since)s and s.born < %(until)s
+  order by s.step, s.attempt
+  offset 0
+) r;
 
 -- name: history
-select replace(to_json(h)::text, E'\n', ' ')
-from unnest(%(borns)s::timestamptz[], %(runs)s::uuid[]) as k (born, run_id)
-join agentflow.history h on h.tenant_id = %(tenant)s and h.born = k.born and h.run_id = k.run_id
-where h.born >= %(since)s and h.born < %(until)s
-order by h.born, h.run_id, h.seq;
+select replace(to_json(r)::text, E'\n', ' ')
+from unnest(%(tenants)s::uuid[], %(borns)s::timestamptz[], %(runs)s::uuid[]) as k (tenant_id, born, run_id)
+cross join lateral (
+  select * from agentflow.history h
+  where h.tenant_id = k.tenant_id and h.born = k.born and h.run_id = k.run_id
+    and h.born >= %(since)s and h.born < %(until)s
+  order by h.seq
+  offset 0
+) r;
 
 -- name: ledger
-select replace(to_json(l)::text, E'\n', ' ')
-from unnest(%(borns)s::timestamptz[], %(runs)s::uuid[]) as k (born, run_id)
-join agentflow.ledger l on l.tenant_id = %(tenant)s and l.born = k.born and l.run_id = k.run_id
-where l.born >= %(since)s and l.born < %(until)s
-order by l.born, l.run_id, l.step, l.attempt, l.entry;
+select replace(to_json(r)::text, E'\n', ' ')
+from unnest(%(tenants)s::uuid[], %(borns)s::timestamptz[], %(runs)s::uuid[]) as k (tenant_id, born, run_id)
+cross join lateral (
+  select * from agentflow.ledger l
+  where l.tenant_id = k.tenant_id and l.born = k.born and l.run_id = k.run_id
+    and l.born >= %(since)s and l.born < %(until)s
+  order by l.step, l.attempt, l.entry
+  offset 0
+) r;
 
 -- name: refs
 -- Blobs that these runs refer to.
 select distinct u.ref
-from unnest(%(runs)s::uuid[]) as k (run_id)
-join agentflow.blob_uses u on u.tenant_id = %(tenant)s and u.run_id = k.run_id;
+from unnest(%(tenants)s::uuid[], %(runs)s::uuid[]) as k (tenant_id, run_id)
+join agentflow.blob_uses u on u.tenant_id = k.tenant_id and u.run_id = k.run_id;
 
 -- name: blob
 select content from agentflow.blobs where tenant_id = %(tenant)s and ref = %(ref)s;

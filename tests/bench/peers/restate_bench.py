@@ -139,7 +139,7 @@ async def bench(given: argparse.Namespace, port: int, config: Path) -> work.Meas
     settings = [
         f"partitions {given.partitions}",
         f"{given.in_flight} in flight",
-        f"granian with {given.workers} workers",
+        f"granian, workers {given.workers}",
     ]
     return clock.measured(
         given.runs,

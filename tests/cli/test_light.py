@@ -1,0 +1,41 @@
+"""Commands that carry functions start without what only a terminal needs: cold start is part of the product."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agentflow
+
+SOURCE = str(Path(agentflow.__file__).parents[1])
+STARTED = """
+import sys
+from agentflow import cli
+from agentflow.terminal import stack
+
+async def carried(*_, **__):
+    from agentflow.observe import logs
+    from agentflow.runtime import bridge, host, serve
+    print(sorted(name for name, module in sys.modules.items() if module and name.split(".")[0] in HEAVY))
+
+HEAVY = {"rich", "boto3", "botocore", "openai", "anthropic", "docker"}
+stack.run_serve = stack.run_bridge = carried
+sys.argv = ["agentflow", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("command", ["serve plan dispatch", "relay", "bridge"])
+def test_what_a_process_that_carries_functions_leaves_out(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED, *command.split()],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE},
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr[-2000:]
