@@ -18,3 +18,6 @@ end $$;
 
 -- Runs are updated in place, which cleans up by itself; what a sweep removes is free for new runs soon.
 alter table runs set (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000);
+
+-- About how many rows a removed run has left, so that a transaction can be filled without looking.
+alter table leftovers add column rows integer not null default 1000;

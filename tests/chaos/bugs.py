@@ -157,6 +157,26 @@ def _keeps_twins(consume: Callable[..., None]) -> Callable[..., None]:
     return consumed
 
 
+def _forgets_the_inbox(enter: Async) -> Async:
+    """What has been handled before is handled again."""
+
+    async def entered(transaction: Any, rows: Any) -> Any:
+        await enter(transaction, rows)
+        return set(rows)
+
+    return entered
+
+
+def _drops_twins(request: Callable[..., None]) -> Callable[..., None]:
+    """Requests leave without a durable copy."""
+
+    def requested(changes: Any, message: Any, consumer: str, *rest: Any) -> None:
+        if consumer != "invoke_llm":
+            request(changes, message, consumer, *rest)
+
+    return requested
+
+
 def _loses_facts() -> None:
     """Public facts get no twin, and some are not published either."""
 
@@ -278,9 +298,11 @@ BUGS = {
     "forgets halts": Bug(4, _wrap("halt", _forgets_halts), only="race"),
     "calls twice": Bug(5, _wrap("perform", _calls_twice), only="series"),
     "keeps twins": Bug(6, _wrap("consume", _keeps_twins), stuck=True),
+    "forgets the inbox": Bug(6, _wrap("inbox", _forgets_the_inbox), only="machine"),
     "loses facts": Bug(6, _loses_facts),
     "settles twice": Bug(7, _wrap("account_cost", _settles_twice)),
     "depends on the host": Bug(8, _wrap("advance", _depends_on_the_host)),
+    "drops twins": Bug(9, _wrap("request", _drops_twins), only="race"),
     "forgets timers": Bug(9, _wrap("row", _forgets_timers), only="waits", stuck=True),
     "drops poison": Bug(10, _wrap("park", _drops_poison), stuck=True),
     "mixes tenants": Bug(11, _mixes_tenants),

@@ -23,6 +23,7 @@ CHECKS = (
     checks_money.check_calls,
     checks_money.check_unpriced,
     checks_roads.check_outbox,
+    checks_roads.check_signals,
     checks_roads.check_parked,
     checks_roads.check_timers,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -38,6 +39,18 @@ def check_outbox(books: Books) -> Iterator[Violation]:
                 continue
             if (run_id, fact) not in books.round.listener.facts:
                 yield Violation(6, f"{fact} was never published", run_id)
+
+
+def check_signals(books: Books) -> Iterator[Violation]:
+    """6: a signal that was sent again under its key was handled once."""
+    said = Counter(
+        (line["run_id"], line["data"]["name"])
+        for line in books.tables["history"]
+        if line["name"] == "signal.received" and line["data"].get("step") is None
+    )
+    for (run_id, name), times in said.items():
+        if times > 1:
+            yield Violation(6, f"the signal {name} was sent under one key, and handled {times} times", run_id)
 
 
 def check_parked(books: Books) -> Iterator[Violation]:

@@ -217,7 +217,7 @@ class Load:
 
     async def signal(self, submission: Submission, chance: random.Random) -> None:
         """Send its run ``go``, once it listens; before that, something nobody listens to."""
-        if chance.random() < 0.3:
+        for _ in range(2 * (chance.random() < 0.5)):  # the same key, twice: it counts once
             await self._say(submission, "noise")
         while not self._holding(submission):
             await self._sampler.until(lambda: self._holding(submission), within_s=30)

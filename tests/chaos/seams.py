@@ -34,6 +34,7 @@ SEAMS: Mapping[str, str] = {
     "keep": "agentflow.runtime.batch:Batch._keep",
     "consume": "agentflow.store.changes:Changes.consume",
     "request": "agentflow.store.changes:Changes.request",
+    "inbox": "agentflow.store.postgres:Transaction.enter_inbox",
     "row": "agentflow.store.changes:Changes.row",
     "host": "agentflow.runtime.host:Host.__init__",
     "submit": "agentflow.runtime.host:Host.submit",

@@ -155,7 +155,7 @@ async def test_requests_are_counted_by_route_never_by_path(world: World) -> None
 async def test_the_document_is_served_to_everybody(world: World) -> None:
     answer = await world.a.http.get("/openapi.json", headers={"authorization": ""})
     assert answer.status_code == 200
-    assert {route.path for route in ROUTES} == set(answer.json()["paths"])
+    assert {route.path.replace(":path", "") for route in ROUTES} == set(answer.json()["paths"])
 
 
 async def test_answers_are_not_sniffed(world: World) -> None:

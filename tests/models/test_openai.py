@@ -166,8 +166,8 @@ async def test_a_server_that_refuses_every_form_is_not_asked_for_ever(
     [
         ({"retry-after": "7"}, 7, 7),
         ({"retry-after-ms": "250"}, 0.25, 0.25),
-        ({"retry-after": formatdate(time.time() + 300, usegmt=True)}, 200, 301),
-        ({"retry-after": formatdate(time.time() - 300, usegmt=True)}, 0, 0),
+        ({"retry-after": "+300"}, 200, 301),
+        ({"retry-after": "-300"}, 0, 0),
         ({"retry-after": "soon"}, 1, 1),
         ({"retry-after": "nan"}, 1, 1),
         ({"retry-after": "1e99"}, 3600, 3600),
@@ -177,6 +177,8 @@ async def test_a_server_that_refuses_every_form_is_not_asked_for_ever(
 async def test_a_limited_rate_is_a_reason_to_wait_as_long_as_the_server_says(
     server: ChatServer, model: OpenAIModel, headers: dict[str, str], low: float, high: float
 ) -> None:
+    if (given := headers.get("retry-after", ""))[:1] in ("+", "-"):  # a date, so many seconds from now
+        headers = {"retry-after": formatdate(time.time() + int(given), usegmt=True)}
     server.answers = [lambda _: refusal(429, "slow down", headers, code="rate_limit_exceeded")]
     with pytest.raises(RetryLater, match="openai answered 429: slow down") as caught:
         await model.complete(ask())

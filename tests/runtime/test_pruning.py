@@ -134,6 +134,23 @@ async def test_rows_wait_for_their_week_if_it_goes_soon(past: Past) -> None:
     assert past.rows_of(young) == WHOLE
 
 
+async def test_a_run_of_thousands_of_rows_goes_piece_by_piece(past: Past) -> None:
+    tenant, other = past.tenant(runs="30d"), past.tenant()
+    (large,) = past.runs(tenant, 50, steps=3_500)
+    small = past.runs(tenant, 50, count=3)
+    past.runs(other, 50)
+    async with sweeping(past, Ages()) as at_hand:
+        looked, _ = await at_hand.store.old_runs(tenant, NOW, retention.FIRST_RUN)
+        await at_hand.store.remove_runs(tenant, NOW, looked)
+        keys = [(run.created_at, run.id) for run in looked]
+        gone = await at_hand.store.empty(tenant, keys)
+        assert gone == {"steps": 1000 + 6, "history": 1000 + 6}
+        assert past.column("select run_id from agentflow.leftovers") == [large]
+    await swept(past)
+    assert past.one("select count(*) from agentflow.steps where run_id = any (%s)", [large, *small]) == 0
+    assert past.one("select count(*) from agentflow.leftovers") == 0
+
+
 async def test_a_run_that_is_written_to_in_between_stays(past: Past) -> None:
     tenant = past.tenant()
     (run,) = past.runs(tenant, 40)
@@ -163,7 +180,6 @@ async def test_a_sweep_that_runs_out_of_time_is_finished_by_the_next(
     past: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(old_runs, "CHUNK_RUNS", 5)
-    monkeypatch.setattr(sweep, "REST", 3.0)
     tenant, other = past.tenant(runs="30d"), past.tenant()
     past.runs(tenant, 50, count=40)
     past.runs(other, 50)

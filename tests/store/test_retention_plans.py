@@ -69,6 +69,8 @@ MOST = {
     "unused_blobs": 110,
     "delete_blobs": 110,
     "forget_leftover": 2,
+    "forget_week": 100,
+    "any_row": 1,
     "steps": 200,
     "history": 200,
     "ledger": 200,
@@ -123,7 +125,7 @@ def values(name: str, runs: list[Any]) -> dict[str, Any]:
     refs = ["blob:sha256:" + "0" * 64] * 100
     found = {
         **FIRST_ENTRY,
-        "tenant": A, "tenants": [A] * 100, "since": MONDAY, "until": SUNDAY, "limit": 100,
+        "tenant": A, "tenants": [A] * 100, "since": MONDAY, "until": SUNDAY, "limit": 100, "fill": 1000,
         "before": datetime(2026, 9, 1, tzinfo=UTC), "at": MONDAY + timedelta(hours=1),
         "born": MONDAY + timedelta(days=0.3), "run": UUID(int=2**128 - 1),
         "borns": [run[0] for run in runs], "runs": [run[1] for run in runs], "revs": [run[2] for run in runs],

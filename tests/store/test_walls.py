@@ -78,7 +78,7 @@ KEEPERS = {
     "blobs": {"tenant_id", "ref", "used_at"},
     "blob_uses": {"tenant_id", "ref", "run_id"},
     "retention": {"tenant_id", "runs", "ledger", "inbox", "parked", "fixed", "updated_at"},
-    "leftovers": {"tenant_id", "born", "run_id", "removed_at"},
+    "leftovers": {"tenant_id", "born", "run_id", "removed_at", "rows"},
     "upkeep": {"tenant_id", "chore", "detail", "done_at"},
 }
 

@@ -89,6 +89,12 @@ async def _waits(sweep: Sweep, since: datetime, until: datetime) -> bool:
 
 
 async def _empty(sweep: Sweep, tenant: UUID, week: tuple[datetime, datetime]) -> None:
+    if not await sweep.store.has_rows(tenant, *week):  # it was dropped
+        forgotten = 1
+        while forgotten:
+            async with sweep.turn():
+                forgotten = await sweep.store.forget_week(tenant, *week)
+        return
     while runs := await sweep.store.leftovers(tenant, *week):
         async with sweep.turn():
             gone = await sweep.store.empty(tenant, runs)

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -21,16 +22,19 @@ from agentflow.errors import AgentFlowError
 from agentflow.observe import retention as metrics
 from agentflow.runtime.archiving import Archiver
 from agentflow.runtime.pruning import prune
-from agentflow.runtime.sweep import Report, Sweep
+from agentflow.runtime.sweep import HURRY, Report, Sweep
 from agentflow.store.retention import Locked, RetentionStore, keeping
 from agentflow.store.run_rows import reading
 
 log = structlog.get_logger(__name__)
 WEEKS_AHEAD = 4
 LOOK_S = 3600.0
-SOON_S = 600.0  # when something was left to do, or a fault came between
+SOON_S = 300.0  # when something was left to do, or a fault came between
 SWEEP_S = 900.0  # the longest that one sweep takes
 EVERY = timedelta(hours=22)
+BEHIND = timedelta(
+    days=2
+)  # without a sweep that left nothing to do: from then on with less regard for others
 
 
 class Keeper:
@@ -82,16 +86,17 @@ class Keeper:
             if done is not None and now - done[0] < EVERY:
                 return True
             await store.mark_done("archive", self._settings.archive)
-            report = await self._prune(store, now)
+            behind = done is not None and now - done[0] > BEHIND
+            report = await self._prune(store, now, HURRY if behind else None)
             if report.complete:
                 await store.mark_done("prune")
                 metrics.succeeded()
             return report.complete
 
-    async def _prune(self, store: RetentionStore, now: datetime) -> Report:
+    async def _prune(self, store: RetentionStore, now: datetime, rest: float | None) -> Report:
         deadline = asyncio.get_running_loop().time() + SWEEP_S
         async with sweep_of(self._settings, store, self._engine_dsn, now, deadline) as sweep:
-            report = await prune(sweep)
+            report = await prune(sweep if rest is None else replace(sweep, rest=rest))
         log.info(
             "swept", complete=report.complete, rows=report.total, bytes=sum(report.bytes.values()),
             partitions=[week.name for week in report.dropped], archived_bytes=report.archived_bytes,

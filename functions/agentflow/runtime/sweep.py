@@ -18,6 +18,7 @@ from agentflow.store.retention import RetentionStore, Week
 from agentflow.store.run_rows import RunRows
 
 REST = 3.0  # seconds that others have for each of ours
+HURRY = 0.5  # the same, when we are behind
 LONGEST_REST_S = 1.0
 
 
@@ -59,7 +60,7 @@ class Sweep:
     """One sweep: whose rows, as of when, how old, and until when it may take (on the event loop's clock).
 
     ``before`` removes runs that had finished by then, whatever was set. ``patience`` is how long rows may wait for
-    their week. With ``dry`` nothing is changed, only counted.
+    their week, ``rest`` the time others have for each second of ours. With ``dry`` nothing is changed, only counted.
     """
 
     store: RetentionStore
@@ -72,6 +73,7 @@ class Sweep:
     before: datetime | None = None
     dry: bool = False
     patience: timedelta = PATIENCE
+    rest: float = field(default_factory=lambda: REST)
     ages: dict[UUID, Ages] = field(default_factory=dict)
     weeks: list[Week] = field(default_factory=list)
     row_bytes: dict[str, int] = field(default_factory=dict)
@@ -131,4 +133,4 @@ class Sweep:
             raise OutOfTime
         yield
         if not self.dry:
-            await asyncio.sleep(min(LONGEST_REST_S, REST * (loop.time() - began)))
+            await asyncio.sleep(min(LONGEST_REST_S, self.rest * (loop.time() - began)))

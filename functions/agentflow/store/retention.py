@@ -25,6 +25,8 @@ ROWS = 1_000
 """Most rows that one transaction removes."""
 LOOK = 2_000
 """Most runs that one statement looks at."""
+LEFT = ("steps", "history")
+"""Where a removed run leaves rows."""
 SYSTEM = UUID(int=0)
 FIRST_RUN = ("-infinity", UUID(int=2**128 - 1))
 FIRST_ENTRY = {"born": "-infinity", "run": UUID(int=0), "step": 0, "attempt": 0, "entry": ""}
@@ -140,32 +142,40 @@ class RetentionStore:
         rows = await self._all("next_leftover", tenant=tenant, born=born)
         return (rows[0]["tenant_id"], rows[0]["born"]) if rows else None
 
-    async def leftovers(
-        self, tenant: UUID, since: datetime, until: datetime, limit: int = 200
-    ) -> list[tuple[datetime, UUID]]:
-        """Some runs of one week (creation time, id) whose rows have still to go."""
-        rows = await self._all("read_leftovers", tenant=tenant, since=since, until=until, limit=limit)
-        return [(row["born"], row["run_id"]) for row in rows]
+    async def leftovers(self, tenant: UUID, since: datetime, until: datetime) -> list[tuple[datetime, UUID]]:
+        """Runs of one week (creation time, id) whose rows have still to go: as many as fill a transaction."""
+        key = {"tenant": tenant, "since": since, "until": until, "limit": ROWS // 3, "fill": ROWS}
+        return [(row["born"], row["run_id"]) for row in await self._all("read_leftovers", **key)]
 
     async def empty(self, tenant: UUID, runs: Sequence[tuple[datetime, UUID]]) -> Counter[str]:
-        """Delete what removed runs have left in steps and history, a thousand rows or so in one transaction; a run of
-        which nothing is left is forgotten. How many rows of each table went."""
+        """Delete what these runs have left in steps and history, at most a thousand rows of each; a run of which
+        nothing is left is forgotten. How many rows of each table went. One transaction, two round trips."""
         gone: Counter[str] = Counter()
-        async with self._conn.transaction():
-            for born, run in runs:
-                key = {"tenant": tenant, "born": born, "run": run}
-                left = [await self._delete(table, key, gone) for table in ("steps", "history")]
-                if not any(left):
-                    await self._run("forget_leftover", **key)
-                if gone.total() >= ROWS:
-                    break
+        try:
+            async with self._conn.transaction():
+                sent = []
+                async with self._conn.pipeline():
+                    for born, run in runs:
+                        key = {"tenant": tenant, "born": born, "run": run, "limit": ROWS - 1}
+                        sent.append([await self._conn.execute(SQL[f"delete_{t}"], key) for t in LEFT])
+                async with self._conn.pipeline():
+                    for (born, run), cursors in zip(runs, sent, strict=True):
+                        for table, cursor in zip(LEFT, cursors, strict=True):
+                            gone[table] += cursor.rowcount
+                        if all(cursor.rowcount < ROWS for cursor in cursors):
+                            key = {"tenant": tenant, "born": born, "run": run}
+                            await self._conn.execute(SQL["forget_leftover"], key)
+        except BUSY as fault:
+            raise Locked(str(fault).strip()) from fault
         return gone
 
-    async def _delete(self, table: str, key: Row, gone: Counter[str]) -> bool:
-        """Whether a run may have more rows there than were deleted now."""
-        rows = await self._run(f"delete_{table}", limit=ROWS - 1, **key)
-        gone[table] += rows
-        return rows >= ROWS
+    async def has_rows(self, tenant: UUID, since: datetime, until: datetime) -> bool:
+        """Whether a tenant has anything in steps or history of a week."""
+        return bool(await self._all("any_row", tenant=tenant, since=since, until=until))
+
+    async def forget_week(self, tenant: UUID, since: datetime, until: datetime) -> int:
+        """Forget up to a thousand runs whose week has no rows any more; how many."""
+        return await self._run("forget_week", tenant=tenant, since=since, until=until, limit=ROWS)
 
     # -- ledger, inbox -----------------------------------------------------------------------------------
 

@@ -78,10 +78,10 @@ with named as materialized (
     and r.finished_at < %(before)s and r.held_micro = 0
     and not exists (select from agentflow.outbox o where o.tenant_id = k.tenant_id and o.run_id = k.run_id)
     and not exists (select from agentflow.timers t where t.tenant_id = k.tenant_id and t.run_id = k.run_id)
-  returning r.tenant_id, r.created_at, r.run_id
+  returning r.tenant_id, r.created_at, r.run_id, r.steps + r.seq as rows
 ), noted as (
-  insert into agentflow.leftovers (tenant_id, born, run_id)
-  select tenant_id, created_at, run_id from gone
+  insert into agentflow.leftovers (tenant_id, born, run_id, rows)
+  select tenant_id, created_at, run_id, rows from gone
   on conflict do nothing
 ), unused as (
   delete from agentflow.blob_uses u
@@ -117,10 +117,41 @@ order by tenant_id, born, run_id
 limit 1;
 
 -- name: read_leftovers
-select born, run_id from agentflow.leftovers
+-- The next ones that fill a transaction, and at least one.
+select born, run_id from (
+  select born, run_id, sum(rows) over (order by born, run_id) - rows as before
+  from (
+    select born, run_id, greatest(rows, 1) as rows from agentflow.leftovers
+    where tenant_id = %(tenant)s and born >= %(since)s and born < %(until)s
+    order by born, run_id
+    limit %(limit)s
+  ) page
+) filled
+where before < %(fill)s
+order by born, run_id;
+
+-- name: any_row
+-- Whether a tenant has rows of a week at all.
+select 1 from (
+  (select 1 from agentflow.steps where tenant_id = %(tenant)s and born >= %(since)s and born < %(until)s limit 1)
+  union all
+  (select 1 from agentflow.history where tenant_id = %(tenant)s and born >= %(since)s and born < %(until)s limit 1)
+) found
+limit 1;
+
+-- name: forget_week
+-- A page of runs whose week has no rows any more.
+with last as materialized (
+  select * from (
+    select born, run_id from agentflow.leftovers
+    where tenant_id = %(tenant)s and born >= %(since)s and born < %(until)s
+    order by born, run_id limit %(limit)s
+  ) page
+  order by born desc, run_id desc limit 1
+)
+delete from agentflow.leftovers
 where tenant_id = %(tenant)s and born >= %(since)s and born < %(until)s
-order by born, run_id
-limit %(limit)s;
+  and (born, run_id) <= ((select born from last), (select run_id from last));
 
 -- name: delete_steps
 -- What one run that is gone has left there, a thousand rows at most.
