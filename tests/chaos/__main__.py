@@ -22,18 +22,21 @@ from chaos.round import play
 from chaos.servers import Servers
 
 PER_ROUND = 400
+MEASURED_S = 40.0
 
 
 def scripts(seed: int, runs: int, form: str) -> list[Script]:
-    """The rounds: the two forms in turn."""
-    rounds = max(2, -(-runs // PER_ROUND))
+    """The rounds: storms in both forms in turn, and every fourth time faults one at a time, to be measured."""
+    rounds = max(3, -(-runs // PER_ROUND))
     sizes = [runs // rounds + (number < runs % rounds) for number in range(rounds)]
     chance = random.Random(seed)
     found = []
     for number, size in enumerate(sizes):
-        kind = form or ("apart", "together")[number % 2]
-        over_s = max(8.0, 20.0 * size / 250)
-        found.append(Script(f"{seed}/{number}", kind, size, over_s=over_s, every_s=chance.uniform(0.7, 1.5)))
+        singly = number % 4 == 2
+        kind = form or ("apart", "together")[(number + number // 4) % 2]
+        over_s = max(MEASURED_S if singly else 8.0, 20.0 * size / 250)
+        every_s = chance.uniform(0.7, 1.5)
+        found.append(Script(f"{seed}/{number}", kind, size, over_s=over_s, every_s=every_s, singly=singly))
     return found
 
 

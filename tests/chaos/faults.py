@@ -49,6 +49,7 @@ class Scene:
 
 
 Fault = Callable[[Scene], Awaitable[str]]
+NOT_REACHED = "not reached"
 
 
 # -- one worker ------------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ async def _at_point(scene: Scene, action: str) -> str:
     while control.fired == before:
         if time.monotonic() > until:
             control.disarm()
-            return "not reached"
+            return NOT_REACHED
         await asyncio.sleep(0.01)
     kind = f"{action} {point}"
     if action == "stop":
@@ -106,7 +107,7 @@ async def stop(scene: Scene) -> str:
     """SIGSTOP at a random moment."""
     worker = scene.worker()
     if worker.stopped or not worker.signal(signal.SIGSTOP):
-        return "not reached"
+        return NOT_REACHED
     await asyncio.sleep(scene.stop_s)
     scene.recovery.struck("stop", worker)
     worker.signal(signal.SIGCONT)
@@ -174,6 +175,8 @@ async def delay(scene: Scene) -> str:
 async def commit_lost(scene: Scene) -> str:
     """The connection is lost at a COMMIT, before the server has it or after (nobody is told), or the worker dies."""
     worker = scene.worker()
+    if worker.name == "relay":
+        return NOT_REACHED  # its statements are transactions of their own
     link = worker.postgres
     fate = scene.chance.choice(("reply_lost", "request_lost", "killed"))
     link.hit.clear()
@@ -182,7 +185,7 @@ async def commit_lost(scene: Scene) -> str:
         await asyncio.wait_for(link.hit.wait(), REACH_S)
     except TimeoutError:
         link.at_commit = None
-        return "not reached"
+        return NOT_REACHED
     if fate == "killed":
         scene.recovery.struck("kill", worker)
     return f"commit {fate.replace('_', ' ')}"
@@ -211,7 +214,7 @@ async def backends_terminated(scene: Scene) -> str:
         if await scene.servers.terminate_backends(scene.database, committing=False):
             return "backend terminated in transaction"
         await asyncio.sleep(0.02)
-    return "not reached"
+    return NOT_REACHED
 
 
 async def commits_terminated(scene: Scene) -> str:
@@ -224,7 +227,7 @@ async def commits_terminated(scene: Scene) -> str:
             await asyncio.sleep(0.01)
     finally:
         await scene.servers.slow_disk(False)
-    return "not reached"
+    return NOT_REACHED
 
 
 async def disk(scene: Scene) -> str:
@@ -291,6 +294,15 @@ FAULTS: dict[Fault, int] = {
     commit_lost: 10, postgres_stopped: 3, backend_killed: 1, backends_terminated: 4, commits_terminated: 3, disk: 3,
     nats_restarted: 2, nats_killed: 2, nats_wiped: 3, nats_truncated: 2, nats_paused: 2, repeated: 6, far_side: 3,
 }  # fmt: skip
+# What the issue states a time for.
+MEASURED: dict[Fault, int] = {
+    kill: 5,
+    kill_at: 5,
+    postgres_stopped: 3,
+    nats_wiped: 3,
+    nats_killed: 1,
+    stop: 1,
+}
 # Two of these at once would only be one: a server is restarted by one at a time.
 POSTGRES = frozenset({postgres_stopped, backend_killed, backends_terminated, commits_terminated, disk})
 NATS = frozenset({nats_restarted, nats_killed, nats_wiped, nats_truncated, nats_paused})

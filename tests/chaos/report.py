@@ -13,9 +13,9 @@ STOP_S = 10.0  # longer than a request is left alone before it is sent again
 SHOWN = 20
 LATE_S = 15.0
 TITLES = {
-    "alone": "seconds from a fault to the struck worker's next commit, faults that struck it alone",
-    "among": "the same, where another fault struck the same worker before it was well",
-    "behind": "seconds until all that was on its way to the struck functions was consumed",
+    "alone": "seconds from a fault to the struck worker's next commit, where nothing else befell the system",
+    "among": "the same, among other faults",
+    "behind": "seconds until all that was on its way to the struck functions was consumed, nothing else befalling",
 }
 
 
@@ -30,6 +30,7 @@ class Script:
     over_s: float = 15.0
     calm: bool = False
     every_s: float = 1.2
+    singly: bool = False  # one fault at a time, so that recovery can be measured
     stop_s: float = STOP_S
     rest_s: float = 120.0
     bug: str = ""
@@ -48,9 +49,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     together: Counter[str] = field(default_factory=Counter)
     story: list[str] = field(default_factory=list)
-    alone: dict[str, list[float]] = field(default_factory=dict)
-    among: dict[str, list[float]] = field(default_factory=dict)
-    behind: dict[str, list[float]] = field(default_factory=dict)
+    times: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # recovery, see Recovery.times
     counts: Counter[str] = field(default_factory=Counter)
     rest_s: float = 0.0
     late: list[str] = field(default_factory=list)  # what was still under way, every ten seconds
@@ -62,7 +61,8 @@ class Report:
         """One line; and the violations with all that may explain them."""
         count, script = self.counts, self.script
         said = [
-            f"{script.form:<8} {count['runs']:>4} runs {count['steps']:>5} steps "
+            f"{script.form:<8} {'singly' if script.singly else 'storm '} {count['runs']:>4} runs "
+            f"{count['steps']:>5} steps "
             f"{sum(self.faults.values()):>3} faults, at rest after {self.rest_s:4.1f} s, "
             f"{self.took_s:5.1f} s in all, violations {len(self.violations)}"
         ]
@@ -88,7 +88,7 @@ def summary(seed: int, reports: list[Report], took_s: float) -> list[str]:
         together += report.together
         count += report.counts
         for name, merged in times.items():
-            for kind, values in getattr(report, name).items():
+            for kind, values in report.times.get(name, {}).items():
                 merged[kind] += values
     said = [f"seed {seed}: {took_s:.0f} s; " + ", ".join(f"{name} {n}" for name, n in sorted(count.items()))]
     said.append("faults struck " + ", ".join(f"{how}: {n}" for how, n in together.most_common()))

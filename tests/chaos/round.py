@@ -74,7 +74,7 @@ async def play(servers: Servers, script: Script, folder: Path) -> Report:
         recovery = Recovery(fleet, sampler)
         chance = random.Random(f"faults/{script.seed}")
         scene = Scene(fleet, servers, database, far, listener, sampler, recovery, chance, script.stop_s)
-        storm = Storm(scene, every_s=script.every_s, without=script.without)
+        storm = Storm(scene, every_s=script.every_s, without=script.without, singly=script.singly)
         quiet = await _weather(script, load, storm, bad, listener, sampler, fleet, report)
         if not listener.losses:
             await listener.catch_up()
@@ -82,13 +82,11 @@ async def play(servers: Servers, script: Script, folder: Path) -> Report:
         sql = await Statements.connect(servers.postgres.dsn(database=database))
         stack.push_async_callback(sql.close)
         books, found = await check(sql, around)
-        recovery_times = recovery.times()
+        report.times = recovery.times()
         await load.client.close()
         await fleet.stop()
         found += await check_ended(sql, fleet)
         report.violations = load.client.violations + found
-        report.alone, report.among = recovery_times
-        report.behind = recovery.behind()
         report.faults, report.together, report.story = storm.counts, storm.together, storm.story
         report.counts += counts(books, load)
         report.histories = {str(v.run): history_of(books, v.run) for v in found if v.run is not None}

@@ -46,7 +46,7 @@ class Sampler:
         self.timers = 0
         self.parked: list[tuple[str, bytes]] = []  # (consumer, payload)
         self.seen = asyncio.Event()  # set after every sample
-        self.behind: list[Behind] = []
+        self._behind: list[Behind] = []
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="sampler")
@@ -81,9 +81,11 @@ class Sampler:
         """Whether nothing is under way any more."""
         return not self.open and not self.twins and not self.timers
 
-    def watch_behind(self, kind: str, consumers: frozenset[str]) -> None:
+    def watch_behind(self, consumers: frozenset[str]) -> Behind:
         """Find out how long what is now on its way to these functions takes to be consumed."""
-        self.behind.append(Behind(kind, consumers, time.monotonic()))
+        behind = Behind(consumers, time.monotonic())
+        self._behind.append(behind)
+        return behind
 
     async def _run(self) -> None:
         while True:
@@ -144,7 +146,7 @@ class Sampler:
             for row in sorted(twins, key=lambda row: -row["age_s"])[:5]
         ]
         now = time.monotonic()
-        for behind in self.behind:
+        for behind in self._behind:
             behind.seen(self.twins, now)
 
     def _money(self, accounts: list[Row], tenants: list[Row]) -> None:
@@ -206,8 +208,7 @@ def missing_of(run: Mapping[str, Any], waiting: set[str]) -> list[str]:
 class Behind:
     """What was on its way when a fault struck, and how long the last of it took."""
 
-    def __init__(self, kind: str, consumers: frozenset[str], since: float) -> None:
-        self.kind = kind
+    def __init__(self, consumers: frozenset[str], since: float) -> None:
         self.took_s: float | None = None
         self._consumers = consumers
         self._since = since

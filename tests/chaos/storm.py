@@ -9,15 +9,28 @@ from collections import Counter
 import psycopg
 
 from agentflow.errors import AgentFlowError
-from chaos.faults import FAULTS, NATS, POSTGRES, Fault, Scene
+from chaos.faults import FAULTS, MEASURED, NATS, NOT_REACHED, POSTGRES, Fault, Scene
+
+APART_S = 5.0
 
 
 class Storm:
-    """Strikes until it is cancelled. ``without``: faults to leave out, by the names of their functions."""
+    """Strikes until it is cancelled. ``without``: faults to leave out, by the names of their functions. ``singly``:
+    one at a time, with peace between them.
+    """
 
-    def __init__(self, scene: Scene, *, every_s: float = 1.2, without: frozenset[str] = frozenset()) -> None:
-        self._faults = {fault: weight for fault, weight in FAULTS.items() if fault.__name__ not in without}
+    def __init__(
+        self,
+        scene: Scene,
+        *,
+        every_s: float = 1.2,
+        without: frozenset[str] = frozenset(),
+        singly: bool = False,
+    ) -> None:
+        chosen = MEASURED if singly else FAULTS
+        self._faults = {fault: weight for fault, weight in chosen.items() if fault.__name__ not in without}
         self._scene = scene
+        self._singly = singly
         self._every_s = every_s
         self._under_way: set[asyncio.Task[None]] = set()
         self._locks = {POSTGRES: asyncio.Lock(), NATS: asyncio.Lock()}
@@ -30,6 +43,10 @@ class Storm:
     async def rage(self) -> None:
         """Until cancelled."""
         chance = self._scene.chance
+        while self._singly:  # each in peace, so that its recovery can be measured
+            self.together["alone"] += 1
+            self._strike()
+            await asyncio.sleep(APART_S)
         while True:
             how = chance.choices(("alone", "two at once", "during recovery"), (6, 2, 2))[0]
             self.together[how] += 1
@@ -64,12 +81,15 @@ class Storm:
         if lock is not None and lock.locked():
             return
         async with lock or asyncio.Lock():
+            span, kind = self._scene.recovery.begin(), NOT_REACHED
             try:
                 kind = await fault(self._scene)
-            except (psycopg.Error, AgentFlowError, OSError):  # what it was to strike is down already
-                kind = "not reached"
+            except (psycopg.Error, AgentFlowError, OSError):
+                pass  # what it was to strike is down already
             except Exception as error:
                 self.errors.append(repr(error))
                 raise
+            finally:
+                self._scene.recovery.end(span, reached=kind != NOT_REACHED)
         self.counts[kind] += 1
         self.story.append(f"{at:6.2f} s {kind}")

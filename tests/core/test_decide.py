@@ -320,3 +320,23 @@ def test_a_call_that_may_have_been_billed_counts_as_its_whole_hold(code: str, sp
     assert entry is not None
     assert entry.amount_micro == (held if spent == "all" else 0)
     assert world.run.spent_micro == before + entry.amount_micro
+
+
+def test_of_two_reports_of_an_attempt_the_first_counts_even_before_it_is_settled() -> None:
+    """Its process was killed, the call was made again, and account_cost has not been told of either yet."""
+    world = World(MACHINE, None, None)
+    world.deliver("plan", world.pending["plan", "requested"])
+    world.deliver("dispatch", world.pending["dispatch", "planned"])
+    request = world.pending["run_tool", "1.1"]
+    report = {
+        **{name: request.data[name] for name in ("run", "step", "attempt", "epoch", "task")},
+        "status": "failed", "output": None, "cost_micro": 0, "duration_ms": 1, "late": False,
+        "error": {"code": "rate_limited", "message": "no", "retryable": False, "retry_after_ms": None},
+        "usage": {"input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "calls": 1},
+    }  # fmt: skip
+    world.deliver("run_tool", Message("step.completed", TENANT, RUN, "1.1:done", report))
+    recorded = dict(world.pending)
+    second = report | {"status": "succeeded", "output": {"n": 1}, "error": None}
+    world.deliver("run_tool", Message("step.completed", TENANT, RUN, "1.1:done", second))
+    assert world.pending == recorded
+    assert world.results[1, 1].status == "failed"

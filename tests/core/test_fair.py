@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agentflow.core.fair import DEFAULT, HIGHEST, Fair
+from agentflow.core.fair import DEFAULT, FEW, HIGHEST, Fair
+
+
+def take(queue: Fair[Any], most: int) -> list[Any]:
+    """The next items, at most so many."""
+    return [queue.pop() for _ in range(min(most, len(queue)))]
+
 
 WEIGHTS = st.lists(st.integers(1, 50), min_size=2, max_size=8)
 
@@ -22,9 +28,9 @@ def test_one_tenants_thousands_do_not_stand_before_anothers_first() -> None:
     queue: Fair[str] = Fair()
     for n in range(100_000):
         queue.push("a", f"a{n}")
-    queue.take(500)
+    take(queue, 500)
     queue.push("b", "b0")
-    assert "b0" in queue.take(2)
+    assert "b0" in take(queue, 2)
     assert len(queue) == 100_001 - 502
 
 
@@ -34,10 +40,10 @@ def test_whoever_comes_new_is_served_before_the_round_is_over() -> None:
         queue.weight(tenant, 100)
         for n in range(1000):
             queue.push(tenant, f"{tenant}.{n}")
-    queue.take(123_456)
+    take(queue, 123_456)
     queue.push("new", "new")
     # A round of a thousand tenants would be 100,000 items; here it is at most one for each.
-    assert "new" in queue.take(1001)
+    assert "new" in take(queue, 1001)
 
 
 @given(WEIGHTS, st.integers(0, 400))
@@ -47,7 +53,7 @@ def test_shares_are_the_weights_at_every_moment(weights: list[int], taken: int) 
         queue.weight(tenant, weight)
         for _ in range(400):
             queue.push(tenant, tenant)
-    served = Counter(queue.take(taken))
+    served = Counter(take(queue, taken))
     for tenant, weight in enumerate(weights):
         due = taken * weight / sum(weights)
         # All had something all the time. Nobody is ahead of the others by more than one item's worth, which for a
@@ -60,10 +66,37 @@ def test_within_a_tenant_priority_then_age(pushed: list[tuple[str, int]]) -> Non
     queue: Fair[tuple[str, int, int]] = Fair()
     for number, (tenant, priority) in enumerate(pushed):
         queue.push(tenant, (tenant, -priority, number), priority)
-    popped = queue.take(len(pushed))
+    popped = take(queue, len(pushed))
     for tenant in "ab":
         of_tenant = [item for item in popped if item[0] == tenant]
         assert of_tenant == sorted(of_tenant)
+
+
+def test_a_turn_is_one_busy_tenants_or_several_that_have_little_to_do() -> None:
+    queue: Fair[str] = Fair()
+    for tenant, count in (("busy", 1000), ("much", 500), ("a", 1), ("b", 3), ("c", 2)):
+        for n in range(count):
+            queue.push(tenant, f"{tenant}{n}")
+    assert queue.turn(32) == [f"busy{n}" for n in range(32)]
+    assert queue.turn(32) == [f"much{n}" for n in range(32)]
+    assert sorted(queue.turn(32)) == ["a0", "b0", "b1", "b2", "c0", "c1"]
+    queue.push("new", "new")
+    assert queue.turn(32) == ["new"], "who comes new has the next turn, and has it alone"
+    assert queue.turn(4) == ["busy32", "busy33", "busy34", "busy35"]
+    assert Fair[str]().turn(5) == []
+
+
+@given(WEIGHTS, st.integers(9, 40), st.integers(1, 60))
+def test_turns_keep_to_the_weights_as_well(weights: list[int], most: int, turns: int) -> None:
+    queue: Fair[int] = Fair()
+    for tenant, weight in enumerate(weights):
+        queue.weight(tenant, weight)
+        for _ in range(most * turns + most):
+            queue.push(tenant, tenant)
+    served = Counter(item for _ in range(turns) for item in queue.turn(most))
+    total = sum(served.values())
+    for tenant, weight in enumerate(weights):
+        assert abs(served[tenant] - total * weight / sum(weights)) <= most * (1 + weight / min(weights))
 
 
 def test_what_a_tenant_did_not_use_is_not_saved_up() -> None:
@@ -71,10 +104,10 @@ def test_what_a_tenant_did_not_use_is_not_saved_up() -> None:
     for _ in range(1000):
         queue.push("a", "a")
     queue.push("b", "b")
-    queue.take(900)  # b has long been gone
+    take(queue, 900)  # b has long been gone
     for _ in range(1000):
         queue.push("b", "b")
-    served = Counter(queue.take(100))
+    served = Counter(take(queue, 100))
     assert abs(served["a"] - served["b"]) <= 1
 
 
@@ -93,11 +126,11 @@ def test_a_weight_changes_at_once() -> None:
     for _ in range(4000):
         queue.push("a", "a")
         queue.push("b", "b")
-    queue.take(1000)
+    take(queue, 1000)
     queue.weight("a", 9)
-    assert Counter(queue.take(1000))["a"] == pytest.approx(900, abs=10)
+    assert Counter(take(queue, 1000))["a"] == pytest.approx(900, abs=10)
     queue.weight("a", 1)
-    assert Counter(queue.take(1000))["a"] == pytest.approx(500, abs=10)
+    assert Counter(take(queue, 1000))["a"] == pytest.approx(500, abs=10)
 
 
 def test_the_weights_of_all_are_told_at_once() -> None:
@@ -106,9 +139,9 @@ def test_the_weights_of_all_are_told_at_once() -> None:
     for tenant in "abc":
         for _ in range(2000):
             queue.push(tenant, tenant)
-    assert Counter(queue.take(1100)) == pytest.approx({"a": 900, "b": 100, "c": 100}, abs=10)
+    assert Counter(take(queue, 1100)) == pytest.approx({"a": 900, "b": 100, "c": 100}, abs=10)
     queue.weights({"b": 2})
-    assert Counter(queue.take(1200)) == pytest.approx({"a": 300, "b": 600, "c": 300}, abs=10)
+    assert Counter(take(queue, 1200)) == pytest.approx({"a": 300, "b": 600, "c": 300}, abs=10)
 
 
 @pytest.mark.parametrize("weight", [0, -1])
@@ -123,7 +156,7 @@ def test_an_empty_queue_says_so() -> None:
         queue.pop()
     with pytest.raises(IndexError):
         queue.peek()
-    assert queue.take(5) == []
+    assert take(queue, 5) == []
     assert not queue
 
 
@@ -134,7 +167,7 @@ def test_a_priority_out_of_range_is_refused_and_leaves_nothing_behind(priority: 
         queue.push("a", "x", priority)
     assert (len(queue), queue.tenants) == (0, 0)
     queue.push("a", "y")
-    assert queue.take(2) == ["y"]
+    assert take(queue, 2) == ["y"]
 
 
 def test_what_is_dropped_is_not_charged() -> None:
@@ -147,7 +180,7 @@ def test_what_is_dropped_is_not_charged() -> None:
             queue.pop()
         queue.drop()
     # a was served nothing yet and b only what was in the way: both have two left, and a is not behind.
-    assert Counter(item[0] for item in queue.take(4))["a"] == 2
+    assert Counter(item[0] for item in take(queue, 4))["a"] == 2
 
 
 def test_tenants_that_came_and_went_are_forgotten() -> None:
@@ -159,7 +192,7 @@ def test_tenants_that_came_and_went_are_forgotten() -> None:
     for tenant in range(100_000):  # the same beside one that always has something
         queue.push("busy", 0)
         queue.push(tenant, 1)
-        queue.take(2)
+        take(queue, 2)
     assert len(queue._lanes) < 1000
 
 
@@ -199,10 +232,23 @@ class Model(RuleBasedStateMachine):
             self.waiting.remove(item)
             for tenant in {other[0] for other in self.waiting} - {item[0]}:
                 self.passed_over[tenant] += 1
-                # The others' weights against its own, twice: once for what they may be ahead, once for this round.
-                bound = 2 * (sum(self.weights.values()) / self.weights[tenant] + len(self.weights))
+                # The others' weights, twice: once for what it may be ahead since it had weight 1, once for this round.
+                bound = 2 * (sum(self.weights.values()) + len(self.weights))
                 assert self.passed_over[tenant] <= bound, (tenant, self.weights)
             self.passed_over[item[0]] = 0
+
+    @rule(most=st.integers(1, 30))
+    def turn(self, most: int) -> None:
+        taken = self.queue.turn(most)
+        assert 1 <= len(taken) <= most or not self.waiting
+        for tenant in range(4):
+            mine = sorted((item for item in self.waiting if item[0] == tenant), key=lambda item: item[1:])
+            of_tenant = [item for item in taken if item[0] == tenant]
+            assert of_tenant == mine[: len(of_tenant)]
+            assert len(mine) <= FEW or of_tenant in ([], taken)
+        for item in taken:
+            self.waiting.remove(item)
+        self.passed_over.clear()
 
     @rule()
     def drop(self) -> None:

@@ -352,16 +352,17 @@ async def test_a_host_that_sends_too_many_requests_has_the_gate_hold_the_rest(
             assert await told.rows("select 1 from outbox where key = 'gated'") == []
 
 
-def test_batches_are_short_while_tenants_share_a_writer() -> None:
-    lane = _Lane()
-    for number in range(500):
-        lane.items.push("a", number)  # type: ignore[arg-type]
+def test_batches_are_short_while_tenants_share_a_writer_and_who_has_little_to_do_has_one_alone() -> None:
+    lane: Any = _Lane()
+    for number in range(600):
+        lane.items.push("a", number)
     assert len(lane.take(256)) == 256
-    lane.items.push("b", -1)  # type: ignore[arg-type]
-    batch = lane.take(256)
-    assert len(batch) == SHARED
-    assert -1 in batch[:2]  # type: ignore[comparison-overlap]
-    assert len(lane.take(256)) == SHARED, "and for a while after"
+    lane.items.push("b", -1)
+    sizes = [
+        len(batch) if -1 not in batch else batch for batch in (lane.take(256), lane.take(256), lane.take(256))
+    ]
+    assert [-1] in sizes[:2]
+    assert [size for size in sizes if size != [-1]] == [SHARED, SHARED], "and for a while after"
 
 
 async def test_a_writer_knows_the_weights_that_the_operator_has_set(told: House) -> None:

@@ -68,7 +68,7 @@ MOST = {
     "delete_parked": 100,
     "unused_blobs": 110,
     "delete_blobs": 110,
-    "forget_leftover": 2,
+    "forget_leftover": 3,
     "forget_week": 100,
     "any_row": 1,
     "steps": 200,

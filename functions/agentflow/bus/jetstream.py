@@ -121,7 +121,11 @@ class JetStream:
             # from_response reads the server's own units (nanoseconds), which is what the catalogue states
             info = await js.add_stream(StreamConfig.from_response(stream.config()))
         for consumer in consumers:
-            await js.add_consumer(stream.name, ConsumerConfig.from_response(consumer.config()))
+            made = await js.add_consumer(stream.name, ConsumerConfig.from_response(consumer.config()))
+            last = (await js.stream_info(stream.name)).state.last_seq
+            if made.delivered is not None and made.delivered.stream_seq > last:
+                # Messages were cut off, the consumer was not: it would skip all that come until it is caught up with.
+                raise nats.js.errors.ServerError(description=f"{consumer.function} is ahead of its stream")
         return info.created
 
     async def send(self, event: Event, subject: str, *, tries: int = 0) -> asyncio.Future[Any]:

@@ -14,6 +14,7 @@ from heapq import heappop, heappush, heapreplace
 from typing import Any, Generic, TypeVar
 
 LOWEST, DEFAULT, HIGHEST = 0, 5, 9
+FEW = 8
 
 T = TypeVar("T")
 
@@ -21,11 +22,12 @@ T = TypeVar("T")
 class _Lane:
     """What one tenant has waiting: a queue per priority, and a bit for each that is not empty."""
 
-    __slots__ = ("filled", "levels", "stride", "tag")
+    __slots__ = ("filled", "levels", "size", "stride", "tag")
 
     def __init__(self, stride: float) -> None:
         self.levels: list[deque[object] | None] = [None] * (HIGHEST + 1)
         self.filled = 0
+        self.size = 0
         self.stride = stride
         self.tag = 0.0
 
@@ -90,26 +92,30 @@ class Fair(Generic[T]):
             self._turn += 1
             heappush(self._heap, (lane.tag, self._turn, lane))
         lane.filled |= bit
+        lane.size += 1
         self._size += 1
 
     def pop(self) -> T:
         """Take the next item and charge its tenant. ``IndexError`` when nothing waits."""
         tag, _, lane = self._heap[0]
         item = self._take(lane)
-        self._clock = tag
-        lane.tag = tag = tag + lane.stride
-        if tag > self._finish:
-            self._finish = tag
-        if lane.filled:
-            self._turn += 1
-            heapreplace(self._heap, (tag, self._turn, lane))
-        else:
-            heappop(self._heap)
+        self._charge(lane, tag, 1)
         return item
 
-    def take(self, most: int) -> list[T]:
-        """The next items, at most so many."""
-        return [self.pop() for _ in range(min(most, self._size))]
+    def turn(self, most: int) -> list[T]:
+        """The next items, at most so many: of one tenant that has more than a few waiting, or of several that have
+        only a few. Who has little to do is not held up by what is done for the others at the same time."""
+        if not self._heap:
+            return []
+        tag, _, lane = self._heap[0]
+        if lane.size > FEW:
+            taken = [self._take(lane) for _ in range(min(most, lane.size))]
+            self._charge(lane, tag, len(taken))
+            return taken
+        taken = []
+        while self._heap and len(taken) < most and self._heap[0][2].size <= FEW:
+            taken.append(self.pop())
+        return taken
 
     def peek(self) -> T:
         """The item that ``pop`` would take. ``IndexError`` when nothing waits."""
@@ -124,12 +130,25 @@ class Fair(Generic[T]):
         if not lane.filled:
             heappop(self._heap)
 
+    def _charge(self, lane: _Lane, tag: float, count: int) -> None:
+        """The lane at the head has been served: its next turn is later."""
+        self._clock = tag
+        lane.tag = tag = tag + count * lane.stride
+        if tag > self._finish:
+            self._finish = tag
+        if lane.filled:
+            self._turn += 1
+            heapreplace(self._heap, (tag, self._turn, lane))
+        else:
+            heappop(self._heap)
+
     def _take(self, lane: _Lane) -> T:
         priority = lane.filled.bit_length() - 1
         level = lane.levels[priority]
         item = level.popleft()  # type: ignore[union-attr]
         if not level:
             lane.filled ^= 1 << priority
+        lane.size -= 1
         self._size -= 1
         return item  # type: ignore[return-value]
 

@@ -73,6 +73,7 @@ class Run(NamedTuple):
     plan: PlanState | None = None
     open: Mapping[int, OpenStep] = NONE
     holds: Mapping[str, int] = NONE
+    halted: tuple[str, ...] = ()  # of the holds: those of calls that nobody waits for, which may yet report
     models: Mapping[str, Price] = NONE
     plan_hash: str = ""
     cancel_reason: str | None = None
@@ -117,6 +118,8 @@ class Run(NamedTuple):
             state["open"] = {str(step): tuple(opened) for step, opened in self.open.items()}
         if self.holds:
             state["holds"] = dict(self.holds)
+        if self.halted:
+            state["halted"] = self.halted
         if self.models:
             state["models"] = {alias: tuple(price) for alias, price in self.models.items()}
         if self.plan_hash:
@@ -142,6 +145,7 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
         fields["open"] = {int(step): OpenStep(*opened) for step, opened in state["open"].items()}
     if "holds" in state:
         fields["holds"] = state["holds"]
+    fields["halted"] = tuple(state.get("halted", ()))
     if "models" in state:
         fields["models"] = {alias: Price(*price) for alias, price in state["models"].items()}
     fields["plan_hash"] = state.get("plan", "")

@@ -194,7 +194,7 @@ class Reactor:
         return []
 
     async def _settle(self, items: list[Item]) -> None:
-        """Handle a batch; if it fails as a whole for one item's fault, handle each alone."""
+        """Handle a batch; if it fails as a whole for one item's fault, handle its halves, until that one is alone."""
         try:
             await self._transact(items)
         except RetryLater as fault:
@@ -210,9 +210,10 @@ class Reactor:
                 )
                 self._refuse(items[0], fault)
                 return
-            log.info("batch failed, trying its items alone", items=len(items), reason=str(fault))
-            for item in items:
-                await self._settle([item])
+            log.info("batch failed, looking for the item at fault", items=len(items), reason=str(fault))
+            half = len(items) // 2
+            await self._settle(items[:half])
+            await self._settle(items[half:])
 
     async def _transact(self, items: list[Item]) -> None:
         began = time.perf_counter()
@@ -348,4 +349,4 @@ class _Lane:
         now = time.monotonic()
         if self.items.tenants > 1:
             self._shared_until = now + SHARED_S
-        return self.items.take(min(most, SHARED) if now < self._shared_until else most)
+        return self.items.turn(min(most, SHARED) if now < self._shared_until else most)

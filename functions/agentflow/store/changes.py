@@ -56,7 +56,9 @@ class Changes:
         self.new_runs: set[UUID] = set()
         self.withdrawn: list[tuple[UUID, str]] = []  # (run, key) of requests nobody waits for any more
         self.budgets: dict[UUID, list[Any]] = {}  # tenant -> [held, spent, freezes, holds]
-        self.waits: dict[tuple[UUID, str], int] = {}  # (tenant, gate) before which rows wait -> highest priority
+        self.waits: dict[
+            tuple[UUID, str], int
+        ] = {}  # (tenant, gate) before which rows wait -> highest priority
         self.freed: list[tuple[UUID, str]] = []  # (run, key) of admitted rows that go
 
     def add(self, statement: str, row: tuple[Any, ...]) -> None:

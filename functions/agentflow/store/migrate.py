@@ -78,4 +78,6 @@ async def _provide(conn: psycopg.AsyncConnection[Any]) -> None:
             await asyncio.sleep(0.2)
         else:
             return
-    raise RetryLater("the schema is up to date, but tables are in use and got no partitions for the weeks to come")
+    raise RetryLater(
+        "the schema is up to date, but tables are in use and got no partitions for the weeks to come"
+    )

@@ -149,24 +149,20 @@ class RetentionStore:
 
     async def empty(self, tenant: UUID, runs: Sequence[tuple[datetime, UUID]]) -> Counter[str]:
         """Delete what these runs have left in steps and history, at most a thousand rows of each; a run of which
-        nothing is left is forgotten. How many rows of each table went. One transaction, two round trips."""
+        nothing is left is forgotten. How many rows of each table went. One transaction, one round trip."""
         gone: Counter[str] = Counter()
+        deleted: list[tuple[str, psycopg.AsyncCursor[Row]]] = []
         try:
-            async with self._conn.transaction():
-                sent = []
-                async with self._conn.pipeline():
-                    for born, run in runs:
-                        key = {"tenant": tenant, "born": born, "run": run, "limit": ROWS - 1}
-                        sent.append([await self._conn.execute(SQL[f"delete_{t}"], key) for t in LEFT])
-                async with self._conn.pipeline():
-                    for (born, run), cursors in zip(runs, sent, strict=True):
-                        for table, cursor in zip(LEFT, cursors, strict=True):
-                            gone[table] += cursor.rowcount
-                        if all(cursor.rowcount < ROWS for cursor in cursors):
-                            key = {"tenant": tenant, "born": born, "run": run}
-                            await self._conn.execute(SQL["forget_leftover"], key)
+            async with self._conn.pipeline(), self._conn.transaction():
+                for born, run in runs:
+                    key = {"tenant": tenant, "born": born, "run": run, "limit": ROWS - 1}
+                    for table in LEFT:
+                        deleted.append((table, await self._conn.execute(SQL[f"delete_{table}"], key)))
+                    await self._conn.execute(SQL["forget_leftover"], key)
         except BUSY as fault:
             raise Locked(str(fault).strip()) from fault
+        for table, cursor in deleted:
+            gone[table] += cursor.rowcount
         return gone
 
     async def has_rows(self, tenant: UUID, since: datetime, until: datetime) -> bool:

@@ -169,7 +169,13 @@ where h.tenant_id = %(tenant)s and h.born = %(born)s and h.run_id = %(run)s
                          order by x.seq offset %(limit)s limit 1), 2147483647);
 
 -- name: forget_leftover
-delete from agentflow.leftovers where tenant_id = %(tenant)s and born = %(born)s and run_id = %(run)s;
+-- A run of which nothing is left.
+delete from agentflow.leftovers
+where tenant_id = %(tenant)s and born = %(born)s and run_id = %(run)s
+  and (select 1 from agentflow.steps s
+       where s.tenant_id = %(tenant)s and s.born = %(born)s and s.run_id = %(run)s limit 1) is null
+  and (select 1 from agentflow.history h
+       where h.tenant_id = %(tenant)s and h.born = %(born)s and h.run_id = %(run)s limit 1) is null;
 
 -- ---------------------------------------------------------------------------------------------- ledger and inbox
 

@@ -21,6 +21,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     holds = {name: amount for name, amount in run.holds.items() if name != key}
     settled = run.but(
         holds=holds,
+        halted=tuple(name for name in run.halted if name != key),
         held_micro=run.held_micro - held,
         spent_micro=run.spent_micro + cost,
         # Billed more than was held: the run is over its word and gets nothing more.

@@ -49,7 +49,8 @@ def _completed(turn: Turn, data: Mapping[str, JSON]) -> None:
     step, attempt = data["step"], data["attempt"]
     opened = turn.open.get(step)
     if (
-        opened is None
+        data["late"]
+        or opened is None
         or opened.waits != "decision"
         or opened.attempt != attempt
         or opened.epoch != data["epoch"]

@@ -30,8 +30,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         data["epoch"],
     ):
         opened = None
-    if opened is None and f"{step}.{attempt}" not in run.holds:
-        return NOTHING  # recorded before, and nothing left to settle
+    if opened is None and f"{step}.{attempt}" not in run.halted:
+        return NOTHING  # recorded before: what that report said is on its way, and is what counts
     task = facts.plan.tasks[data["task"]]
     usage = data["usage"]
     result = _checked(data, facts.plan)
@@ -40,7 +40,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         result["cost_micro"] = run.holds.get(f"{step}.{attempt}", 0)
     if opened is None:
         result["late"] = True
-        return Decision(messages=(message._replace(data=result),))
+        # Under a key of its own, so that it can never be taken for a recorded report of the attempt.
+        return Decision(messages=(message._replace(key=f"{step}.{attempt}:late", data=result),))
     closed = StepClosed(
         step=step,
         attempt=attempt,

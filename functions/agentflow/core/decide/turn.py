@@ -235,6 +235,7 @@ class Turn:
         if opened.waits == "call":
             self._rows += [self._closed(step, opened, "halted"), Withdrawn(f"{step}.{opened.attempt}")]
             if f"{step}.{opened.attempt}" in self._holds:
+                self.run = self.run.but(halted=(*self.run.halted, f"{step}.{opened.attempt}"))
                 after = (self.plan.tasks[opened.task].timeout_ms or 0) + HOLD_GRACE_MS
                 self._rows.append(
                     TimerSet(f"hold:{step}.{opened.attempt}", "hold", after, step, opened.attempt)
@@ -303,7 +304,9 @@ class Turn:
         key = f"{step}.{attempt}"
         self._holds = {name: amount for name, amount in self._holds.items() if name != key}
         self.run = self.run.but(
-            spent_micro=self.run.spent_micro + held, held_micro=self.run.held_micro - held
+            spent_micro=self.run.spent_micro + held,
+            held_micro=self.run.held_micro - held,
+            halted=tuple(name for name in self.run.halted if name != key),
         )
         self._rows.append(LedgerEntry(step, attempt, "settle", held, -held, "expired"))
         self.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
