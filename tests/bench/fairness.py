@@ -79,9 +79,9 @@ class Prober:
             await asyncio.sleep(0.05)
         return took
 
-    async def unfinished(self) -> int:
-        """Runs of the other tenant that have not ended."""
-        query = "select count(*) from runs where tenant_id = %s and finished_at is null"
+    async def finished(self) -> int:
+        """Runs of the other tenant that have ended."""
+        query = "select count(*) from runs where tenant_id = %s and finished_at is not null"
         return int(await self._one(query, LOCAL_TENANT))
 
     async def _one(self, query: LiteralString, *params: Any) -> Any:
@@ -104,8 +104,8 @@ async def measure(host: Host, prober: Prober, args: argparse.Namespace) -> Row:
         waiting, busy = [], []
         for _ in range(args.probes):
             busy.append(await prober.probe())
-            waiting.append(await prober.unfinished())
-            say(f"{busy[-1]:.0f} ms while {waiting[-1]} runs of another tenant were not finished")
+            waiting.append(args.runs - await prober.finished())
+            say(f"{busy[-1]:.0f} ms while another tenant waited for {waiting[-1]} runs")
             if waiting[-1] < args.runs / 100:
                 break
             await asyncio.sleep(0.2)

@@ -261,6 +261,8 @@ class Model(RuleBasedStateMachine):
     def counted(self) -> None:
         assert len(self.queue) == len(self.waiting)
         assert self.queue.tenants == len({item[0] for item in self.waiting})
+        for tenant in range(4):
+            assert self.queue.waiting(tenant) == sum(item[0] == tenant for item in self.waiting)
 
 
 TestModel = Model.TestCase

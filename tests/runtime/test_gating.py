@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from agentflow.core.message import Message
 from agentflow.runtime import gating
 from agentflow.runtime.host import Host
-from agentflow.runtime.reactor import SHARED, _Lane
+from agentflow.runtime.reactor import CROWD, SHARED, _Lane
 from agentflow.store.admin import create_tenant
 
 SYSTEM = UUID(int=0)
@@ -363,6 +363,17 @@ def test_batches_are_short_while_tenants_share_a_writer_and_who_has_little_to_do
     ]
     assert [-1] in sizes[:2]
     assert [size for size in sizes if size != [-1]] == [SHARED, SHARED], "and for a while after"
+
+
+def test_one_tenants_full_queue_keeps_nobody_else_out() -> None:
+    lane: Any = _Lane()
+    for number in range(100):
+        lane.items.push("a", number)
+    assert lane.full("a", 100)
+    assert not lane.full("b", 100)
+    for number in range(CROWD * 100):
+        lane.items.push(number, number)
+    assert lane.full("b", 100), "memory is not endless"
 
 
 async def test_a_writer_knows_the_weights_that_the_operator_has_set(told: House) -> None:

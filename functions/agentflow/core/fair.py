@@ -58,6 +58,11 @@ class Fair(Generic[T]):
         """How many tenants have something waiting."""
         return len(self._heap)
 
+    def waiting(self, tenant: Hashable) -> int:
+        """How many items of a tenant wait."""
+        lane = self._lanes.get(tenant)
+        return lane.size if lane is not None else 0
+
     def weight(self, tenant: Hashable, weight: int) -> None:
         """A tenant's share beside others that wait as well; 1 unless said otherwise. ``ValueError`` below 1."""
         if weight < 1:

@@ -82,8 +82,8 @@ async def _waits(sweep: Sweep, since: datetime, until: datetime) -> bool:
     if not any(week.since == since and week.table in ("steps", "history") for week in sweep.weeks):
         return False  # dropped already, or it never had partitions of its own
     holders = await sweep.tenants_with_runs(since, until)
-    if not holders:
-        return True  # it was in use just now, or is not over yet
+    if not holders and until + PAST <= sweep.now:
+        return True  # it was in use just now
     release = released(until + PAST, [sweep.age(tenant).runs for tenant in holders])
     return waits_for_week(sweep.now, release, sweep.patience)
 

@@ -37,6 +37,7 @@ from agentflow.store.postgres import PostgresStore, Raced
 
 log = structlog.get_logger(__name__)
 MAX_RACES = 20
+CROWD = 4  # how many tenants may have as much queued as one may
 SHARED = 32  # items of a batch while tenants share a writer
 SHARED_S = 1.0  # how long after they were last seen to
 
@@ -108,7 +109,7 @@ class Reactor:
     def offer(self, item: Item) -> None:
         """Queue a message without waiting for it."""
         lane = self._lanes[item.message.run.int % len(self._lanes)]
-        if self._closing or len(lane.items) >= self._max_queue:
+        if self._closing or lane.full(item.message.tenant, self._max_queue):
             self._refuse(item, RetryLater("the host is stopping" if self._closing else "too much is queued"))
             return
         lane.items.push(item.message.tenant, item)
@@ -342,6 +343,10 @@ class _Lane:
         self.items: Fair[Item] = Fair()
         self.wake = asyncio.Event()
         self._shared_until = 0.0
+
+    def full(self, tenant: UUID, most: int) -> bool:
+        """Whether a tenant has too much queued; one that has not is refused only when memory runs out."""
+        return self.items.waiting(tenant) >= most or len(self.items) >= CROWD * most
 
     def take(self, most: int) -> list[Item]:
         """The next items. Large batches are cheap, but whoever comes meanwhile waits for their end: while there is

@@ -156,8 +156,7 @@ class RetentionStore:
             async with self._conn.pipeline(), self._conn.transaction():
                 for born, run in runs:
                     key = {"tenant": tenant, "born": born, "run": run, "limit": ROWS - 1}
-                    for table in LEFT:
-                        deleted.append((table, await self._conn.execute(SQL[f"delete_{table}"], key)))
+                    deleted += [(t, await self._conn.execute(SQL[f"delete_{t}"], key)) for t in LEFT]
                     await self._conn.execute(SQL["forget_leftover"], key)
         except BUSY as fault:
             raise Locked(str(fault).strip()) from fault
