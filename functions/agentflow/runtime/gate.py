@@ -32,6 +32,7 @@ LOCK = 7_305_801_104_022_008  # any constant: one leader at a time per database
 UNDER_WAY = 64  # messages for pure functions: with more, whoever comes new would wait for them
 CALLS = 256  # and short calls
 LOOK_S = 0.025  # how often to look how many there are, while runs wait for nothing else
+KNOWN_S = 0.25  # how long what was seen then is worth something
 TRICKLE = 1.0  # runs a second that are let in all the same: what is under way need not come to an end
 CHUNK = 500
 COUNT_S = 2.0  # how long a lost hint may go unnoticed while something waits
@@ -58,7 +59,6 @@ class Gatekeeper:
         self._limits_changed = False
         self.epoch: int | None = None
         """The epoch it leads under; None while somebody else leads."""
-        self.admitted = 0
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="gatekeeper")
@@ -182,9 +182,12 @@ class Gatekeeper:
         self, conn: psycopg.AsyncConnection[Any], admission: Admission, epoch: int, road: _Road
     ) -> None:
         """Let through whatever may go now."""
+        loop = asyncio.get_running_loop()
+        if not road.known(loop.time()):
+            admission.room = 0
         while True:
             self._hear(admission)
-            now = asyncio.get_running_loop().time()
+            now = loop.time()
             picked = admission.pick(now, CHUNK)
             if picked:
                 await self._let_through(conn, admission, epoch, picked)
@@ -213,7 +216,6 @@ class Gatekeeper:
             if (row.run, row.key) not in there:
                 admission.missed(row)
         if rows:
-            self.admitted += len(rows)
             self._send([leaving(row) for row in rows])
         elif not await _rows(conn, "still_lead", epoch):
             raise Deposed
@@ -226,6 +228,10 @@ class _Road:
         self._conn = conn
         self._looked_at = 0.0
         self._trickle = Bucket(TRICKLE, 1, now, full=True)
+
+    def known(self, now: float) -> bool:
+        """Whether it was looked at lately."""
+        return now - self._looked_at < KNOWN_S
 
     async def room(self, now: float) -> int:
         """How many runs may start."""
