@@ -1,12 +1,24 @@
-"""Databases with a past: runs of long ago, put there by SQL as the engine would have left them."""
+"""Databases with a past: runs of long ago, put there by SQL as the engine leaves them; and sweeps over them."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+import pytest
+
+from agentflow.archive import open_archive
+from agentflow.core.retention import Ages
+from agentflow.runtime.archiving import Archiver
+from agentflow.runtime.pruning import prune
+from agentflow.runtime.sweep import Report, Sweep
+from agentflow.store.retention import keeping
+from agentflow.store.run_rows import reading
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -109,3 +121,28 @@ def week(days_ago: float) -> str:
     """The name of the week so many days ago."""
     year, number, _ = (NOW - days_ago * DAY).isocalendar()
     return f"{year}w{number:02}"
+
+
+@pytest.fixture
+def past(database: Any) -> Iterator[Past]:
+    """A database of this test's own."""
+    made = Past(database)
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def sweeping(past: Past, ages: Ages, archive: str = "", **changes: Any) -> Any:
+    dsn = past.database.dsn
+    async with keeping(dsn("agentflow_keeper")) as store, reading(dsn("agentflow_engine")) as rows:
+        now, leads = await store.lead()
+        assert leads
+        place = open_archive(archive)
+        archiver = Archiver(rows, place) if place is not None else None
+        deadline = asyncio.get_running_loop().time() + 60
+        yield Sweep(store, rows, archiver, ages, now, **{"deadline": deadline, "rest": 0.0, **changes})
+
+
+async def swept(past: Past, ages: Ages | None = None, archive: str = "", **changes: Any) -> Report:
+    async with sweeping(past, ages or Ages(), archive, **changes) as at_hand:
+        return await prune(at_hand)

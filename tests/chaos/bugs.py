@@ -244,21 +244,22 @@ def _drops_poison(park: Async) -> Async:
 
 
 def _mixes_tenants() -> None:
-    """A line of history is written with another tenant of the same batch."""
+    """A line of history is written with the tenant of an earlier batch, whose name the connection still bears."""
+    seen: dict[UUID, None] = {}
 
     def mixed(commit: Async) -> Async:
-        async def committing(*args: Any, **kwargs: Any) -> Any:
-            lines = args[-1].tables.get("insert_history", [])
-            tenants = {line[0] for line in lines}
-            if len(tenants) > 1:
-                other = next(tenant for tenant in tenants if tenant != lines[0][0])
+        async def committing(store: Any, tenants: Any, changes: Any) -> Any:
+            lines = changes.tables.get("insert_history", [])
+            seen.update(dict.fromkeys(line[0] for line in lines))
+            other = next((tenant for tenant in seen if lines and tenant != lines[0][0]), None)
+            if other is not None:
                 lines[0] = (other, *lines[0][1:])
-            return await commit(*args, **kwargs)
+                tenants = {*tenants, other}
+            return await commit(store, tenants, changes)
 
         return committing
 
     _wrap("commit", mixed)()
-    _wrap("save", mixed)()
 
 
 def _leaks() -> None:
@@ -280,10 +281,7 @@ def _leaks() -> None:
 
 def _fires_early() -> None:
     def early(sql: dict[str, bytes]) -> dict[str, bytes]:
-        due, sooner = (
-            b"fire_at <= clock_timestamp()",
-            b"fire_at <= clock_timestamp() + interval '150 milliseconds'",
-        )
+        due, sooner = b"statement_timestamp()", b"statement_timestamp() + interval '150 milliseconds'"
         assert due in sql["fire_timers"], "the statement is another one: plant the bug anew"
         return {**sql, "fire_timers": sql["fire_timers"].replace(due, sooner)}
 

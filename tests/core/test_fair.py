@@ -205,6 +205,7 @@ class Model(RuleBasedStateMachine):
         self.waiting: list[tuple[int, int, int]] = []
         self.weights = dict.fromkeys(range(4), 1)
         self.passed_over = Counter[int]()
+        self.ahead = dict.fromkeys(range(4), 1)  # how many items a tenant was given when it was last served
         self.number = 0
 
     @rule(tenant=st.integers(0, 3), priority=st.integers(0, HIGHEST), times=st.integers(1, 20))
@@ -232,10 +233,11 @@ class Model(RuleBasedStateMachine):
             self.waiting.remove(item)
             for tenant in {other[0] for other in self.waiting} - {item[0]}:
                 self.passed_over[tenant] += 1
-                # The others' weights, twice: once for what it may be ahead since it had weight 1, once for this round.
-                bound = 2 * (sum(self.weights.values()) + len(self.weights))
+                # The others' weights once for this round, and once for each item that it was given in its last turn
+                # (while it may have had weight 1).
+                bound = (1 + self.ahead[tenant]) * (sum(self.weights.values()) + len(self.weights))
                 assert self.passed_over[tenant] <= bound, (tenant, self.weights)
-            self.passed_over[item[0]] = 0
+            self.passed_over[item[0]], self.ahead[item[0]] = 0, 1
 
     @rule(most=st.integers(1, 30))
     def turn(self, most: int) -> None:
@@ -246,6 +248,8 @@ class Model(RuleBasedStateMachine):
             of_tenant = [item for item in taken if item[0] == tenant]
             assert of_tenant == mine[: len(of_tenant)]
             assert len(mine) <= FEW or of_tenant in ([], taken)
+            if of_tenant:
+                self.ahead[tenant] = len(of_tenant)
         for item in taken:
             self.waiting.remove(item)
         self.passed_over.clear()

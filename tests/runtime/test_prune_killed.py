@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from aged import Past, week
+from aged import past as past
 from house import eventually
 
 from agentflow.archive import open_archive
@@ -26,13 +27,6 @@ from agentflow.archive.format import manifests
 
 SEED = int(os.environ.get("AGENTFLOW_CHAOS_SEED", random.SystemRandom().randrange(2**32)))
 PER_WEEK = int(os.environ.get("AGENTFLOW_CHAOS_RUNS", 450))  # runs of the killing test
-
-
-@pytest.fixture
-def past(database: Any) -> Iterator[Past]:
-    made = Past(database)
-    yield made
-    made.close()
 
 
 async def _is(value: bool) -> bool:

@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import psycopg
 import pytest
-from aged import DAY, NOW, Past, week
+from aged import DAY, NOW, Past, sweeping, swept, week
+from aged import past as past
 
 from agentflow.archive import open_archive
 from agentflow.archive.format import find_run, manifests
 from agentflow.core.retention import Ages
-from agentflow.runtime import old_runs, sweep
-from agentflow.runtime.archiving import Archiver
-from agentflow.runtime.pruning import prune
-from agentflow.runtime.sweep import Report, Sweep
+from agentflow.errors import RetryLater
+from agentflow.runtime import old_runs
 from agentflow.store import retention
-from agentflow.store.retention import keeping
-from agentflow.store.run_rows import reading
 
 WHOLE = {"runs": 1, "steps": 2, "history": 2, "ledger": 1}
-WAITING = (
-    "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-)
 GONE = {"runs": 0, "steps": 0, "history": 0, "ledger": 1}  # money is kept longer
-
-
-@pytest.fixture
-def past(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Past]:
-    monkeypatch.setattr(sweep, "REST", 0.0)
-    made = Past(database)
-    yield made
-    made.close()
-
-
-@asynccontextmanager
-async def sweeping(past: Past, ages: Ages, archive: str = "", **changes: Any) -> Any:
-    dsn = past.database.dsn
-    async with keeping(dsn("agentflow_keeper")) as store, reading(dsn("agentflow_engine")) as rows:
-        now, leads = await store.lead()
-        assert leads
-        place = open_archive(archive)
-        archiver = Archiver(rows, place) if place is not None else None
-        deadline = asyncio.get_running_loop().time() + 60
-        yield Sweep(store, rows, archiver, ages, now, **{"deadline": deadline, **changes})
-
-
-async def swept(past: Past, ages: Ages | None = None, archive: str = "", **changes: Any) -> Report:
-    async with sweeping(past, ages or Ages(), archive, **changes) as at_hand:
-        return await prune(at_hand)
 
 
 async def test_by_default_nothing_goes(past: Past) -> None:
@@ -304,8 +269,6 @@ async def test_runs_are_archived_whole_before_they_go(past: Past, tmp_path: Path
 
 
 async def test_what_cannot_be_archived_stays(past: Past, tmp_path: Path) -> None:
-    from agentflow.errors import RetryLater
-
     (tmp_path / "archive").write_text("a file where the folder should be")
     (run,) = past.runs(past.tenant(runs="30d"), 50)
     with pytest.raises(RetryLater):
@@ -331,98 +294,3 @@ async def test_archived_again_after_a_crash_runs_are_the_same_object(past: Past,
 
 def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-# -- files -----------------------------------------------------------------------------------------------
-
-
-def blob(past: Past, tenant: UUID, content: bytes, days_ago: float = 60) -> str:
-    from agentflow.wire.claim import blob_ref
-
-    past.conn.execute(
-        "insert into agentflow.blobs values (%s, %s, %s, now(), %s)",
-        (tenant, blob_ref(content), content, NOW - days_ago * DAY),
-    )
-    return blob_ref(content)
-
-
-async def test_a_file_stays_as_long_as_a_run_or_a_workflow_refers_to_it(past: Past, tmp_path: Path) -> None:
-    tenant = past.tenant(runs="30d")
-    shared, own, named, parked, queued, nobodys, fresh = (
-        blob(past, tenant, name.encode(), days)
-        for name, days in (
-            ("shared", 60), ("own", 60), ("named", 60), ("parked", 60), ('{"big": "' + "x" * 70_000 + '"}', 60),
-            ("nobody's", 60), ("fresh", 1),
-        )
-    )  # fmt: skip
-    (old,) = past.runs(tenant, 50, given=f'{{"a": "{shared}", "b": ["{own}"]}}')
-    past.runs(tenant, 10, given=f'{{"a": "{shared}"}}')
-    past.conn.execute(
-        "insert into agentflow.workflows values (%s, 'w', 1, 'h', %s)", (tenant, f'{{"x": "{named}"}}')
-    )
-    past.conn.execute(
-        "insert into agentflow.parked values (%s, %s, 'plan', 's', 'r', %s, '\\xff00', 1)",
-        (tenant, uuid4(), f'{{"ce-dataref": "{parked}"}}'),
-    )
-    past.conn.execute(
-        """insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, due_at)
-           values (%s, %s, 'k', 'plan', 'n', %s, now())""",
-        (tenant, uuid4(), '{"big": "' + "x" * 70_000 + '"}'),
-    )
-    left = "select ref from agentflow.blobs"
-    await swept(past, archive=f"file://{tmp_path}")
-    assert past.rows_of(old)["runs"] == 0
-    assert set(past.column(left)) == {shared, own, named, parked, queued, fresh}  # own has only begun to age
-    past.conn.execute("update agentflow.blobs set used_at = %s where used_at < 'infinity'", (NOW - 9 * DAY,))
-    await swept(past)
-    assert set(past.column(left)) == {shared, named, parked, queued}
-    assert (tmp_path / "blobs" / str(tenant) / own[12:]).read_bytes() == b"own"
-    assert nobodys not in past.column(left)
-
-
-async def test_a_file_that_is_used_at_the_same_moment_is_not_taken(past: Past) -> None:
-    """The sweep has chosen the blob and waits for its row, which a run that refers to it has locked."""
-    tenant = past.tenant()
-    ref = blob(past, tenant, b"content")
-    other = blob(past, tenant, b"other")
-    before = NOW - 8 * DAY
-    async with sweeping(past, Ages()) as at_hand:
-        chosen = [found for found, _ in await at_hand.store.unused_blobs(tenant, before, ("-infinity", ""))]
-        assert sorted(chosen) == sorted([ref, other])
-        with psycopg.connect(past.database.dsn("agentflow_engine")) as engine:
-            engine.execute("select set_config('app.tenants', %s, true)", (f"{{{tenant}}}",))
-            engine.execute(
-                "insert into agentflow.runs (tenant_id, run_id, workflow, status, input) values (%s, %s, 'w', %s, %s)",
-                (tenant, uuid4(), "requested", f'{{"file": "{ref}"}}'),
-            )
-            removing = asyncio.create_task(at_hand.store.delete_blobs(tenant, before, chosen))
-            await until_somebody_waits(past)
-            engine.commit()
-        assert await removing == 1
-    assert past.column("select ref from agentflow.blobs") == [ref]
-
-
-async def until_somebody_waits(past: Past) -> None:
-    async with asyncio.timeout(10):
-        while not past.one(WAITING):  # noqa: ASYNC110  PostgreSQL tells nobody who waits
-            await asyncio.sleep(0.01)
-
-
-async def test_a_file_that_was_just_taken_is_kept_anew(past: Past) -> None:
-    """The other way round: who brings the content waits for the sweep, and then stores it again."""
-    tenant = past.tenant()
-    ref = blob(past, tenant, b"content")
-    async with sweeping(past, Ages()) as at_hand:
-        await at_hand.store._conn.execute("begin")
-        assert await at_hand.store.delete_blobs(tenant, NOW - 8 * DAY, [ref]) == 1
-        from agentflow.store.control import ControlStore
-
-        api = ControlStore(past.database.dsn("agentflow_api"), connections=1)
-        await api.open()
-        giving = asyncio.create_task(api.put_blobs(tenant, {ref: b"content"}))
-        await until_somebody_waits(past)
-        await at_hand.store._conn.execute("commit")
-        await giving
-        assert await api.missing_blobs(tenant, [ref]) == set()
-        await api.close()
-    assert past.column("select ref from agentflow.blobs") == [ref]

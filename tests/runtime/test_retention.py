@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from aged import Past, week
+from aged import past as past
 from house import eventually
 
 from agentflow.config import Settings
@@ -23,20 +23,17 @@ from agentflow.runtime.retention import Keeper
 KEPT_30 = replace(Settings(), retention="30d", retention_ledger="30d")
 
 
-@pytest.fixture
-def past(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Past]:
-    monkeypatch.setattr(sweep, "REST", 0.0)
-    made = Past(database)
-    yield made
-    made.close()
-
-
 def keeper(past: Past, settings: Settings = KEPT_30) -> Keeper:
     return Keeper(settings, past.database.dsn("agentflow_keeper"), past.database.dsn("agentflow_engine"))
 
 
 def runs_left(past: Past) -> int:
     return int(past.one("select count(*) from agentflow.runs"))
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "REST", 0.0)
 
 
 async def test_old_runs_go_once_a_day(past: Past) -> None:
