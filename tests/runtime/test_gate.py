@@ -59,8 +59,9 @@ class Yard:
             (GATED, "plan", "run.requested") if run else ("1.1", "run_tool", "tool.requested")
         )
         rows = await self.execute(
-            "insert into outbox (tenant_id, run_id, key, consumer, name, data, due_at, gate, priority, admitted) "
-            "select %s, gen_random_uuid(), %s, %s, %s, json_build_object('n', n), 'infinity', %s, %s, false "
+            "insert into outbox (tenant_id, run_id, key, consumer, name, data, due_at, gate, priority, admitted, "
+            "created_at) select %s, gen_random_uuid(), %s, %s, %s, json_build_object('n', n), 'infinity', %s, %s, "
+            "false, now() + n * interval '1 microsecond' "
             "from generate_series(1, %s) n returning run_id",
             tenant, key, consumer, name, gate, priority, times,
         )  # fmt: skip
@@ -381,15 +382,20 @@ from agentflow.runtime import gate
 logs.configure("error", sys.stderr)
 gate.COUNT_S, gate.IDLE_S, gate.FOLLOW_S, gate.STOPPED_S = 0.2, 0.3, 0.1, 3.0
 async def main():
+    said = [None]
+    def lead():
+        if keeper.epoch not in (None, said[-1]):
+            said.append(keeper.epoch)
+            print(json.dumps(keeper.epoch), flush=True)
     def send(leaving):
+        lead()
         for leave in leaving:
             print(json.dumps(str(leave.message.run)), flush=True)
     keeper = gate.Gatekeeper(sys.argv[1], send)
     await keeper.start()
-    while keeper.epoch is None:
+    while True:
+        lead()
         await asyncio.sleep(0.01)
-    print(json.dumps(keeper.epoch), flush=True)
-    await asyncio.sleep(60)
 asyncio.run(main())
 """
 
@@ -476,7 +482,7 @@ async def test_stopped_it_is_deposed_and_when_it_wakes_up_it_admits_nothing(yard
                 assert len(await yard.until_admitted(3)) == 3
             await asyncio.sleep(1)
             assert len(await yard.admitted()) == 3
-            assert len(first.lines) == before, "it has sent something"
+            assert first.lines[before:] == [], "it has sent something"
 
 
 async def test_two_that_race_never_let_through_more_than_the_limit(yard: Yard) -> None:

@@ -25,7 +25,7 @@ import agentflow
 from agentflow.errors import Conflict, Rejected
 from agentflow.runtime.embedded_nats import EmbeddedNats
 from agentflow.runtime.embedded_postgres import EmbeddedPostgres
-from agentflow.runtime.server_process import command_line, wait_until
+from agentflow.runtime.server_process import command_line, running, wait_until
 
 T = TypeVar("T", EmbeddedPostgres, EmbeddedNats)
 Require = Callable[[object, str], None]
@@ -164,6 +164,20 @@ def test_a_killed_host_leaves_servers_that_the_next_one_adopts(home: Path) -> No
         assert ask(postgres, "select 1") == 1
         assert postgres.alive and nats.alive
     assert gone(postgres_pid) and gone(nats_pid)
+
+
+def test_a_child_that_was_forked_this_moment_is_not_taken_for_a_server(tmp_path: Path) -> None:
+    forks = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", forks, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as parent:
+        assert parent.stdout
+        both = {int(parent.stdout.readline()), int(parent.stdout.readline())}
+        try:
+            found = running(Path(sys.executable).name, tmp_path, str(tmp_path))
+            assert [server.pid for server in found] == [parent.pid]
+        finally:
+            for pid in both:
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_servers_with_other_settings_are_replaced(home: Path) -> None:

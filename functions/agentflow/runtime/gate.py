@@ -135,7 +135,7 @@ class Gatekeeper:
         admission = Admission(await _limits(conn), loop.time())
         road = _Road(conn, loop.time())
         log.info("keeps the gate", epoch=epoch)
-        count_at = rested_at = loop.time()
+        seen_at = count_at = rested_at = loop.time()
         limits_at = count_at + IDLE_S
         while True:
             self._wake.clear()
@@ -144,15 +144,19 @@ class Gatekeeper:
                 self._limits_changed = False
                 admission.limits(await _limits(conn), now)
                 limits_at = now + IDLE_S
+            if now >= seen_at:
+                if not await _rows(conn, "still_lead", epoch):
+                    raise Deposed
+                seen_at = now + COUNT_S
             if now >= count_at:
-                await self._count(conn, admission, epoch)
+                await self._count(conn, admission)
                 # However much there is to count, counting is not what the leader spends its time with.
                 count_at, rested_at = now + IDLE_S, now + 50 * (loop.time() - now)
             await self._admit(conn, admission, epoch, road)
             until = count_at
             if admission.waiting:
-                until = count_at = max(min(count_at, loop.time() + COUNT_S), rested_at)
-                until = min(until, admission.next_time() or until)
+                count_at = max(min(count_at, loop.time() + COUNT_S), rested_at)
+                until = min(count_at, seen_at, admission.next_time() or count_at)
                 if admission.short_of_room:
                     until = min(until, loop.time() + LOOK_S)
             await self._woken(until - loop.time())
@@ -168,10 +172,8 @@ class Gatekeeper:
 
     # -- a round -----------------------------------------------------------------------------------------
 
-    async def _count(self, conn: psycopg.AsyncConnection[Any], admission: Admission, epoch: int) -> None:
+    async def _count(self, conn: psycopg.AsyncConnection[Any], admission: Admission) -> None:
         """Learn from the outbox what is in use and what waits."""
-        if not await _rows(conn, "still_lead", epoch):
-            raise Deposed
         rows = await _rows(conn, "in_use")
         # Hints that came while the rows were read are applied afterwards: by key, so twice does no harm.
         admission.counted((tenant, gate, run, key) for tenant, gate, run, key in rows)

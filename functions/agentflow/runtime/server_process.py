@@ -114,11 +114,13 @@ def spawn(argv: Sequence[str], *, folder: Path, log: Path, uid: int | None = Non
 
 def running(program: str, folder: Path, argument: str) -> list[Server]:
     """The processes of ``program`` that serve ``folder``: started with ``argument``, or working in it."""
-    return [
-        Server(pid)
+    found = [
+        pid
         for pid, words in _processes()
         if words and Path(words[0]).name == program and (argument in words or _works_in(pid, folder))
     ]
+    # A child that was forked this moment still has its parent's command line; it is its parent's to end.
+    return [Server(pid) for pid in found if _parent(pid) not in found]
 
 
 def command_line(pid: int) -> list[str] | None:
@@ -131,6 +133,18 @@ def command_line(pid: int) -> list[str] | None:
     except OSError:
         return None
     return [os.fsdecode(word) for word in text.removesuffix(b"\0").split(b"\0")] if text else None
+
+
+def _parent(pid: int) -> int | None:
+    if not PROC.joinpath("self").exists():
+        said = subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True).stdout
+    else:
+        try:
+            # The second field is the name in brackets, which may hold anything.
+            said = PROC.joinpath(str(pid), "stat").read_text().rpartition(")")[2].split()[1]
+        except (OSError, IndexError):
+            return None
+    return int(said) if said.strip().isdecimal() else None
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
