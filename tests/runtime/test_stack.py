@@ -167,7 +167,7 @@ def test_a_killed_host_leaves_servers_that_the_next_one_adopts(home: Path) -> No
 
 
 def test_a_child_that_was_forked_this_moment_is_not_taken_for_a_server(tmp_path: Path) -> None:
-    forks = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(60)"
+    forks = "import os, time; os.fork(); os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)"
     command = [sys.executable, "-c", forks, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as parent:
         assert parent.stdout
