@@ -11,8 +11,8 @@ from wire_strategies import events, in_binary
 
 from agentflow.errors import Invalid
 from agentflow.wire.event import Event
-from agentflow.wire.http import BATCH, STRUCTURED
-from agentflow.wire.nats import from_nats, message_id, to_nats
+from agentflow.wire.http import BATCH, STRUCTURED, from_http
+from agentflow.wire.nats import from_nats, message_id, split_batch, to_nats, to_nats_batch
 
 TENANT = UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")
 OTHER = UUID("018f3a5e-7d2c-7b1a-9c55-3f1f6f2a9b10")
@@ -32,6 +32,21 @@ def test_an_event_survives_structured_mode(event: Event, tenant: UUID) -> None:
     headers, payload = to_nats(event, "structured")
     assert headers == {"Content-Type": STRUCTURED}
     assert from_nats(headers, payload, tenant) == event.with_tenant(tenant)
+
+
+@given(st.lists(events(), min_size=1, max_size=5), st.uuids())
+def test_events_survive_a_batch(several: list[Event], tenant: UUID) -> None:
+    headers, payload = to_nats_batch(several)
+    bodies = split_batch(headers, payload)
+    read = [from_nats({"Content-Type": STRUCTURED}, body, tenant) for body in bodies]
+    assert read == [event.with_tenant(tenant) for event in several]
+    assert from_http({"content-type": BATCH}, payload) == several  # it is a batch as HTTP knows it
+
+
+@given(st.text("0123456789 -x", max_size=12), st.binary(max_size=12))
+def test_any_sizes_are_met_with_calm(sizes: str, payload: bytes) -> None:
+    bodies = split_batch({"Content-Type": BATCH, "Agentflow-Sizes": sizes}, payload)
+    assert sum(len(body) + 1 for body in bodies) + 1 == len(payload) or not bodies
 
 
 @pytest.mark.parametrize("mode", ["binary", "structured"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import nats.errors
@@ -19,15 +19,17 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, StreamConfig
 
+from agentflow.bus.parts import Again, Delivered, parts
 from agentflow.errors import RetryLater
 from agentflow.wire.event import Event
-from agentflow.wire.nats import message_id, to_nats
+from agentflow.wire.nats import message_id, to_nats, to_nats_batch
 from agentflow.wire.streams import CONSUMERS, STREAMS, Consumer, Stream
 
 log = structlog.get_logger(__name__)
 HINTS = "agentflow.hints"
 PULL_EXPIRES_S = 30
-Handler = Callable[[Msg], Awaitable[None]]
+WIDTH_OF = 16  # messages that the average of their events is taken of
+Handler = Callable[[Delivered], Awaitable[None]]
 
 
 class JetStream:
@@ -128,17 +130,21 @@ class JetStream:
                 raise nats.js.errors.ServerError(description=f"{consumer.function} is ahead of its stream")
         return info.created
 
-    async def send(self, event: Event, subject: str, *, tries: int = 0) -> asyncio.Future[Any]:
-        """Publish; the future ends when the stream has acknowledged.
+    async def send(self, events: Sequence[Event], subject: str, *, tries: int = 0) -> asyncio.Future[Any]:
+        """Publish in one message; the future ends when the stream has acknowledged.
 
-        The event's id dedupes within two minutes. What is sent again (``tries``) has another id: the stream may
+        The first event's id dedupes within two minutes. What is sent again (``tries``) has another id: the stream may
         remember the first and yet have dropped it.
         """
         # A stream without its consumers takes a message, finds nobody interested and forgets it.
         if self._js is None or not self._nc.is_connected or not self._whole:
             raise RetryLater("NATS is not connected")
-        headers, payload = to_nats(event, "structured")
-        headers["Nats-Msg-Id"] = f"{message_id(event)}{f'|{tries}' if tries else ''}"
+        if len(events) == 1:
+            headers, payload = to_nats(events[0], "structured")
+            headers["Nats-Msg-Id"] = f"{message_id(events[0])}{f'|{tries}' if tries else ''}"
+        else:
+            headers, payload = to_nats_batch(events)
+            headers["Nats-Msg-Id"] = f"{message_id(events[0])}+{len(events)}"
         try:
             return await self._js.publish_async(subject, payload, headers=headers, wait_stall=5)
         except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
@@ -167,7 +173,7 @@ class JetStream:
 
     async def pull(self, consumer: Consumer, handler: Handler, *, limit: int) -> Pull:
         """Have messages of a durable consumer handled, at most ``limit`` at a time."""
-        pull = Pull(self._nc, consumer, handler, limit)
+        pull = Pull(self._nc, consumer, handler, limit, self.republish)
         await pull.start()
         self._pulls.append(pull)
         return pull
@@ -205,7 +211,7 @@ class JetStream:
                 await self._on_wipe()
 
 
-def sent_again(msg: Msg) -> bool:
+def sent_again(msg: Delivered) -> bool:
     """Whether a message is, or may be, a repetition: delivered before, or published again by the relay."""
     if (msg.metadata.num_delivered or 1) > 1:
         return True
@@ -215,13 +221,15 @@ def sent_again(msg: Msg) -> bool:
 class Pull:
     """A standing pull request on one durable consumer: asks for as much as may still be taken in."""
 
-    def __init__(self, nc: Client, consumer: Consumer, handler: Handler, limit: int) -> None:
+    def __init__(self, nc: Client, consumer: Consumer, handler: Handler, limit: int, again: Again) -> None:
         self._nc = nc
+        self._again = again
         self._consumer = consumer
         self._handler = handler
         self._limit = limit
-        self._asked = 0
-        self._taken = 0
+        self._asked = 0  # messages
+        self._taken = 0  # events in them
+        self._width = 1.0  # events in a message, on average of late
         self._sub: Any = None
         self._inbox = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -251,8 +259,11 @@ class Pull:
         await self._ask()
 
     async def _ask(self) -> None:
-        room = self._limit - self._taken - self._asked
-        if self._stopping or room <= 0 or (self._asked and room < self._limit // 4):
+        most = self._limit / self._width
+        room = int((self._limit - self._taken) / self._width) - self._asked
+        if not self._asked and self._taken < self._limit:
+            room = max(room, 1)
+        if self._stopping or room <= 0 or (self._asked and room < most // 4):
             return
         self._asked += room
         self._heard = asyncio.get_running_loop().time()
@@ -275,14 +286,17 @@ class Pull:
             await self._ask()
             return
         self._asked = max(0, self._asked - 1)
-        self._taken += 1
-        task = asyncio.create_task(self._handle(msg))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        each = parts(msg, self._again)
+        self._taken += len(each)
+        self._width += (len(each) - self._width) / WIDTH_OF
+        for part in each:
+            task = asyncio.create_task(self._handle(part))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _handle(self, msg: Msg) -> None:
+    async def _handle(self, part: Delivered) -> None:
         try:
-            await self._handler(msg)
+            await self._handler(part)
         except Exception:
             log.exception("message handler failed", consumer=self._consumer.function)
         finally:

@@ -6,7 +6,6 @@ answered 2xx, that is, when what it led to is committed.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from agentflow.errors import Rejected, RetryLater
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.parking import Parking
 from agentflow.runtime.publisher import Publisher
-from agentflow.runtime.receive import HEARTBEAT_S
+from agentflow.runtime.receive import minding
 from agentflow.runtime.relay import Relay
 from agentflow.runtime.serve import not_found, until_signalled, with_probes
 from agentflow.store.changes import Twin
@@ -27,14 +26,16 @@ from agentflow.store.postgres import PostgresStore
 from agentflow.wire.catalogue import tenant_of_subject
 from agentflow.wire.http import to_http
 from agentflow.wire.nats import from_nats
-from agentflow.wire.streams import MAX_ACK_PENDING, consumers_of
+from agentflow.wire.streams import IN_ACK_WAIT_S, MAX_ACK_PENDING, consumers_of
 
 if TYPE_CHECKING:
     import httpx
-    from nats.aio.msg import Msg
+
+    from agentflow.bus.parts import Delivered
 
 log = structlog.get_logger(__name__)
 CONNECT_S = 5.0
+HEARTBEAT_S = IN_ACK_WAIT_S / 3  # often enough for whichever consumer
 LATER = frozenset({429, 502, 503, 504})
 NEVER = frozenset({400, 404, 413, 415, 422})
 
@@ -115,16 +116,10 @@ class Bridge:
         return (True, "ready") if self._bus.connected else (False, "NATS is not connected")
 
     def _forward(self, url: str) -> Any:
-        async def work(msg: Msg) -> None:
+        async def work(msg: Delivered) -> None:
             event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
             headers, body = to_http(event, "binary")
-            posting = asyncio.ensure_future(self._post(url, headers, body))
-            try:
-                while not (await asyncio.wait([posting], timeout=HEARTBEAT_S))[0]:
-                    await msg.in_progress()
-            finally:
-                posting.cancel()
-            posting.result()
+            await minding(msg, self._post(url, headers, body), HEARTBEAT_S)
 
         return work
 

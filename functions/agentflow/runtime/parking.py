@@ -12,6 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import structlog
 
+from agentflow.bus.parts import place
 from agentflow.control.ports import ParkedMessage
 from agentflow.errors import AgentFlowError, Conflict, Rejected, RetryLater
 from agentflow.observe import metrics
@@ -23,7 +24,7 @@ from agentflow.wire.catalogue import CATALOGUE, tenant_of_subject
 from agentflow.wire.nats import from_nats, to_nats
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
+    from agentflow.bus.parts import Delivered
 
 log = structlog.get_logger(__name__)
 TRIES = 5  # deliveries after which a message that keeps failing is parked
@@ -37,11 +38,11 @@ class Parking:
         self._store = store
 
     def guard(
-        self, consumer: str, work: Callable[[Msg], Awaitable[None]]
-    ) -> Callable[[Msg], Awaitable[None]]:
+        self, consumer: str, work: Callable[[Delivered], Awaitable[None]]
+    ) -> Callable[[Delivered], Awaitable[None]]:
         """``work(message)`` as a handler of the bus that sees to the message's end."""
 
-        async def handle(msg: Msg) -> None:
+        async def handle(msg: Delivered) -> None:
             tries = msg.metadata.num_delivered or 1
             try:
                 await work(msg)
@@ -69,17 +70,13 @@ class Parking:
         )
         await self._keep(parcel)
 
-    async def _park(self, consumer: str, msg: Msg, fault: Exception, tries: int) -> None:
+    async def _park(self, consumer: str, msg: Delivered, fault: Exception, tries: int) -> None:
         tenant = tenant_of_subject(msg.subject) or SYSTEM
         headers = {name: text.replace("\0", "\ufffd") for name, text in (msg.headers or {}).items()}
         twin = _twin(msg, consumer)
         # The same message parks under the same id, however often it was sent or is delivered before it is gone.
-        place = (
-            f"{msg.metadata.stream}:{msg.metadata.sequence.stream}"
-            if twin is None
-            else f"{twin[1]}:{twin[2]}"
-        )
-        parked_id = uuid5(NAMESPACE_OID, f"{place}:{consumer}")
+        where = place(msg) if twin is None else f"{twin[1]}:{twin[2]}"
+        parked_id = uuid5(NAMESPACE_OID, f"{where}:{consumer}")
         parcel = Parcel(
             tenant, parked_id, consumer, msg.subject, _reason(fault), headers, msg.data, tries, twin
         )
@@ -121,7 +118,7 @@ def _reason(fault: Exception) -> str:
     return text if isinstance(fault, AgentFlowError) else f"{type(fault).__name__}: {text}"
 
 
-def _twin(msg: Msg, consumer: str) -> Twin | None:
+def _twin(msg: Delivered, consumer: str) -> Twin | None:
     """The durable twin of a message of ours, as far as it can be read."""
     try:
         event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
@@ -22,10 +23,10 @@ from agentflow.wire.catalogue import tenant_of_subject
 from agentflow.wire.event import Event
 from agentflow.wire.json_format import to_dict
 from agentflow.wire.nats import from_nats
-from agentflow.wire.streams import ACK_WAIT_S
+from agentflow.wire.streams import ACK_WAIT_S, IN_ACK_WAIT_S
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
+    from agentflow.bus.parts import Delivered
 
 HEARTBEAT_S = ACK_WAIT_S / 3
 FRESH_S = 2.0  # the relay repeats what is older; nobody can have answered a repetition of what is younger
@@ -42,7 +43,7 @@ class Receiver:
         self._store = store
         self._performer = performer
 
-    async def pull(self, msg: Msg) -> None:
+    async def pull(self, msg: Delivered) -> None:
         """Handle a JetStream message; whatever is raised, the parking attendant knows what to do."""
         tenant = tenant_of_subject(msg.subject)
         event = from_nats(msg.headers, msg.data, tenant)
@@ -53,7 +54,10 @@ class Receiver:
             )
         item = await self._item(event)
         if self._performer is None:
-            await self._reactor.handle(item)
+            if item.twin is not None:
+                await self._reactor.handle(item)
+            else:  # a client's event: the relay does not know it, so JetStream is to send it again soon
+                await minding(msg, self._reactor.handle(item), IN_ACK_WAIT_S / 3)
             return
         waited = event.time is not None and (datetime.now(UTC) - event.time).total_seconds() > FRESH_S
         await self._perform(item, msg, doubtful=waited or sent_again(msg))
@@ -81,18 +85,12 @@ class Receiver:
         except (Rejected, Conflict) as fault:
             raise HTTPException(422, str(fault)) from fault
 
-    async def _perform(self, item: Item, msg: Msg, *, doubtful: bool) -> None:
+    async def _perform(self, item: Item, msg: Delivered, *, doubtful: bool) -> None:
         """Perform a request while telling JetStream that it is being worked on."""
         assert self._performer is not None
         if doubtful and item.twin is not None and not await self._store.has_twin(item.twin):
             return  # it has been done: this is a repetition, or another one was faster
-        flight = asyncio.ensure_future(self._performer.finish(item.message))
-        try:
-            while not (await asyncio.wait([flight], timeout=HEARTBEAT_S))[0]:
-                await msg.in_progress()
-        finally:
-            flight.cancel()
-        flight.result()
+        await minding(msg, self._performer.finish(item.message), HEARTBEAT_S)
 
     async def _item(self, event: Event) -> Item:
         tenant = event.tenant
@@ -108,6 +106,17 @@ class Receiver:
         message = await opened(event, tenant, self.name, self._store)
         twin: Twin = (tenant, message.run, message.key, self.name)
         return Item(self.name, message, twin, once(message))
+
+
+async def minding(msg: Delivered, work: Coroutine[Any, Any, Any], every_s: float) -> None:
+    """Do ``work`` while telling JetStream now and then that the message is being worked on."""
+    working = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([working], timeout=every_s))[0]:
+            await msg.in_progress()
+    finally:
+        working.cancel()
+    working.result()
 
 
 def once(message: Message) -> str | None:

@@ -1,11 +1,13 @@
 """CloudEvents over NATS messages: structured mode by its Content-Type, binary mode by ``ce-`` headers.
 
-Unlike HTTP, binary mode carries the media type of the data as ``ce-datacontenttype``.
+Unlike HTTP, binary mode carries the media type of the data as ``ce-datacontenttype``. Between our own functions
+several events of one subject may share a message: a JSON array as in HTTP's batches, and a header that says how long
+each is, so that they are told apart without reading them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -16,9 +18,10 @@ from agentflow.wire import json_format
 from agentflow.wire.attributes import build
 from agentflow.wire.content import from_bytes, to_bytes
 from agentflow.wire.event import MAX_EVENT_BYTES, Event
-from agentflow.wire.http import STRUCTURED, Mode
+from agentflow.wire.http import BATCH, STRUCTURED, Mode
 
 CONTENT_TYPE = "Content-Type"
+SIZES = "Agentflow-Sizes"
 
 
 def to_nats(event: Event, mode: Mode = "structured") -> tuple[dict[str, str], bytes]:
@@ -33,6 +36,33 @@ def to_nats(event: Event, mode: Mode = "structured") -> tuple[dict[str, str], by
     if total > MAX_EVENT_BYTES:
         raise Invalid([json_format.too_large(total)], code="too_large")
     return headers, payload
+
+
+def to_nats_batch(events: Sequence[Event]) -> tuple[dict[str, str], bytes]:
+    """Headers and payload that carry several events; the caller sees to it that they are few and small."""
+    bodies = [json_format.encode(event) for event in events]
+    sizes = " ".join(str(len(body)) for body in bodies)
+    return {CONTENT_TYPE: BATCH, SIZES: sizes}, b"[" + b",".join(bodies) + b"]"
+
+
+def split_batch(headers: Mapping[str, str] | None, payload: bytes) -> list[bytes]:
+    """The events of a batch, each as the payload of structured mode; [] for any other message.
+
+    A batch whose sizes don't add up is taken for a message that can't be read: ``from_nats`` says so.
+    """
+    if headers is None or headers.get(CONTENT_TYPE) != BATCH or SIZES not in headers:
+        return []
+    try:
+        sizes = [int(size) for size in headers[SIZES].split()]
+    except ValueError:
+        return []
+    if not sizes or min(sizes) <= 0 or sum(sizes) + len(sizes) + 1 != len(payload):
+        return []
+    bodies, start = [], 1
+    for size in sizes:
+        bodies.append(payload[start : start + size])
+        start += size + 1
+    return bodies
 
 
 def from_nats(headers: Mapping[str, str] | None, payload: bytes, tenant_from_subject: UUID | None) -> Event:

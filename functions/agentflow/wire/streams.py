@@ -20,6 +20,8 @@ one tenant suppress another's events by guessing; the inbox recognises duplicate
 FACTS_MAX_AGE_S = 7 * 24 * 3600
 ACK_WAIT_S = 30
 """Seconds until an unacknowledged message comes again; long calls say ``in_progress`` every third of it."""
+IN_ACK_WAIT_S = 6
+"""The same for clients' events: nothing but JetStream brings them back when a process dies with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Consumer:
     stream: str
     filters: tuple[str, ...]
     max_ack_pending: int
+    ack_wait_s: int
 
     def config(self) -> dict[str, Any]:
         """The consumer's configuration as the JetStream API takes it; durations in nanoseconds.
@@ -72,7 +75,7 @@ class Consumer:
             "durable_name": self.function,
             "deliver_policy": "all",
             "ack_policy": "explicit",
-            "ack_wait": ACK_WAIT_S * NANOSECONDS,
+            "ack_wait": self.ack_wait_s * NANOSECONDS,
             "max_deliver": -1,
             "max_ack_pending": self.max_ack_pending,
             "replay_policy": "instant",
@@ -125,9 +128,13 @@ def _consumers() -> tuple[Consumer, ...]:
             filters.setdefault((function, entry.stream), []).append(entry.subject("*"))
     filters["plan", STREAM_OF_LANE["in"]] = ["agentflow.*.in.>"]
     return tuple(
-        Consumer(function, stream, tuple(subjects), MAX_ACK_PENDING[function])
+        Consumer(function, stream, tuple(subjects), MAX_ACK_PENDING[function], _ack_wait_s(stream))
         for (function, stream), subjects in sorted(filters.items())
     )
+
+
+def _ack_wait_s(stream: str) -> int:
+    return IN_ACK_WAIT_S if stream == STREAM_OF_LANE["in"] else ACK_WAIT_S
 
 
 CONSUMERS = _consumers()
