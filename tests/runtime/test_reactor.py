@@ -124,6 +124,22 @@ async def test_the_database_goes_away_and_comes_back(house: House, handoff: bool
     assert row["n"] == 50 * 11
 
 
+async def test_a_signal_and_its_repetition_in_one_batch_count_once(house: House) -> None:
+    napping = TEN | {
+        "tasks": TEN["tasks"] | {"nap": {"kind": "wait", "for": "2s"}},
+        "root": {"type": "sequence", "children": ["nap"]},
+    }
+    await house.register(napping)
+    async with house.host() as host:
+        run = await house.submit(host, "ten")
+        data = {"run": str(run), "name": "go", "data": None, "step": None}
+        signal = Message("signal.received", house.tenant, run, "signal:1", data)
+        await asyncio.gather(*(host.submit(signal) for _ in range(3)))
+        await host.submit(signal)
+        lines = await house.rows("select 1 from history where name = 'signal.received'")
+    assert len(lines) == 1
+
+
 async def test_a_host_that_stops_finishes_what_it_has_begun(house: House) -> None:
     await house.register(TEN)
     async with house.host() as host:

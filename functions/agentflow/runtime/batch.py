@@ -99,14 +99,15 @@ class Batch:
     refused: list[tuple[Item, Exception]] = field(default_factory=list)
     reached: set[UUID] = field(default_factory=set)  # runs that have come to another status
 
-    def decide(self, item: Item) -> None:
-        """Decide upon an item and all that follows from it within this host; a refusal is kept with the item."""
+    def decide(self, item: Item) -> bool:
+        """Decide upon an item and all that follows from it within this host. False: it was refused, which is kept with
+        the item."""
         before = self.runs.get(item.message.run)
         try:
             run, decisions, leaving, plan = self._fuse(item, before)
         except Exception as refusal:
             self.refused.append((item, refusal))
-            return
+            return False
         changes = self.changes
         if run is not None and run is not before:
             changes.run(run, new=before is None)
@@ -125,6 +126,7 @@ class Batch:
             if self._frees(item, plan):
                 changes.freed.append(item.twin[1:3])
         self.decided.append((item, run))
+        return True
 
     def _fuse(
         self, item: Item, run: Run | None

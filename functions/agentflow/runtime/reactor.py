@@ -263,16 +263,20 @@ class Reactor:
                 self._store.heard(loaded)
                 known = await Known.read(tx, items, loaded.runs, self._plans)
                 batch = self._batch_of(loaded.runs, loaded.headroom, self._facts(loaded.now_ms, known))
+                fresh = set(known.fresh)
                 for item in items:
-                    if item.once is None or (item.message.tenant, item.consumer, item.once) in known.fresh:
+                    if item.once is None:
                         batch.decide(item)
-                    else:
+                        continue
+                    once = (item.message.tenant, item.consumer, item.once)
+                    if once not in fresh:
                         batch.decided.append((item, batch.runs.get(item.message.run)))
                         if item.twin is not None:
                             batch.changes.consume(item.twin)
-                for item, _ in batch.refused:
-                    if item.once is not None:  # not handled: it may come again
-                        batch.changes.add("leave_inbox", (item.message.tenant, item.consumer, item.once))
+                    elif batch.decide(item):
+                        fresh.discard(once)  # its repetition may be in the same batch
+                for once in fresh:  # not handled: it may come again
+                    batch.changes.add("leave_inbox", once)
                 for twin in forgotten:
                     batch.changes.consume(twin)
                 await tx.save(batch.changes)
