@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from agentflow.core.message import Message
 from agentflow.runtime import gating
 from agentflow.runtime.host import Host
-from agentflow.runtime.reactor import CROWD, SHARED, _Lane
+from agentflow.runtime.lane import CROWD, SHARED, Lane
 from agentflow.store.admin import create_tenant
 
 SYSTEM = UUID(int=0)
@@ -354,7 +354,7 @@ async def test_a_host_that_sends_too_many_requests_has_the_gate_hold_the_rest(
 
 
 def test_batches_are_short_while_tenants_share_a_writer_and_who_has_little_to_do_has_one_alone() -> None:
-    lane: Any = _Lane()
+    lane: Any = Lane()
     for number in range(600):
         lane.items.push("a", number)
     assert len(lane.take(256)) == 256
@@ -367,7 +367,7 @@ def test_batches_are_short_while_tenants_share_a_writer_and_who_has_little_to_do
 
 
 def test_one_tenants_full_queue_keeps_nobody_else_out() -> None:
-    lane: Any = _Lane()
+    lane: Any = Lane()
     for number in range(100):
         lane.items.push("a", number)
     assert lane.full("a", 100)

@@ -23,13 +23,13 @@ from uuid import UUID
 import structlog
 
 from agentflow.core.decision import UNLIMITED, Facts, Headroom
-from agentflow.core.fair import Fair
 from agentflow.core.run import Price, Run
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.runtime import observed
 from agentflow.runtime.batch import Batch, Decide, Item, Leaving, Routes
 from agentflow.runtime.gating import Gating
 from agentflow.runtime.known import Known
+from agentflow.runtime.lane import Lane
 from agentflow.runtime.memory import Memory
 from agentflow.runtime.plans import Plans
 from agentflow.store.changes import Changes, Twin
@@ -37,9 +37,6 @@ from agentflow.store.postgres import PostgresStore, Raced
 
 log = structlog.get_logger(__name__)
 MAX_RACES = 20
-CROWD = 4  # how many tenants may have as much queued as one may
-SHARED = 32  # items of a batch while tenants share a writer
-SHARED_S = 1.0  # how long after they were last seen to
 
 
 class Outlet(Protocol):
@@ -81,7 +78,7 @@ class Reactor:
         self._max_queue = max_queue
         self._memory = Memory(remember, plans)
         self._gating = gating
-        self._lanes = [_Lane() for _ in range(writers)]
+        self._lanes = [Lane() for _ in range(writers)]
         self._acknowledged: deque[Twin] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -128,7 +125,7 @@ class Reactor:
 
     # -- one writer ------------------------------------------------------------------------------------
 
-    async def _drain(self, lane: _Lane) -> None:
+    async def _drain(self, lane: Lane) -> None:
         while True:
             if not lane.items:
                 if self._closing:
@@ -336,26 +333,3 @@ class Reactor:
             await self._store.consume(forgotten)
         except Exception as fault:  # they are published: at worst the relay publishes them once more
             log.warning("twins of facts are still there", twins=len(forgotten), reason=str(fault))
-
-
-class _Lane:
-    """One writer's queue: tenants take turns in it."""
-
-    __slots__ = ("_shared_until", "items", "wake")
-
-    def __init__(self) -> None:
-        self.items: Fair[Item] = Fair()
-        self.wake = asyncio.Event()
-        self._shared_until = 0.0
-
-    def full(self, tenant: UUID, most: int) -> bool:
-        """Whether a tenant has too much queued; one that has not is refused only when memory runs out."""
-        return self.items.waiting(tenant) >= most or len(self.items) >= CROWD * most
-
-    def take(self, most: int) -> list[Item]:
-        """The next items. Large batches are cheap, but whoever comes meanwhile waits for their end: while there is
-        more than one tenant about, batches are short."""
-        now = time.monotonic()
-        if self.items.tenants > 1:
-            self._shared_until = now + SHARED_S
-        return self.items.turn(min(most, SHARED) if now < self._shared_until else most)
