@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from agentflow.config import Settings
 from agentflow.errors import Invalid, RetryLater
@@ -65,7 +66,17 @@ def test_the_platforms_port_is_used_unless_we_are_told_another() -> None:
 def test_a_role_takes_the_place_of_the_user_in_the_database_url() -> None:
     url = "postgresql://admin@db.internal:5432/agentflow?sslmode=require"
     settings = Settings.from_env({"AGENTFLOW_DATABASE_URL": url})
-    assert settings.dsn("agentflow_api") == "postgresql://agentflow_api@db.internal:5432/agentflow?sslmode=require"
+    dsn = settings.dsn("agentflow_api")
+    assert dsn.startswith("postgresql://agentflow_api@db.internal:5432/agentflow?sslmode=require&")
+    assert conninfo_to_dict(dsn)["connect_timeout"] == 5
+
+
+def test_how_long_the_database_is_waited_for_is_the_urls_to_say() -> None:
+    url = "postgresql://db.internal/agentflow?connect_timeout=60&tcp_user_timeout=0"
+    given = conninfo_to_dict(Settings(database_url=url).dsn("agentflow_api"))
+    assert (given["connect_timeout"], given["tcp_user_timeout"]) == (60, "0")
+    assert given["keepalives_idle"] == "5"
+    assert conninfo_to_dict(Settings(database_url="postgresql://h/d").dsn("x"))["tcp_user_timeout"] == "10000"
 
 
 def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:

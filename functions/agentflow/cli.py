@@ -65,11 +65,15 @@ def dev(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of the API; 0: a free one.")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Processes that share work and port, e.g. one per core.")
+    ] = None,
 ) -> None:
     """Start everything here: PostgreSQL, NATS, all functions and the API."""
     from agentflow.terminal.stack import run_dev
 
-    raise typer.Exit(_carry(run_dev(_settings(), sample=sample, leave=leave, port=port)))
+    work = run_dev(_settings(), sample=sample, leave=leave, port=port, processes=processes)
+    raise typer.Exit(_carry(work))
 
 
 @app.command()
@@ -77,12 +81,15 @@ def serve(
     functions: Annotated[list[str], typer.Argument(metavar="FUNCTION...", help="plan, dispatch, … or all.")],
     push: Annotated[bool, typer.Option("--push", help="Take CloudEvents over HTTP; one function.")] = False,
     relay: Annotated[bool, typer.Option("--relay", help="Carry the relay, too.")] = False,
+    replica: Annotated[  # for `agentflow dev`, which holds the other end of the input
+        bool, typer.Option("--replica", hidden=True, help="Share the port; end when the input does.")
+    ] = False,
 ) -> None:
     """Carry functions until SIGTERM: by JetStream, or with --push over HTTP."""
     _without_rich()
     from agentflow.terminal.stack import run_serve
 
-    _carry(run_serve(_settings(), functions, push=push, relay=relay))
+    _carry(run_serve(_settings(), functions, push=push, relay=relay, replica=replica))
 
 
 @app.command("relay")

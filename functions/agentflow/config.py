@@ -17,6 +17,16 @@ from agentflow.secrets import resolve
 
 PREFIX = "AGENTFLOW_"
 
+# How long a server that does not answer is waited for, unless the URL says so itself. Left to itself libpq waits two
+# minutes for a connection, and for hours on one whose other end has vanished.
+PATIENCE = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
 
 def _option(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
@@ -35,6 +45,7 @@ class Settings:
     http_port: int = _option(
         8080, "port the API and push servers listen on; PORT wins where the platform sets it"
     )
+    processes: int = _option(1, "processes of `agentflow dev` that share its work and its port, 1 to 16")
     api_url: str = _option("http://127.0.0.1:8080", "where the CLI finds the API")
     api_key: str = _option("", "API key of the CLI; empty: the one the embedded stack wrote to its home")
     key_pepper: str = _option(
@@ -98,7 +109,10 @@ class Settings:
                 mend="set it, e.g. postgresql://db.internal:5432/agentflow",
             )
         scheme, _, rest = self.database_url.partition("://")
-        return f"{scheme}://{user}@{rest.rpartition('@')[2]}"
+        address, _, given = rest.rpartition("@")[2].partition("?")
+        named = {option.partition("=")[0] for option in given.split("&")}
+        options = [given] * bool(given) + [f"{n}={v}" for n, v in PATIENCE.items() if n not in named]
+        return f"{scheme}://{user}@{address}?{'&'.join(options)}"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -131,6 +145,14 @@ class Settings:
         if problems:
             raise Invalid(problems)
         return cls(**values)
+
+    @staticmethod
+    def environment(**changes: object) -> dict[str, str]:
+        """The environment of this process with some settings changed, for a process of ours to be started with.
+
+        What is not changed is handed on as it was written: a secret stays a reference.
+        """
+        return {**os.environ, **{PREFIX + name.upper(): str(value) for name, value in changes.items()}}
 
     @classmethod
     def table(cls) -> list[tuple[str, str, str]]:

@@ -40,19 +40,8 @@ class Stack:
         self, names: Sequence[str] = tuple(NAMES), *, relay: bool = True, **changes: Any
     ) -> AsyncIterator[Host]:
         """A host that carries ``names`` in this process; ``changes`` are settings."""
-        host = Host(
-            replace(self.settings, **changes),
-            names,
-            engine_dsn=self.running.engine_dsn,
-            relay_dsn=self.running.relay_dsn if relay else None,
-            keeper_dsn=self.running.keeper_dsn if relay else None,
-            nats_url=self.running.nats.url,
-        )
-        try:
-            await host.start()
+        async with carried(replace(self.settings, **changes), names, relay=relay) as host:
             yield host
-        finally:
-            await host.stop()
 
     async def register(self, document: dict[str, Any]) -> str:
         """Put a workflow into the registry; its name."""
@@ -87,13 +76,39 @@ async def stack(**changes: Any) -> AsyncIterator[Stack]:
             Settings(), home=Path(home), script_dir=Path(home), trace_sample=0.01, sandbox="process"
         )
         settings = replace(settings, **changes)
-        traces.configure(settings)
-        logs.configure("error", sys.stderr)
+        observe(settings)
         async with backends(settings) as running:
+            settings = replace(settings, database_url=running.url, nats_url=running.nats.url)
             made = Stack(settings, running, await local_key(settings, running))
             await made.database.open_account(LOCAL_TENANT)
             made.script(0)
             yield made
+
+
+@asynccontextmanager
+async def carried(
+    settings: Settings, names: Sequence[str] = tuple(NAMES), *, relay: bool = True
+) -> AsyncIterator[Host]:
+    """A host that carries ``names`` in this process, on the servers that the settings name."""
+    host = Host(
+        settings,
+        names,
+        engine_dsn=settings.dsn("agentflow_engine"),
+        relay_dsn=settings.dsn("agentflow_relay") if relay else None,
+        keeper_dsn=settings.dsn("agentflow_keeper") if relay else None,
+        nats_url=settings.nats_url,
+    )
+    try:
+        await host.start()
+        yield host
+    finally:
+        await host.stop()
+
+
+def observe(settings: Settings) -> None:
+    """Trace as the settings say, and be quiet."""
+    traces.configure(settings)
+    logs.configure("error", sys.stderr)
 
 
 def request(workflow: str, given: dict[str, Any] | None = None) -> Message:

@@ -89,6 +89,10 @@ def test_a_row_that_does_not_exist_is_refused() -> None:
             "steps.py --runs 20 --single 3",
             {"steps_per_s", "step_p50_ms", "step_p99_ms", "python_cpu_us_per_step"},
         ),
+        (
+            "steps.py --runs 21 --single 3 --processes 2",
+            {"steps_per_s", "step_p50_ms", "step_p99_ms", "python_cpu_us_per_step"},
+        ),
         ("fanout.py --runs 2 --widths 20,40", {"fan20_ms", "ms_per_child"}),
         (
             "timers.py --pending 100 --rate 20 --seconds 2 --burst 20",

@@ -1,4 +1,4 @@
-"""The embedded stack: real PostgreSQL, real nats-server and every function in one process.
+"""The embedded stack: real PostgreSQL, real nats-server and every function in one process, or in several.
 
 For development, tests and small installations. The data stays in ``settings.home``: start again and whatever
 was running goes on.
@@ -12,6 +12,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import IO
 from uuid import UUID
 
 import structlog
@@ -21,6 +22,7 @@ from agentflow.runtime.embedded_nats import EmbeddedNats
 from agentflow.runtime.embedded_postgres import EmbeddedPostgres
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.host import Host
+from agentflow.runtime.processes import check, free_port, replicas
 from agentflow.store.admin import create_tenant, is_live, issue_key
 from agentflow.store.migrate import migrate
 
@@ -35,6 +37,11 @@ class Backends:
 
     postgres: EmbeddedPostgres
     nats: EmbeddedNats
+
+    @property
+    def url(self) -> str:
+        """The database's URL without a user, as settings have it."""
+        return self.postgres.dsn("").replace("//@", "//", 1)
 
     @property
     def admin_dsn(self) -> str:
@@ -86,10 +93,17 @@ async def local_key(settings: Settings, running: Backends) -> str:
 
 
 @asynccontextmanager
-async def embedded(settings: Settings) -> AsyncIterator[tuple[Host, str, str]]:
-    """The whole system; gives the host, the API's address and the local API key."""
+async def embedded(
+    settings: Settings, *, output: IO[str] | None = None
+) -> AsyncIterator[tuple[Host, str, str]]:
+    """The whole system; gives the host, the API's address and the local API key.
+
+    What further processes write goes to ``output``.
+    """
     from agentflow.runtime.serve import http_server
 
+    check(settings.processes)
+    shared = settings.processes > 1
     async with backends(settings) as running:
         key = await local_key(settings, running)
         host = Host(
@@ -103,24 +117,39 @@ async def embedded(settings: Settings) -> AsyncIterator[tuple[Host, str, str]]:
         )
         try:
             await host.start()
-            async with http_server(host.http(), settings.http_host, settings.http_port) as port:
-                yield host, f"http://{settings.http_host}:{port}", key
+            address = settings.http_host
+            port = free_port(address, settings.http_port) if shared else settings.http_port
+            async with (
+                http_server(host.http(), address, port, shared=shared) as port,
+                replicas(
+                    settings.processes - 1,
+                    database_url=running.url,
+                    nats_url=running.nats.url,
+                    port=port,
+                    output=output,
+                ),
+            ):
+                yield host, f"http://{address}:{port}", key
         finally:
             await host.stop()
 
 
 async def dev(
-    settings: Settings, *, then: Callable[[str, str], Awaitable[int]] | None = None, stay: bool = True
+    settings: Settings,
+    *,
+    then: Callable[[str, str], Awaitable[int]] | None = None,
+    stay: bool = True,
+    output: IO[str] | None = None,
 ) -> int:
     """Run the embedded stack: ``then(api_url, api_key)`` once it is up, and on until a signal if ``stay``.
 
-    Returns what ``then`` returned, or 0.
+    Returns what ``then`` returned, or 0. What further processes write goes to ``output``.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    async with embedded(settings) as (_, url, key):
+    async with embedded(settings, output=output) as (_, url, key):
         code = 0
         if then is not None:
             work = asyncio.ensure_future(then(url, key))

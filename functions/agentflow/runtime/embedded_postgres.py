@@ -50,7 +50,7 @@ START_S, STOP_S = 60.0, 30.0  # recovery after a crash replays at most max_wal_s
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "100",
+    "max_connections": "300",
     "shared_buffers": "256MB",
     "io_method": "sync",
     "fsync": "on",

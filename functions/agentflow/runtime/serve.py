@@ -30,11 +30,14 @@ GRACE_S = 25  # queue-proxy gives 30 s to drain
 
 
 @asynccontextmanager
-async def http_server(app: Any, host: str, port: int) -> AsyncIterator[int]:
-    """Serve an ASGI app on an address; gives the port (a free one for 0). Drains on the way out."""
+async def http_server(app: Any, host: str, port: int, *, shared: bool = False) -> AsyncIterator[int]:
+    """Serve an ASGI app on an address; gives the port (a free one for 0). Drains on the way out.
+
+    ``shared``: others listen there, too, and each connection comes to one of them.
+    """
     import uvicorn
 
-    listener = socket.create_server((host, port), reuse_port=False, backlog=2048)
+    listener = socket.create_server((host, port), reuse_port=shared, backlog=2048)
     config = uvicorn.Config(
         app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=GRACE_S, ws="none"
     )
@@ -176,19 +179,27 @@ class Carried(Protocol):
     def ready(self) -> tuple[bool, str]: ...
 
 
-async def until_signalled(carried: Carried, app: Any, settings: Settings) -> None:
-    """Serve ``app`` and carry ``carried`` until SIGTERM or SIGINT, waiting for Postgres and NATS to appear."""
+async def until_signalled(carried: Carried, app: Any, settings: Settings, *, shared: bool = False) -> None:
+    """Serve ``app`` and carry ``carried`` until SIGTERM or SIGINT, waiting for Postgres and NATS to appear.
+
+    On a ``shared`` port nobody keeps connections from who is not ready: there it listens once it is.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    async with http_server(app, settings.http_host, settings.http_port) as port:
-        log.info("listening", port=port)
+    address = (settings.http_host, settings.http_port)
+    async with contextlib.AsyncExitStack() as listening:
+        if not shared:
+            port = await listening.enter_async_context(http_server(app, *address))
+            log.info("listening", port=port)
         starting = asyncio.ensure_future(_started(carried, stop))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
+            if shared:
+                port = await listening.enter_async_context(http_server(app, *address, shared=True))
             log.info("ready", port=port)
             await stopping
         starting.cancel()
@@ -210,8 +221,10 @@ async def _started(carried: Carried, stop: asyncio.Event) -> None:
             pause = min(pause * 2, 5.0)
 
 
-async def serve(settings: Settings, names: Sequence[str], *, push: bool, relay: bool = False) -> None:
-    """Carry functions until SIGTERM: by pull, or one function by push."""
+async def serve(
+    settings: Settings, names: Sequence[str], *, push: bool, relay: bool = False, shared: bool = False
+) -> None:
+    """Carry functions until SIGTERM: by pull, or one function by push; ``shared``: on a port with others."""
     from agentflow.runtime.host import Host
 
     host = Host(
@@ -225,4 +238,4 @@ async def serve(settings: Settings, names: Sequence[str], *, push: bool, relay: 
         pull=not push,
     )
     app = with_probes(push_app(names[0], host), host) if push else host.http()
-    await until_signalled(host, app, settings)
+    await until_signalled(host, app, settings, shared=shared)

@@ -14,12 +14,16 @@ SAMPLE = "incident-triage.yaml"
 SAMPLE_LOG = "incident-triage/checkout-service.log"
 
 
-async def run_dev(settings: Settings, *, sample: bool, leave: bool, port: int | None) -> int:
+async def run_dev(
+    settings: Settings, *, sample: bool, leave: bool, port: int | None, processes: int | None = None
+) -> int:
     """Start the embedded stack; with ``sample`` run the sample workflow in it. The process's exit code."""
     from agentflow.runtime.embedded import dev
 
     if port is not None:
         settings = replace(settings, http_port=port)
+    if processes is not None:
+        settings = replace(settings, processes=processes)
     folder = settings.script_dir
     if sample and not (folder / SAMPLE).is_file():
         mend = "start it in the checkout, or set AGENTFLOW_SCRIPT_DIR"
@@ -37,7 +41,7 @@ async def run_dev(settings: Settings, *, sample: bool, leave: bool, port: int | 
             print("stop with Ctrl-C", flush=True)
         return code
 
-    return await dev(settings, then=then, stay=not leave)
+    return await dev(settings, then=then, stay=not leave, output=log)
 
 
 async def isolation(settings: Settings) -> str:
@@ -64,11 +68,16 @@ async def run_sample(url: str, key: str, folder: Path) -> int:
         return await follow_to_end(client, accepted["id"])
 
 
-async def run_serve(settings: Settings, functions: Sequence[str], *, push: bool, relay: bool) -> None:
+async def run_serve(
+    settings: Settings, functions: Sequence[str], *, push: bool, relay: bool, replica: bool = False
+) -> None:
     """Carry functions until SIGTERM."""
     from agentflow.runtime.function import NAMES
+    from agentflow.runtime.processes import end_with_parent
     from agentflow.runtime.serve import serve
 
+    if replica:
+        end_with_parent()
     names = list(NAMES) if list(functions) == ["all"] else [name.replace("-", "_") for name in functions]
     unknown = [name for name in names if name not in NAMES]
     if unknown:
@@ -79,7 +88,7 @@ async def run_serve(settings: Settings, functions: Sequence[str], *, push: bool,
     if push and len(names) != 1:
         raise Rejected("--push takes one function", code="usage", mend="start one process per function")
     _observe(settings)
-    await serve(settings, names, push=push, relay=relay)
+    await serve(settings, names, push=push, relay=relay, shared=replica)
 
 
 async def run_bridge(settings: Settings) -> None:

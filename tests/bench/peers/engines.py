@@ -96,7 +96,8 @@ class AgentFlow:
     def measure(self, runs: int) -> work.Measured:
         bench = HERE.parent
         singles, fans = str(work.SINGLES), str(work.FANS)
-        steps = command([sys.executable, str(bench / "steps.py"), "--runs", str(runs), "--single", singles])
+        shared = ["--runs", str(runs), "--single", singles, "--processes", "2"]
+        steps = command([sys.executable, str(bench / "steps.py"), *shared])
         fan = command([sys.executable, str(bench / "fanout.py"), "--widths", str(work.WIDTH), "--runs", fans])
         return work.Measured(
             steps_per_s=steps["steps_per_s"],
@@ -106,7 +107,7 @@ class AgentFlow:
             steps_counted=steps["runs"] * work.STEPS,
             version=_revision(),
             durability="PostgreSQL: a commit per step or batch of steps, fsync on",
-            settings="embedded stack, 1 process, everything on",
+            settings="embedded stack, 2 processes, everything on",
         )
 
 
