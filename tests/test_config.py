@@ -68,13 +68,13 @@ def test_a_role_takes_the_place_of_the_user_in_the_database_url() -> None:
     settings = Settings.from_env({"AGENTFLOW_DATABASE_URL": url})
     dsn = settings.dsn("agentflow_api")
     assert dsn.startswith("postgresql://agentflow_api@db.internal:5432/agentflow?sslmode=require&")
-    assert conninfo_to_dict(dsn)["connect_timeout"] == 5
+    assert conninfo_to_dict(dsn)["connect_timeout"] == "5"
 
 
 def test_how_long_the_database_is_waited_for_is_the_urls_to_say() -> None:
     url = "postgresql://db.internal/agentflow?connect_timeout=60&tcp_user_timeout=0"
     given = conninfo_to_dict(Settings(database_url=url).dsn("agentflow_api"))
-    assert (given["connect_timeout"], given["tcp_user_timeout"]) == (60, "0")
+    assert (given["connect_timeout"], given["tcp_user_timeout"]) == ("60", "0")
     assert given["keepalives_idle"] == "5"
     assert conninfo_to_dict(Settings(database_url="postgresql://h/d").dsn("x"))["tcp_user_timeout"] == "10000"
 
