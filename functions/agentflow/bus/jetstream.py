@@ -17,13 +17,13 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, StreamConfig
 
+from agentflow.bus.making import make
 from agentflow.bus.parts import Again, Delivered, parts
 from agentflow.errors import RetryLater
 from agentflow.wire.event import Event
 from agentflow.wire.nats import message_id, to_nats, to_nats_batch
-from agentflow.wire.streams import CONSUMERS, STREAMS, Consumer, Stream
+from agentflow.wire.streams import CONSUMERS, STREAMS, Consumer
 
 log = structlog.get_logger(__name__)
 HINTS = "agentflow.hints"
@@ -103,32 +103,17 @@ class JetStream:
         for stream in STREAMS:
             consumers = [consumer for consumer in CONSUMERS if consumer.stream == stream.name]
             try:
-                births[stream.name] = await self._make(self._js, stream, consumers)
+                births[stream.name] = await make(self._js, stream, consumers)
             except nats.js.errors.ServerError as fault:
-                # Its files are damaged. Nothing in there is the truth: a new one is filled from the outbox.
+                # Its files are damaged. What of it is ours is sent again from the outbox.
                 log.warning("a stream is broken and made anew", stream=stream.name, reason=str(fault))
                 await self._js.delete_stream(stream.name)
-                births[stream.name] = await self._make(self._js, stream, consumers)
+                births[stream.name] = await make(self._js, stream, consumers)
         # Whoever reconnects first makes the streams anew; every host has to notice that they are new.
         wiped = bool(self._births) and births != self._births
         self._births = births
         self._whole = True
         return wiped
-
-    async def _make(self, js: JetStreamContext, stream: Stream, consumers: list[Consumer]) -> Any:
-        """Have a stream with its consumers; returns when it was born."""
-        try:
-            info = await js.stream_info(stream.name)
-        except nats.js.errors.NotFoundError:
-            # from_response reads the server's own units (nanoseconds), which is what the catalogue states
-            info = await js.add_stream(StreamConfig.from_response(stream.config()))
-        for consumer in consumers:
-            made = await js.add_consumer(stream.name, ConsumerConfig.from_response(consumer.config()))
-            last = (await js.stream_info(stream.name)).state.last_seq
-            if made.delivered is not None and made.delivered.stream_seq > last:
-                # Messages were cut off, the consumer was not: it would skip all that come until it is caught up with.
-                raise nats.js.errors.ServerError(description=f"{consumer.function} is ahead of its stream")
-        return info.created
 
     async def send(self, events: Sequence[Event], subject: str, *, tries: int = 0) -> asyncio.Future[Any]:
         """Publish in one message; the future ends when the stream has acknowledged.

@@ -1,7 +1,9 @@
 """JetStream streams and durable consumers, as data: events/streams.json and the bus are made from it.
 
 Interest retention drops a message when every consumer whose filter matches has acknowledged it, so consumers
-are created before the first publish; what is lost all the same is re-issued from Postgres.
+are created before the first publish; what is lost all the same is re-issued from Postgres. What clients publish
+exists nowhere else until plan has it: it is kept whether or not a consumer is there (a work queue), for which
+only one consumer may be interested in it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Stream:
 
     name: str
     lane: Lane
-    retention: Literal["interest", "limits"]
+    retention: Literal["interest", "limits", "workqueue"]
     max_age_s: int
     duplicate_window_ms: int
     description: str
@@ -103,7 +105,7 @@ STREAMS = (
     Stream(
         STREAM_OF_LANE["in"],
         "in",
-        "interest",
+        "workqueue",
         0,
         NO_DUPLICATE_WINDOW_MS,
         "CloudEvents that clients publish, until handled",
