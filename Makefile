@@ -28,7 +28,7 @@ bench: .venv/run.stamp ## Measure every row of what must be reached, beside its 
 	@$(BIN)/python tests/bench/rows.py $(if $(ROWS),--rows $(ROWS)) $(if $(FULL),--full)
 
 bench-peers: .venv/run.stamp ## Restate, DBOS and LangGraph beside ours, the same work (PEERS="--rounds 3 --only dbos")
-	@$(BIN)/python tests/bench/peers $(PEERS)
+	@PYTHONPATH=tests/bench $(BIN)/python tests/bench/peers $(PEERS)
 
 check: lint types imports drift ## Lint, types, import contracts, and generated files against their source
 	@echo "check: all good"

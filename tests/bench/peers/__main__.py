@@ -1,6 +1,6 @@
 """Ours and its peers, the same work, in turn: a table, and as the last line one JSON object.
 
-    python tests/bench/peers [--rounds 3] [--runs 2000] [--only restate,dbos] [--cache .bench-peers]
+    make bench-peers PEERS="[--rounds 3] [--runs 2000] [--only restate,dbos] [--cache .bench-peers]"
 
 Exit status 1 when a peer could not be installed, started or measured to its end; its figures are then null.
 """
@@ -17,10 +17,13 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from cpu import machine_s
 from engines import Engine, Failed, engines
 from install import Absent
 from table import OURS, Rounds, best, line, table
 
+CALM = 0.05
+SETTLE_S = 20.0
 ROOT = Path(__file__).parents[3]
 
 
@@ -51,7 +54,8 @@ def main() -> int:
 def _measure(engine: Engine, rounds: Rounds, runs: int, title: str) -> None:
     if rounds.failure is not None:
         return
-    load, began = os.getloadavg()[0], time.monotonic()
+    busy = _settle()
+    began = time.monotonic()
     try:
         measured = engine.measure(runs)
     except Failed as failed:
@@ -62,8 +66,22 @@ def _measure(engine: Engine, rounds: Rounds, runs: int, title: str) -> None:
     _say(
         f"{title}, {engine.name}: {measured.steps_per_s:,g} steps/s, step p50 {measured.step_p50_ms:g} ms, "
         f"p99 {measured.step_p99_ms:g} ms, fan-out {measured.fan100_ms:g} ms "
-        f"({time.monotonic() - began:.0f} s; load before {load:.1f})"
+        f"({time.monotonic() - began:.0f} s; cores busy before: {busy:.0%})"
     )
+
+
+def _settle() -> float:
+    """Wait until what the engine before has left to be written is written, and the machine has nothing else to do,
+    if it comes to that. Gives the share of the cores that is busy all the same."""
+    os.sync()
+    until = time.monotonic() + SETTLE_S
+    while True:
+        worked, idle = machine_s()
+        time.sleep(1.0)
+        worked, idle = (after - before for after, before in zip(machine_s(), (worked, idle), strict=True))
+        busy = worked / (worked + idle)
+        if busy < CALM or time.monotonic() > until:
+            return busy
 
 
 def _arguments() -> argparse.Namespace:
