@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ async def _is(value: bool) -> bool:
 @asynccontextmanager
 async def pruning(past: Past, archive: str, **environment: str) -> AsyncIterator[subprocess.Popen[bytes]]:
     """``agentflow prune`` as a process of its own, dead when the block ends."""
+    await asyncio.to_thread(forgotten, past)
     process = subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-m", "agentflow.cli", "prune", "--json", "--database", past.database.admin],
         env={
@@ -58,6 +60,9 @@ async def ended(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     out, err = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0, err.decode()
     return dict(json.loads(out))
+
+
+AT_IT = "select count(*) from pg_stat_activity where application_name = 'agentflow-keeper'"
 
 
 def check(past: Past, archive_url: str, tenant: UUID, runs: list[UUID]) -> int:
@@ -121,11 +126,16 @@ async def test_killed_at_any_moment_a_run_is_here_or_in_the_archive(past: Past, 
 
 def began(past: Past, process: subprocess.Popen[bytes]) -> bool:
     """Wait until it keeps house; False when it has ended before."""
-    query = "select count(*) from pg_stat_activity where application_name = 'agentflow-keeper'"
-    while not past.one(query):
+    while not past.one(AT_IT):
         if process.poll() is not None:
             return False
     return True
+
+
+def forgotten(past: Past) -> None:
+    """Wait until PostgreSQL has noticed that whoever kept house was killed: until then nobody else may."""
+    while past.one(AT_IT):
+        time.sleep(0.01)
 
 
 async def test_killed_while_it_deletes_it_has_deleted_nothing(past: Past, tmp_path: Path) -> None:

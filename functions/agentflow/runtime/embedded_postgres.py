@@ -16,7 +16,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import tempfile
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -189,7 +188,8 @@ class EmbeddedPostgres(EmbeddedServer):
     def _socket_folder(self, account: Account) -> Path:
         """A folder that only the server's account enters, with a path short enough for a socket's name."""
         name = f"agentflow-{sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
-        for folder in (self.folder / "run", Path(tempfile.gettempdir(), name), Path("/tmp", name)):
+        # /tmp whatever TMPDIR says: whoever starts next has to look for the server in the same place.
+        for folder in (self.folder / "run", Path("/tmp", name)):
             if len(os.fsencode(folder / SOCKET_NAME)) <= LONGEST_SOCKET and PLAIN_PATH.fullmatch(str(folder)):
                 break
         else:
