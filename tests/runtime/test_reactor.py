@@ -140,6 +140,16 @@ async def test_a_signal_and_its_repetition_in_one_batch_count_once(house: House)
     assert len(lines) == 1
 
 
+async def test_a_host_that_stops_leaves_no_twin_of_a_fact_that_was_published(house: House) -> None:
+    """The relay would publish it again."""
+    await house.register(TEN)
+    async with house.host(relay=False) as host:
+        for _ in range(5):
+            run = await house.submit(host, "ten")
+            await house.ended(run)
+    assert await house.rows("select * from outbox") == []
+
+
 async def test_a_host_that_stops_finishes_what_it_has_begun(house: House) -> None:
     await house.register(TEN)
     async with house.host() as host:

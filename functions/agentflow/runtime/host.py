@@ -143,6 +143,7 @@ class Host:
             await performer.close()
         await self._reactor.stop()
         await self._publisher.close()
+        await self._reactor.forget()
         await self._bus.close()
         await self._models.close()
         if self._control is not None:

@@ -37,6 +37,7 @@ from agentflow.store.postgres import PostgresStore, Raced
 
 log = structlog.get_logger(__name__)
 MAX_RACES = 20
+FORGET_S = 0.05  # how long the twins of facts that the bus has wait for a transaction to go with
 
 
 class Outlet(Protocol):
@@ -80,6 +81,7 @@ class Reactor:
         self._gating = gating
         self._lanes = [Lane() for _ in range(writers)]
         self._acknowledged: deque[Twin] = deque()
+        self._forgetting: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -115,9 +117,12 @@ class Reactor:
     def acknowledged(self, twin: Twin) -> None:
         """The bus has a public fact: its twin goes with the next transaction."""
         self._acknowledged.append(twin)
-        lane = self._lanes[0]
-        if not lane.items:
-            lane.wake.set()
+        if self._forgetting is None:
+            self._forgetting = asyncio.get_running_loop().call_later(FORGET_S, self._nothing_else_came)
+
+    def _nothing_else_came(self) -> None:
+        self._forgetting = None
+        self._lanes[0].wake.set()
 
     @property
     def queued(self) -> int:
@@ -132,8 +137,8 @@ class Reactor:
                     return
                 lane.wake.clear()
                 await lane.wake.wait()
-                if not lane.items and self._acknowledged:
-                    await self._forget()
+                if not lane.items and self._acknowledged and self._forgetting is None:
+                    await self.forget()
                 continue
             # One trip round the loop lets everything that is ready to be queued join the batch.
             await asyncio.sleep(0)
@@ -326,9 +331,11 @@ class Reactor:
         self._acknowledged.clear()
         return taken
 
-    async def _forget(self) -> None:
-        """Nothing to do: drop the twins of facts that the bus has."""
+    async def forget(self) -> None:
+        """Drop the twins of facts that the bus has by now, where no other transaction does it."""
         forgotten = self._take_acknowledged()
+        if not forgotten:
+            return
         try:
             await self._store.consume(forgotten)
         except Exception as fault:  # they are published: at worst the relay publishes them once more
