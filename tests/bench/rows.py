@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROWS = ("steps", "fanout", "waiting", "flat", "scale", "idle", "cold", "timers")
+ROWS = ("steps", "fanout", "waiting", "flat", "scale", "idle", "cold", "timers", "fairness")
 HERE = Path(__file__).parent
 LONGEST_S = {False: 300, True: 7200}
 
