@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,6 @@ import psycopg
 from psycopg.rows import dict_row
 
 from agentflow.errors import AgentFlowError
-from agentflow.runtime import embedded_postgres
 from agentflow.runtime.embedded_nats import EmbeddedNats
 from agentflow.runtime.embedded_postgres import SOCKET_NAME, EmbeddedPostgres
 from agentflow.runtime.embedded_server import EmbeddedServer
@@ -27,14 +27,18 @@ TEMPLATE = "chaos_template"
 SLOW_US = 80_000  # before every flush of the log while the disk is slow (commit_delay's most is 100 ms)
 
 
+class Dated(EmbeddedPostgres):
+    """A PostgreSQL that can be asked when a row's transaction was committed, as the checker does."""
+
+    settings = MappingProxyType({**EmbeddedPostgres.settings, "track_commit_timestamp": "on"})
+
+
 class Servers:
     """One PostgreSQL and one nats-server, in a folder of their own."""
 
     def __init__(self, home: Path) -> None:
-        # The checker asks when a row's transaction was committed.
-        embedded_postgres.SETTINGS.setdefault("track_commit_timestamp", "on")
         passable(home)
-        self.postgres = EmbeddedPostgres(home)
+        self.postgres = Dated(home)
         self.nats = EmbeddedNats(home)
         self._numbers = 0
 

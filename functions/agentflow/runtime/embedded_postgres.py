@@ -17,6 +17,7 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -72,6 +73,7 @@ class EmbeddedPostgres(EmbeddedServer):
     """One PostgreSQL server with an ``agentflow`` database; its data lives in ``home/postgres/data``."""
 
     name = "postgres"
+    settings: Mapping[str, str] = SETTINGS
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -92,7 +94,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._sockets = self._socket_folder(account)
         argv = [str(self._binaries / "postgres"), "-D", str(self.data)]
         argv += ["-c", f'unix_socket_directories="{self._sockets}"']
-        for name, value in SETTINGS.items():
+        for name, value in self.settings.items():
             argv += ["-c", f"{name}={value}"]
         for left in running("postgres", self.data, str(self.data)):
             if left.command == argv and wait_until(lambda s=left: self._ready(s), 1.0):  # type: ignore[misc]
