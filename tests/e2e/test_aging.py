@@ -109,14 +109,20 @@ async def settle(house: House, host: Host, runs: list[UUID]) -> None:
     await eventually(told)
 
 
+async def removed(house: House, host: Host) -> UUID:
+    """A run that has ended and was swept away."""
+    run = await house.submit(host, "work", {"n": 1})
+    await settle(house, host, [run])
+    async with sweeping(house, "") as sweep:
+        await prune(sweep)
+    return run
+
+
 async def test_a_removed_run_is_unknown_and_its_id_free(house: House) -> None:
     """After its time a run may be requested anew, under the same Idempotency-Key."""
     await house.register(WORK)
     async with house.host() as host:
-        run = await house.submit(host, "work", {"n": 1})
-        await settle(house, host, [run])
-        async with sweeping(house, "") as sweep:
-            await prune(sweep)
+        run = await removed(house, host)
         api = ControlStore(house.database.dsn("agentflow_api"), connections=1)
         await api.open()
         assert await api.run(house.tenant, run) is None
@@ -130,10 +136,7 @@ async def test_a_removed_run_is_unknown_and_its_id_free(house: House) -> None:
 async def test_what_comes_late_for_a_removed_run_is_refused_and_changes_nothing(house: House) -> None:
     await house.register(WORK)
     async with house.host() as host:
-        run = await house.submit(host, "work", {"n": 1})
-        await settle(house, host, [run])
-        async with sweeping(house, "") as sweep:
-            await prune(sweep)
+        run = await removed(house, host)
         late = {"run": str(run), "reason": "too late"}
         with pytest.raises(Rejected, match="no such run"):
             await host.submit(Message("run.cancel_requested", house.tenant, run, "cancel", late))

@@ -26,7 +26,7 @@ from agentflow.store.postgres import PostgresStore
 from agentflow.wire.catalogue import tenant_of_subject
 from agentflow.wire.http import to_http
 from agentflow.wire.nats import from_nats
-from agentflow.wire.streams import IN_ACK_WAIT_S, MAX_ACK_PENDING, consumers_of
+from agentflow.wire.streams import MAX_ACK_PENDING, consumers_of
 
 if TYPE_CHECKING:
     import httpx
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 CONNECT_S = 5.0
-HEARTBEAT_S = IN_ACK_WAIT_S / 3  # often enough for whichever consumer
 LATER = frozenset({429, 502, 503, 504})
 NEVER = frozenset({400, 404, 413, 415, 422})
 
@@ -119,7 +118,7 @@ class Bridge:
         async def work(msg: Delivered) -> None:
             event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
             headers, body = to_http(event, "binary")
-            await minding(msg, self._post(url, headers, body), HEARTBEAT_S)
+            await minding(msg, self._post(url, headers, body))
 
         return work
 

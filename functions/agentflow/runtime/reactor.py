@@ -265,7 +265,7 @@ class Reactor:
                 self._store.heard(loaded)
                 known = await Known.read(tx, items, loaded.runs, self._plans)
                 batch = self._batch_of(loaded.runs, loaded.headroom, self._facts(loaded.now_ms, known))
-                fresh = set(known.fresh)
+                fresh = known.fresh
                 for item in items:
                     if item.once is None:
                         batch.decide(item)

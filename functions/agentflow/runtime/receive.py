@@ -28,7 +28,6 @@ from agentflow.wire.streams import ACK_WAIT_S, IN_ACK_WAIT_S
 if TYPE_CHECKING:
     from agentflow.bus.parts import Delivered
 
-HEARTBEAT_S = ACK_WAIT_S / 3
 FRESH_S = 2.0  # the relay repeats what is older; nobody can have answered a repetition of what is younger
 
 
@@ -57,7 +56,7 @@ class Receiver:
             if item.twin is not None:
                 await self._reactor.handle(item)
             else:  # a client's event: the relay does not know it, so JetStream is to send it again soon
-                await minding(msg, self._reactor.handle(item), IN_ACK_WAIT_S / 3)
+                await minding(msg, self._reactor.handle(item))
             return
         waited = event.time is not None and (datetime.now(UTC) - event.time).total_seconds() > FRESH_S
         await self._perform(item, msg, doubtful=waited or sent_again(msg))
@@ -90,7 +89,7 @@ class Receiver:
         assert self._performer is not None
         if doubtful and item.twin is not None and not await self._store.has_twin(item.twin):
             return  # it has been done: this is a repetition, or another one was faster
-        await minding(msg, self._performer.finish(item.message), HEARTBEAT_S)
+        await minding(msg, self._performer.finish(item.message))
 
     async def _item(self, event: Event) -> Item:
         tenant = event.tenant
@@ -108,8 +107,9 @@ class Receiver:
         return Item(self.name, message, twin, once(message))
 
 
-async def minding(msg: Delivered, work: Coroutine[Any, Any, Any], every_s: float) -> None:
+async def minding(msg: Delivered, work: Coroutine[Any, Any, Any]) -> None:
     """Do ``work`` while telling JetStream now and then that the message is being worked on."""
+    every_s = (IN_ACK_WAIT_S if incoming(msg.subject) else ACK_WAIT_S) / 3
     working = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait([working], timeout=every_s))[0]:

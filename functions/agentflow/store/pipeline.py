@@ -22,7 +22,6 @@ from psycopg.types.json import set_json_loads
 
 from agentflow.store.statements import Call
 
-CONNECT_S = 5  # where connections are taken and nobody answers, libpq itself would wait for two minutes
 ANSWER_S = 30.0  # a server that says nothing for so long is taken for lost
 _OK = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
@@ -164,7 +163,7 @@ class Pool:
             self._idle.pop().close()
 
     async def _connect(self) -> Pipeline:
-        conn = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=CONNECT_S)
+        conn = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
         set_json_loads(orjson.loads, conn)
         for setting in self._settings:
             await conn.execute(f"set {setting}".encode())
