@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from agentflow.core.plan import Plan
 from agentflow.core.planner import (
     Begin,
@@ -25,8 +27,7 @@ from agentflow.core.planner import (
     TimedOut,
     advance,
 )
-from agentflow.core.run import Run
-from agentflow.store.changes import decision_hash
+from agentflow.store.changes import decision_hash, dump
 from chaos.books import Attempt
 from chaos.statements import Row
 from chaos.violation import Violation
@@ -53,6 +54,7 @@ class Replay:
         self._cancelled: str | None = None
         self._open: set[int] = set()
         self._commands: list[Command] = []
+        self._changed: list[JSON] = []
         self._seq = 0
 
     def run(self, lines: list[Row]) -> list[Violation]:
@@ -62,10 +64,10 @@ class Replay:
             if line["seq"] != self._seq:
                 self._find(8, f"line {self._seq} of its history is missing (the next is {line['seq']})")
                 break
-            self._commands = []
+            self._commands, self._changed = [], []
             if not self._decide(line["name"], line["data"]):
                 break
-            if self._hash() != bytes(line["hash"]):
+            if decision_hash(self._status, self._changed, self._commands) != bytes(line["hash"]):
                 what = f"line {self._seq} ({line['name']}) comes to another state: {self._status}, "
                 self._find(
                     8, what + f"vars {self.state.vars if self.state else None}, commands {self._commands}"
@@ -74,17 +76,6 @@ class Replay:
         else:
             self._compare()
         return self.violations
-
-    def _hash(self) -> bytes:
-        run = Run(
-            self._row["tenant_id"],
-            self._id,
-            self._row["workflow"],
-            None,
-            status=self._status,
-            plan=self.state,
-        )
-        return decision_hash(run, tuple(self._commands))
 
     def _compare(self) -> None:
         """The end of the history is the state of the run."""
@@ -95,7 +86,7 @@ class Replay:
         stored = self._row["state"] or {}
         if self.state is not None and (stored.get("vars"), stored.get("cursor")) != (
             self.state.vars,
-            self.state.cursor,
+            orjson.loads(dump(self.state.cursor) or b""),
         ):
             self._find(8, f"its history comes to {self.state}, the run's state is {stored}")
 
@@ -201,6 +192,7 @@ class Replay:
             moved = advance(self._plan, self.state, pending.pop(0))
             self.state = moved.state
             self._commands += moved.commands
+            self._changed.append(moved.changed)
             for command in moved.commands:
                 if isinstance(command, Start):
                     self.started[command.step] = (self._seq, self.epoch)

@@ -77,6 +77,7 @@ class Drive:
         before = _text(state)
         moved: Advance = advance(self.plan, state, event)
         assert _text(state) == before, "an advance changed the state it was given"
+        assert _with(state, moved) == _text(moved.state), "the changes do not lead to the state"
         self.history.append(moved.commands)
         said = []
         for command in moved.commands:
@@ -140,14 +141,34 @@ def _stored(value: Any) -> Any:
     return json.loads(json.dumps(_reversed(value)))
 
 
+def text(value: Any) -> str:
+    """JSON; what holds the same is the same text."""
+    return json.dumps(value, default=dict, sort_keys=True)
+
+
+def _with(before: PlanState | None, moved: Advance) -> str:
+    """The state that ``moved.changed`` makes of the one before."""
+    if not moved.changed:
+        return _text(before)
+    variables = {**(before.vars if before else {}), **moved.changed["vars"]}
+    cursor = moved.changed["cursor"]
+    if "n" not in cursor:
+        return text([variables, cursor])
+    was = before.cursor if before else {"n": {}, "run": {}, "items": {}}
+    tables = {name: {**was[name], **cursor[name]} for name in ("n", "run")}
+    after = {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
+    after["items"] = cursor.get("items", was["items"])
+    return text([variables, after | ({"why": cursor["why"]} if cursor["why"] else {})])
+
+
 def _reversed(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _reversed(value[key]) for key in sorted(value, reverse=True)}
     return [_reversed(item) for item in value] if isinstance(value, list) else value
 
 
 def _text(state: PlanState | None) -> str:
-    return "" if state is None else json.dumps([state.vars, state.cursor])
+    return "" if state is None else text([state.vars, state.cursor])
 
 
 def play(plan: Mapping[str, Any], script: str, **values: Any) -> Drive:

@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from immutables import Map
 
 from agentflow.core.planner import PlanState
 from agentflow.core.run import TERMINAL, TRANSITIONS, OpenStep, Price, Run, diagram, unpack_state
@@ -40,8 +41,8 @@ def test_a_state_survives_its_column() -> None:
 
     run = RUN._replace(
         plan=PlanState({"n": 1}, {"at": "x"}, 3),
-        open={3: OpenStep("t", 1, 0, "call")},
-        holds={"3.1": 7},
+        open=Map({3: OpenStep("t", 1, 0, "call")}),
+        holds=Map({"3.1": 7}),
         models={"small": Price("p", "m", 1, 2, "v")},
         plan_hash="h",
         cancel_reason="because",

@@ -87,11 +87,12 @@ class LedgerEntry(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A line of history: what was decided upon, and what it led to."""
+    """A line of history: what was decided upon, and what it led to (``Advance.changed``, one per advance)."""
 
     name: str
     data: Mapping[str, JSON]
     commands: tuple[Any, ...] = ()
+    changed: tuple[JSON, ...] = ()
 
 
 Row = (

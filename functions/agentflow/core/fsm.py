@@ -308,7 +308,7 @@ class _Turn:
         run = self.run
         run.update(self.turn.numbered())
         cursor = {"at": [state.name for state in self.at], "run": run, "visits": self.visits}
-        return self.turn.close(cursor)
+        return self.turn.close(cursor, cursor)
 
 
 def _index(state: State) -> int:

@@ -6,7 +6,7 @@ words without importing each other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentflow.core.types import JSON
 
@@ -16,7 +16,9 @@ class PlanState:
     """Where a run is. JSON all through and bounded by the plan's size, never by the run's length.
 
     ``vars`` holds inputs and working variables (it is the same object as before when nothing was set); ``cursor``
-    belongs to the planner; ``steps`` counts the steps started so far, so the next one is ``steps + 1``.
+    belongs to the planner, and where it may hold many entries it holds them in an ``immutables.Map``, of which a new
+    version costs the same however many there are; ``steps`` counts the steps started so far, so the next one is
+    ``steps + 1``.
     Treat it as immutable: states share structure.
     """
 
@@ -108,7 +110,13 @@ Command = Start | Halt | Finish
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """The new state and what to do now: halts first, then starts, or halts and the finish."""
+    """The new state and what to do now: halts first, then starts, or halts and the finish.
+
+    ``changed`` says how the state differs from the one before, in plain JSON: ``vars``, those that were set, and of the
+    cursor what is new (null: gone). Equal changes to equal states make equal states, so whoever compares two histories
+    compares these, and need not look at 10,000 entries to see that one of them has changed.
+    """
 
     state: PlanState
     commands: tuple[Command, ...]
+    changed: dict[str, JSON] = field(default_factory=dict)

@@ -8,6 +8,7 @@ or after the end changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from agentflow.core import fsm, tree
 from agentflow.core.expr import CelFault, Expr
@@ -56,9 +57,11 @@ def advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
             raise ValueError(f"a run begins with Begin, not {type(event).__name__}")
         variables = _first_vars(plan, event.input)
         if plan.machine is not None:
-            return fsm.begin(plan, plan.machine, variables)
-        assert plan.tree is not None
-        return tree.begin(plan, plan.tree, variables)
+            moved = fsm.begin(plan, plan.machine, variables)
+        else:
+            assert plan.tree is not None
+            moved = tree.begin(plan, plan.tree, variables)
+        return replace(moved, changed={**moved.changed, "vars": moved.state.vars})
     if "ended" in state.cursor or event.__class__ is Begin:
         return Advance(state, ())
     if plan.machine is not None:

@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from immutables import Map
+
 from agentflow.core.planner import PlanState
 
 JSON = Any
@@ -50,6 +52,7 @@ class Price(NamedTuple):
 
 
 NONE: Mapping[Any, Any] = MappingProxyType({})
+EMPTY: Map[Any, Any] = Map()
 
 
 class Run(NamedTuple):
@@ -71,8 +74,8 @@ class Run(NamedTuple):
     held_micro: int = 0
     frozen: bool = False
     plan: PlanState | None = None
-    open: Mapping[int, OpenStep] = NONE
-    holds: Mapping[str, int] = NONE
+    open: Map[int, OpenStep] = EMPTY  # there may be 10,000 of these; a new version costs the same however many
+    holds: Map[str, int] = EMPTY
     halted: tuple[str, ...] = ()  # of the holds: those of calls that nobody waits for, which may yet report
     models: Mapping[str, Price] = NONE
     plan_hash: str = ""
@@ -142,9 +145,9 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     if "vars" in state:
         fields["plan"] = PlanState(vars=state["vars"], cursor=state["cursor"], steps=steps)
     if "open" in state:
-        fields["open"] = {int(step): OpenStep(*opened) for step, opened in state["open"].items()}
+        fields["open"] = Map({int(step): OpenStep(*opened) for step, opened in state["open"].items()})
     if "holds" in state:
-        fields["holds"] = state["holds"]
+        fields["holds"] = Map(state["holds"])
     fields["halted"] = tuple(state.get("halted", ()))
     if "models" in state:
         fields["models"] = {alias: Price(*price) for alias, price in state["models"].items()}

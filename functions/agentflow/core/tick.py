@@ -2,14 +2,17 @@
 
 The cursor: ``n`` what running nodes (and remembered ones) need to know, ``run`` the node of each running step,
 ``items`` the lists that maps run over, ``why`` the last failure. Keys are node numbers in document order;
-inside a map they carry the item: ``5.2/6`` is node 6 for item 2 of map 5. Only active items have entries.
+inside a map they carry the item: ``5.2/6`` is node 6 for item 2 of map 5. Only active items have entries, and those
+may be 10,000: ``n`` and ``run`` are persistent maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from immutables import Map
 
 from agentflow.core.expr import Expr
 from agentflow.core.moves import Advance, PlanEvent
@@ -65,12 +68,51 @@ class Tree:
     nodes: tuple[Node, ...]
 
 
-class Tick:
-    """The working copy of one advance. ``n`` and the other tables are this tick's own; ``held`` lists inside
-    ``n`` are shared with earlier states and replaced, never changed.
+class Entries:
+    """A table of the cursor while one tick works on it: as it was, and over that what has ``changed`` (None: gone).
+
+    A value is shared with earlier states and replaced, never changed.
     """
 
+    __slots__ = ("_was", "changed")
+
+    def __init__(self, was: Mapping[str, Any]) -> None:
+        self._was: Map[str, Any] = Map(was)  # the very same where it is one already
+        self.changed: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        return self.changed[key] if key in self.changed else self._was.get(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.changed[key] = value
+
+    def pop(self, key: str) -> Any:
+        """The entry, which goes; None where there is none."""
+        held = self.get(key)
+        if held is not None:
+            self.changed[key] = None
+        return held
+
+    def names(self) -> list[str]:
+        """All of them, in no order: work that grows with the table."""
+        return [key for key in {**self._was, **self.changed} if self.get(key) is not None]
+
+    def close(self) -> Map[str, Any]:
+        """The table's next version."""
+        after = self._was.mutate()
+        for key, value in self.changed.items():
+            if value is not None:
+                after[key] = value
+            else:
+                after.pop(key, None)
+        return after.finish()
+
+
+class Tick:
+    """The working copy of one advance: ``n`` and the other tables are this tick's own."""
+
     __slots__ = (
+        "_items",
         "behaviour",
         "event",
         "hit",
@@ -93,9 +135,10 @@ class Tick:
         self.turn = turn
         self.tree = tree
         self.behaviour = behaviour
-        self.n: dict[str, Any] = dict(cursor["n"])
-        self.running: dict[str, str] = dict(cursor["run"])
+        self.n = Entries(cursor["n"])
+        self.running = Entries(cursor["run"])
         self.items: dict[str, list[JSON]] = cursor["items"]
+        self._items = self.items
         self.why: str = cursor.get("why", "")
         self.locals: dict[str, dict[str, JSON]] = {"": _NO_LOCALS}
         self.reviewing = False
@@ -123,7 +166,7 @@ class Tick:
         root = self.tree.root
         try:
             status = self.tick(root, "")
-            if root.live and turn.changed:
+            if root.live and turn.assigned:
                 self.reviewing = True
                 while status == RUNNING:
                     self.moved = False
@@ -135,14 +178,17 @@ class Tick:
             if status != RUNNING:
                 raise Ends(True)
         except Ends as ends:
-            return turn.end([int(step) for step in self.running], ends)
+            return turn.end([int(step) for step in self.running.names()], ends)
         for key, step in turn.numbered().items():
             self.n[key] = step
             self.running[str(step)] = key
-        cursor: dict[str, JSON] = {"n": self.n, "run": self.running, "items": self.items}
+        cursor: dict[str, JSON] = {"n": self.n.close(), "run": self.running.close(), "items": self.items}
         if self.why:
             cursor["why"] = self.why
-        return turn.close(cursor)
+        moved = {"n": self.n.changed, "run": self.running.changed, "why": self.why}
+        if self.items is not self._items:
+            moved["items"] = self.items
+        return turn.close(cursor, moved)
 
     def tick(self, node: Node, scope: str) -> int:
         """The node's status now."""
@@ -168,7 +214,7 @@ class Tick:
 
     def remember(self, node: Node, key: str, status: int) -> int:
         """The node has finished: its entry goes, or says how it ended where that is kept."""
-        self.n.pop(key, None)
+        self.n.pop(key)
         if node.keep and status in REMEMBERED:
             self.n[key] = REMEMBERED[status]
         return status
@@ -178,7 +224,7 @@ class Tick:
     def halt(self, node: Node, scope: str) -> None:
         """Stop what runs below ``node`` and forget what is remembered there."""
         key = scope + node.key
-        held = self.n.pop(key, None)
+        held = self.n.pop(key)
         if node.kind == "task":
             if held.__class__ is int:
                 self._halt_step(key, held)
@@ -194,7 +240,7 @@ class Tick:
     def end_items(self, key: str) -> None:
         """The map ``key`` is over: what still runs for its items is halted."""
         prefix = key + "."
-        for inner in [k for k in self.n if k.startswith(prefix)]:
+        for inner in [k for k in self.n.names() if k.startswith(prefix)]:
             held = self.n.pop(inner)
             if held.__class__ is int:
                 self._halt_step(inner, held)
@@ -203,7 +249,7 @@ class Tick:
     def _halt_step(self, key: str, step: int) -> None:
         self.moved = True
         if step:
-            del self.running[str(step)]
+            self.running.pop(str(step))
             self.turn.halts.append(step)
         else:  # started in this very tick: it never was
             del self.turn.starts[key]

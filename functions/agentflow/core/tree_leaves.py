@@ -20,7 +20,7 @@ def task(tick: Tick, node: Node, scope: str) -> int:
     status = _guards(tick, node, scope)
     if status != RUNNING:
         if held is not None:
-            del tick.n[key]
+            tick.n.pop(key)
         return status
     if held is not None:
         return RECALL[held]
@@ -50,7 +50,7 @@ def _end(tick: Tick, node: Node, scope: str, key: str) -> int:
     assert node.task is not None
     tick.hit = ""
     tick.moved = True
-    del tick.running[str(event.step)]  # type: ignore[union-attr]
+    tick.running.pop(str(event.step))  # type: ignore[union-attr]
     status = FAILURE
     if isinstance(event, Completed):
         try:

@@ -47,7 +47,7 @@ def _series(tick: Tick, node: Node, scope: str, on: int, stop: int) -> int:
         tick.n[key] = [index, seen]
         return RUNNING
     if held is not None:
-        del tick.n[key]
+        tick.n.pop(key)
     if node.reactive and not node.keep:
         for child in children[: index + 1]:
             tick.halt(child, scope)

@@ -132,4 +132,4 @@ def _items(tick: Tick, node: Node, scope: str, key: str) -> list[JSON]:
 
 def _active(tick: Tick, key: str) -> list[int]:
     start = len(key) + 1
-    return sorted({int(k[start:].partition("/")[0]) for k in tick.n if k.startswith(key + ".")})
+    return sorted({int(k[start:].partition("/")[0]) for k in tick.n.names() if k.startswith(key + ".")})

@@ -29,7 +29,7 @@ class Ends(Exception):
 class Turn:
     """The mutable side of one advance. ``starts`` maps a planner's own key to (task, input)."""
 
-    __slots__ = ("changed", "halts", "plan", "starts", "steps", "vars")
+    __slots__ = ("assigned", "halts", "plan", "starts", "steps", "vars")
 
     def __init__(self, plan: Plan, variables: dict[str, JSON], steps: int) -> None:
         self.plan = plan
@@ -37,7 +37,7 @@ class Turn:
         self.steps = steps
         self.starts: dict[str, tuple[str, dict[str, JSON]]] = {}
         self.halts: list[int] = []
-        self.changed = False
+        self.assigned: dict[str, JSON] = {}
 
     def value(self, expr: Expr, local: Mapping[str, JSON], path: str) -> Any:
         """The value of ``expr``; the run ends with ``path`` in its reason when it has none."""
@@ -50,7 +50,7 @@ class Turn:
         """Set variables all at once: every expression sees the values from before."""
         new = {name: self.value(expr, local, f"{path}.set.{name}") for name, expr in sets}
         self.vars = {**self.vars, **new}
-        self.changed = True
+        self.assigned |= new
 
     def start(self, key: str, task: Task, inputs: Mapping[str, Expr], local: Mapping[str, JSON]) -> None:
         """Note that ``task`` starts for ``key``; the run ends when that is one step too many."""
@@ -74,14 +74,15 @@ class Turn:
         first = self.steps + 1
         return {key: first + i for i, key in enumerate(self.starts)}
 
-    def close(self, cursor: dict[str, JSON]) -> Advance:
-        """The advance of a run that goes on."""
+    def close(self, cursor: dict[str, JSON], moved: dict[str, JSON]) -> Advance:
+        """The advance of a run that goes on; ``moved`` is what of the cursor has changed."""
         commands: list[Command] = [Halt(step) for step in sorted(self.halts)]
         step = self.steps
         for task, input_ in self.starts.values():
             step += 1
             commands.append(Start(step, task, input_))
-        return Advance(PlanState(self.vars, cursor, step), tuple(commands))
+        changed = {"vars": self.assigned, "cursor": moved}
+        return Advance(PlanState(self.vars, cursor, step), tuple(commands), changed)
 
     def end(self, running: list[int], ends: Ends) -> Advance:
         """The advance that finishes: what runs is halted, what would have started does not."""
@@ -93,8 +94,9 @@ class Turn:
                 ends = fault
         halts = sorted({*self.halts, *running})
         finish = Finish(ends.ok, output, ends.reason)
-        state = PlanState(self.vars, {"ended": "ok" if ends.ok else "failed"}, self.steps)
-        return Advance(state, (*map(Halt, halts), finish))
+        cursor: dict[str, JSON] = {"ended": "ok" if ends.ok else "failed"}
+        changed = {"vars": self.assigned, "cursor": cursor}
+        return Advance(PlanState(self.vars, cursor, self.steps), (*map(Halt, halts), finish), changed)
 
     def _output(self) -> dict[str, JSON]:
         if self.plan.output is None:

@@ -59,6 +59,10 @@ class Memory:
         known = [item for item in items if item.message.run not in runs]
         return known, [item for item in items if item.message.run in runs]
 
+    def widest(self, items: Iterable[Item]) -> int:
+        """How many steps are open in the run that has the most of them."""
+        return max((len(run.open) for run in self.runs(items).values()), default=0)
+
     def runs(self, items: Iterable[Item]) -> dict[UUID, Run]:
         """What is known of the items' runs."""
         found = {}

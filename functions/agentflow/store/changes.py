@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -32,16 +32,17 @@ CALLED = {"llm": "invoke_llm", "tool": "run_tool"}  # who performs the steps of 
 
 def dump(value: Any) -> bytes | None:
     """JSON text in UTF-8, or None for None."""
-    return None if value is None else orjson.dumps(value)
+    return None if value is None else orjson.dumps(value, default=dict)  # persistent maps
 
 
-def decision_hash(run: Run, commands: Iterable[Any]) -> bytes:
-    """What a decision came to, in 16 bytes: the status, the planner's state and its commands, keys sorted.
+def decision_hash(status: str, changed: Sequence[Any], commands: Sequence[Any]) -> bytes:
+    """What a decision came to, in 16 bytes: the status, how the planner's state changed and its commands, keys sorted.
 
-    Holds and open calls stay out: when they are settled depends on where functions run, what is decided does not.
+    The state itself is left out, since it is what the changes of all lines so far make; a run with 10,000 open steps
+    would be written out 10,000 times. Holds and open calls stay out, too: when they are settled depends on where
+    functions run, what is decided does not.
     """
-    plan = (run.plan.vars, run.plan.cursor, run.plan.steps) if run.plan is not None else None
-    content = orjson.dumps([run.status, plan, list(commands)], option=orjson.OPT_SORT_KEYS)
+    content = orjson.dumps([status, changed, commands], option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
@@ -150,7 +151,7 @@ class Changes:
             account[2] = account[2] or row.amount_micro > -row.held_micro
 
     def _decided(self, run: Run, row: Decided) -> None:
-        line = (run.seq, row.name, dump(row.data), decision_hash(run, row.commands))
+        line = (run.seq, row.name, dump(row.data), decision_hash(run.status, row.changed, row.commands))
         self.add("insert_history", (run.tenant, run.created_ms, run.id, *line))
 
 

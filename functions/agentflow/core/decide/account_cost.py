@@ -18,9 +18,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     if held is None:
         # Settled before, or never priced: a repeated event, or a step without a price.
         return NOTHING
-    holds = {name: amount for name, amount in run.holds.items() if name != key}
     settled = run.but(
-        holds=holds,
+        holds=run.holds.delete(key),
         halted=tuple(name for name in run.halted if name != key),
         held_micro=run.held_micro - held,
         spent_micro=run.spent_micro + cost,

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentflow.core.decision import Decided, Decision, Facts, RunEnded
 from agentflow.core.message import Message
-from agentflow.core.run import Run
+from agentflow.core.run import EMPTY, Run
 from agentflow.errors import Rejected
 
 
@@ -35,7 +35,7 @@ def end(
     error: Mapping[str, Any] | None = None,
 ) -> tuple[Run, Message]:
     """The ended run and the public fact that says so (run.completed, run.failed or run.cancelled)."""
-    ended = run.move(status, output=output, error=error, open={})
+    ended = run.move(status, output=output, error=error, open=EMPTY)
     data: dict[str, Any] = {
         "run": str(run.id),
         "workflow": run.workflow,

@@ -55,7 +55,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         cost_micro=result["cost_micro"],
     )
     tokens = usage["input_tokens"] + usage["output_tokens"]
-    recorded = run.but(tokens=run.tokens + tokens, open={**run.open, step: opened._replace(waits="decision")})
+    recorded = run.but(tokens=run.tokens + tokens, open=run.open.set(step, opened._replace(waits="decision")))
     return Decision(run=recorded, rows=(closed,), messages=(message._replace(data=result),))
 
 

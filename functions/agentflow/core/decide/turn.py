@@ -26,7 +26,7 @@ from agentflow.core.message import Message
 from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
 from agentflow.core.plan import Plan, Task
 from agentflow.core.planner import Failed, Finish, Halt, PlanEvent, Start, advance
-from agentflow.core.run import NONE, OpenStep, Run
+from agentflow.core.run import EMPTY, OpenStep, Run
 
 JSON = Any
 MAX_BACKOFF_MS = 300_000
@@ -42,15 +42,15 @@ class Turn:
     """
 
     __slots__ = (
-        "_commands", "_epoch", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "facts", "open",
-        "plan", "run", "state",
+        "_changed", "_commands", "_epoch", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "facts",
+        "open", "plan", "run", "state",
     )  # fmt: skip
 
     def __init__(self, run: Run, facts: Facts) -> None:
         assert facts.plan is not None
         self.run = run
         self.state = run.plan
-        self.open = dict(run.open)
+        self.open = run.open
         self._holds = run.holds
         self._epoch = run.epoch
         self.facts = facts
@@ -58,6 +58,7 @@ class Turn:
         self._rows: list[Row] = []
         self._messages: list[Message] = []
         self._commands: list[Any] = []
+        self._changed: list[JSON] = []
         self._line: tuple[str, Mapping[str, JSON]] | None = None
         self._started: list[dict[str, JSON]] = []
         self._held_now = 0
@@ -72,16 +73,15 @@ class Turn:
         name, data = self._line
         if self._started:
             data = {**data, "started": self._started}
-        kept = NONE if self.run.terminal else self.open
         run = self.run.but(
             plan=self.state,
             seq=self.run.seq + 1,
             epoch=self._epoch,
-            open=kept,
+            open=EMPTY if self.run.terminal else self.open,
             holds=self._holds,
             held_micro=self.run.held_micro + self._held_now,
         )
-        line = Decided(name, data, tuple(self._commands))
+        line = Decided(name, data, tuple(self._commands), tuple(self._changed))
         return Decision(run, (line, *self._rows), tuple(self._messages))
 
     # -- what the planner commands ------------------------------------------------------------------
@@ -91,6 +91,7 @@ class Turn:
         moved = advance(self.plan, self.state, event)
         self.state = moved.state
         self._commands += moved.commands
+        self._changed.append(moved.changed)
         refused: list[PlanEvent] = []
         for command in moved.commands:
             if isinstance(command, Start):
@@ -109,7 +110,8 @@ class Turn:
         if task.kind in ("llm", "tool"):
             return self.request(command.step, task.name, command.input, 1)
         waits = "timer" if task.kind == "wait" else "event"
-        self.open[command.step] = OpenStep(task.name, 1, self._epoch, waits, self.facts.now_ms, command.input)
+        opened = OpenStep(task.name, 1, self._epoch, waits, self.facts.now_ms, command.input)
+        self.open = self.open.set(command.step, opened)
         if task.kind == "wait":
             self._rows.append(TimerSet(f"wait:{command.step}", "wait", task.for_ms or 0, command.step, 1))
             return None
@@ -164,7 +166,8 @@ class Turn:
             }
         data |= {"timeout_ms": task.timeout_ms or 60_000, "hold_micro": held}
         refusal = self._hold(step, attempt, task, held, version)
-        self.open[step] = opened = OpenStep(task.name, attempt, self._epoch, "call", self.facts.now_ms)
+        opened = OpenStep(task.name, attempt, self._epoch, "call", self.facts.now_ms)
+        self.open = self.open.set(step, opened)
         if refusal:
             code, message = refusal
             error = {"code": code, "message": message}
@@ -210,7 +213,7 @@ class Turn:
         spread = hashlib.blake2b(f"{self.run.id}:{step}.{opened.attempt}".encode(), digest_size=2).digest()
         delay += delay * int.from_bytes(spread) // (4 * 65_536)
         delay = max(delay, min(at_least_ms, MAX_BACKOFF_MS))
-        self.open[step] = opened._replace(waits="retry")
+        self.open = self.open.set(step, opened._replace(waits="retry"))
         self._rows.append(TimerSet(f"retry:{step}", "retry", delay, step, opened.attempt))
 
     def _closed(
@@ -260,7 +263,7 @@ class Turn:
             self._rows += [Unsubscribed(step), TimerCleared(f"timeout:{step}")]
 
     def _drop(self, step: int) -> None:
-        del self.open[step]
+        self.open = self.open.delete(step)
 
     # -- money ------------------------------------------------------------------------------------------
 
@@ -295,14 +298,14 @@ class Turn:
                 f"{limit - spent - held} left of {limit} ({mend} or lower max_tokens)"
             )
         self._held_now += amount
-        self._holds = {**self._holds, f"{step}.{attempt}": amount}
+        self._holds = self._holds.set(f"{step}.{attempt}", amount)
         self._rows.append(LedgerEntry(step, attempt, "hold", amount, amount, price))
         return None
 
     def settle_whole(self, step: int, attempt: int, held: int) -> None:
         """Count a whole hold as spent (late, after the run's end or not)."""
         key = f"{step}.{attempt}"
-        self._holds = {name: amount for name, amount in self._holds.items() if name != key}
+        self._holds = self._holds.delete(key)
         self.run = self.run.but(
             spent_micro=self.run.spent_micro + held,
             held_micro=self.run.held_micro - held,
