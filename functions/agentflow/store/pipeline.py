@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -45,8 +45,8 @@ class Pipeline:
     def in_transaction(self) -> bool:
         return self.usable and self._pg.transaction_status != pq.TransactionStatus.IDLE
 
-    async def run(self, calls: Sequence[Call]) -> list[pq.abc.PGresult]:
-        """Execute statements in order; all or none where they are a transaction of their own.
+    async def run(self, calls: Iterable[Call]) -> list[pq.abc.PGresult]:
+        """Execute statements in order, each sent when it is made; all or none where they are a transaction of their own.
 
         Raises psycopg's error for the first statement that failed; the results are in the order of the calls.
         """
@@ -61,6 +61,7 @@ class Pipeline:
                     expected.append(name)
                 pg.send_query_prepared(name, params, [1] * len(params), 1)
                 expected.append(None)
+                pg.flush()  # PostgreSQL is at work on this one while the next is made
             pg.pipeline_sync()
             results = await self._answers()
         except BaseException:

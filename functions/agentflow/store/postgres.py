@@ -7,9 +7,10 @@ every run's row names the ``rev`` it was decided upon, and if anybody was faster
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -114,7 +115,7 @@ class Transaction:
     async def save(self, changes: Changes) -> None:
         """Write everything and commit, in one round trip. Raises ``Raced`` when the batch must be decided again."""
         try:
-            await self._pipeline.run([*writes(changes), COMMIT])
+            await self._pipeline.run(chain(writes(changes), [COMMIT]))
         except psycopg.Error as fault:
             raise _race(fault) or fault from None
 
@@ -198,7 +199,7 @@ class PostgresStore:
         """
         try:
             async with self._pool.pipeline() as pipeline:
-                await pipeline.run([_name(sorted(tenants)), *writes(changes)])
+                await pipeline.run(chain([_name(sorted(tenants))], writes(changes)))
         except psycopg.Error as fault:
             if (raced := _race(fault)) is not None:
                 raise raced from None
@@ -283,23 +284,21 @@ class PostgresStore:
                 await tx.rows("delete_outbox", [parcel.twin])
 
 
-def writes(changes: Changes) -> list[Call]:
-    """The statements that write a batch."""
-    calls: list[Call] = []
+def writes(changes: Changes) -> Iterator[Call]:
+    """The statements that write a batch, each made when it is asked for: PostgreSQL begins with the first."""
     if changes.runs:
         runs = sorted(changes.runs.values(), key=lambda run: run.id.int)
         if new := [_new_columns(run) for run in runs if run.id in changes.new_runs]:
-            calls += SQL["insert_runs"].calls(new)
+            yield from SQL["insert_runs"].calls(new)
         if old := [_columns(run) for run in runs if run.id not in changes.new_runs]:
-            calls += SQL["update_runs"].calls(old)
+            yield from SQL["update_runs"].calls(old)
     tables = changes.tables
     for name in ORDER:
         if rows := tables.get(name):
-            calls += SQL[name].calls(rows)
+            yield from SQL[name].calls(rows)
     if changes.budgets:
         charges = [(tenant, *account) for tenant, account in sorted(changes.budgets.items())]
-        calls += SQL["charge_budgets"].calls(charges)
-    return calls
+        yield from SQL["charge_budgets"].calls(charges)
 
 
 def _name(tenants: Sequence[UUID]) -> Call:
