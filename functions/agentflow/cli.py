@@ -5,18 +5,16 @@ Errors are one line with the mend and exit code 1 (as JSON with --json); wrong u
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentflow.errors import AgentFlowError, Invalid, Rejected
+from agentflow.terminal import carrying
 from agentflow.terminal.retention_commands import archive_app, prune, retention_app
 
 if TYPE_CHECKING:
-    from agentflow.config import Settings
+    pass
 
 app = typer.Typer(
     help="Multi-agent workflows as CloudEvents through small functions.",
@@ -72,8 +70,8 @@ def dev(
     """Start everything here: PostgreSQL, NATS, all functions and the API."""
     from agentflow.terminal.stack import run_dev
 
-    work = run_dev(_settings(), sample=sample, leave=leave, port=port, processes=processes)
-    raise typer.Exit(_carry(work))
+    work = run_dev(carrying.settings(), sample=sample, leave=leave, port=port, processes=processes)
+    raise typer.Exit(carrying.carry(work))
 
 
 @app.command()
@@ -86,28 +84,23 @@ def serve(
     ] = False,
 ) -> None:
     """Carry functions until SIGTERM: by JetStream, or with --push over HTTP."""
-    _without_rich()
-    from agentflow.terminal.stack import run_serve
-
-    _carry(run_serve(_settings(), functions, push=push, relay=relay, replica=replica))
+    asked = {"push": push, "relay": relay, "replica": replica}
+    carrying.serve(functions, [name for name, on in asked.items() if on])
 
 
 @app.command("relay")
 def relay_command() -> None:
     """Carry the relay: fires timers, sends again what was left behind."""
-    _without_rich()
-    from agentflow.terminal.stack import run_serve
-
-    _carry(run_serve(_settings(), [], push=False, relay=True))
+    carrying.serve([], ["relay"])
 
 
 @app.command()
 def bridge() -> None:
     """Carry the bridge: from JetStream to functions over HTTP."""
-    _without_rich()
+    carrying.without_rich()
     from agentflow.terminal.stack import run_bridge
 
-    _carry(run_bridge(_settings()))
+    carrying.carry(run_bridge(carrying.settings()))
 
 
 @app.command()
@@ -115,7 +108,7 @@ def migrate(database: Database = "") -> None:
     """Bring the database to this version's schema."""
     from agentflow.terminal.administration import run_migrate
 
-    _run(run_migrate(_settings(), database))
+    _run(run_migrate(carrying.settings(), database))
 
 
 # -- workflows and runs ------------------------------------------------------------------------------------
@@ -154,7 +147,7 @@ def run(
     raise typer.Exit(
         _run(
             run_workflow(
-                _settings(),
+                carrying.settings(),
                 workflow,
                 given or [],
                 budget=budget,
@@ -177,7 +170,7 @@ def runs(
     """List runs, newest first."""
     from agentflow.terminal.looking import show_runs
 
-    _run(show_runs(_settings(), status=status, workflow=workflow, limit=limit, as_json=as_json))
+    _run(show_runs(carrying.settings(), status=status, workflow=workflow, limit=limit, as_json=as_json))
 
 
 @app.command()
@@ -185,7 +178,7 @@ def show(run_id: RunId, as_json: Json = False) -> None:
     """Show a run and its steps."""
     from agentflow.terminal.looking import show_run
 
-    _run(show_run(_settings(), run_id, as_json=as_json))
+    _run(show_run(carrying.settings(), run_id, as_json=as_json))
 
 
 @app.command()
@@ -197,7 +190,7 @@ def logs(
     """Print a run's history, a line per event."""
     from agentflow.terminal.looking import print_logs
 
-    _run(print_logs(_settings(), run_id, follow=follow, as_json=as_json))
+    _run(print_logs(carrying.settings(), run_id, follow=follow, as_json=as_json))
 
 
 @app.command()
@@ -209,7 +202,7 @@ def cancel(
     """Ask a run to stop."""
     from agentflow.terminal.running import cancel_run
 
-    _run(cancel_run(_settings(), run_id, reason, as_json=as_json))
+    _run(cancel_run(carrying.settings(), run_id, reason, as_json=as_json))
 
 
 @app.command()
@@ -226,7 +219,7 @@ def publish(
     """Publish a CloudEvent: it starts workflows with a trigger on its type, or feeds steps that wait."""
     from agentflow.terminal.publishing import publish_event
 
-    _run(publish_event(_settings(), event, data, source, event_id, subject, as_json=as_json))
+    _run(publish_event(carrying.settings(), event, data, source, event_id, subject, as_json=as_json))
 
 
 @parked_app.callback()
@@ -235,7 +228,7 @@ def parked(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
         from agentflow.terminal.looking import show_parked
 
-        _run(show_parked(_settings(), as_json=as_json))
+        _run(show_parked(carrying.settings(), as_json=as_json))
 
 
 @parked_app.command("retry")
@@ -246,7 +239,7 @@ def parked_retry(
     """Give a parked message to its function again."""
     from agentflow.terminal.looking import retry_parked
 
-    _run(retry_parked(_settings(), parked_id, as_json=as_json))
+    _run(retry_parked(carrying.settings(), parked_id, as_json=as_json))
 
 
 @limits_app.callback()
@@ -255,7 +248,7 @@ def limits(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
         from agentflow.terminal.limits import show_limits
 
-        _run(show_limits(_settings(), as_json=as_json))
+        _run(show_limits(carrying.settings(), as_json=as_json))
 
 
 @limits_app.command("set")
@@ -272,7 +265,7 @@ def limits_set(
 
     _run(
         set_limit(
-            _settings(),
+            carrying.settings(),
             scope,
             concurrency=concurrency,
             per_second=per_second,
@@ -288,7 +281,7 @@ def limits_remove(scope: Scope, as_json: Json = False) -> None:
     """Limit a scope no longer; what waited for it goes on."""
     from agentflow.terminal.limits import remove_limit
 
-    _run(remove_limit(_settings(), scope, as_json=as_json))
+    _run(remove_limit(carrying.settings(), scope, as_json=as_json))
 
 
 # -- administration ----------------------------------------------------------------------------------------
@@ -306,7 +299,7 @@ def tenant_create(
     """Create a tenant; prints its id."""
     from agentflow.terminal.administration import run_create_tenant
 
-    _run(run_create_tenant(_settings(), database, name, limit_usd, as_json=as_json))
+    _run(run_create_tenant(carrying.settings(), database, name, limit_usd, as_json=as_json))
 
 
 @key_app.command("create")
@@ -319,7 +312,7 @@ def key_create(
     """Create an API key; it is printed once and cannot be shown again."""
     from agentflow.terminal.administration import run_create_key
 
-    _run(run_create_key(_settings(), database, tenant, label, as_json=as_json))
+    _run(run_create_key(carrying.settings(), database, tenant, label, as_json=as_json))
 
 
 app.command("prune")(prune)
@@ -330,64 +323,13 @@ app.command("prune")(prune)
 
 def main() -> None:
     """Run the command line; every error that is ours is one line on stderr and exit code 1."""
-    try:
-        app()
-    except AgentFlowError as fault:
-        _complain(fault, as_json="--json" in sys.argv)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _complain(fault: AgentFlowError, *, as_json: bool) -> None:
-    if as_json:
-        found = (
-            fault.problems
-            if isinstance(fault, Invalid)
-            else [fault.problem]
-            if isinstance(fault, Rejected)
-            else []
-        )
-        problems = [{"path": p.path, "message": p.message, "mend": p.mend, "code": p.code} for p in found]
-        code = str(getattr(fault, "code", "error"))
-        print(json.dumps({"error": str(fault), "code": code, "errors": problems}), file=sys.stderr)
-    else:
-        print("error: " + " ".join(str(fault).split()), file=sys.stderr)
-
-
-def _without_rich() -> None:
-    """Have structlog not find rich, which it imports to draw tracebacks: processes that write JSON lines draw none,
-    and start a tenth faster."""
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
-
-
-def _settings() -> Settings:
-    from agentflow.config import Settings
-
-    return Settings.from_env()
+    carrying.guarded(app)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     import asyncio  # 70 ms that --help and validate do without
 
     return asyncio.run(work)
-
-
-def _carry(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run what carries functions, on the event loop that hosts run on."""
-    import errno
-
-    from agentflow.runtime.loop import run as run_loop
-
-    try:
-        return run_loop(work)
-    except OSError as fault:
-        if fault.errno != errno.EADDRINUSE:
-            raise
-        mend = "stop what listens there, or set AGENTFLOW_HTTP_PORT (0: a free one)"
-        raise Rejected(
-            "the port is taken", code="port_taken", path="AGENTFLOW_HTTP_PORT", mend=mend
-        ) from None
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ async def pruned(on: Stack, asked: argparse.Namespace) -> dict[str, Any]:
             async with sweep_of(settings, store, on.running.engine_dsn, now, forever) as sweep:
                 return (await prune(replace(sweep, patience=timedelta(0)))).json()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agentflow.cli", "prune", "--json", "--database", on.running.admin_dsn,
+        sys.executable, "-m", "agentflow", "prune", "--json", "--database", on.running.admin_dsn,
         env={"PATH": os.environ["PATH"], "AGENTFLOW_RETENTION": "30d", "AGENTFLOW_ARCHIVE": archive},
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip

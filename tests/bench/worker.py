@@ -30,7 +30,7 @@ class Worker:
         self._ready = asyncio.Event()
         self._said: deque[str] = deque(maxlen=40)
         options = ["--relay"] * relay + ["--push"] * push
-        self._command = [sys.executable, "-m", "agentflow.cli", "serve", *functions, *options]
+        self._command = [sys.executable, "-m", "agentflow", "serve", *functions, *options]
         self._environment = environment(on, **settings)
 
     @property

@@ -76,7 +76,7 @@ class Embedded:
             "AGENTFLOW_SCRIPT_DIR": str(self.home),
             "AGENTFLOW_SANDBOX": "process",
         }
-        command = [sys.executable, "-m", "agentflow.cli", "dev", "--port", "0"]
+        command = [sys.executable, "-m", "agentflow", "dev", "--port", "0"]
         with (self.home / "dev.log").open("wb") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: ASYNC220
         url = await eventually(self._url)

@@ -36,7 +36,7 @@ def main() -> None:
     if {"api", "all"} & set(sys.argv):
         import agentflow.control.app  # before the clock is moved
     failpoints.move_clock(control)
-    from agentflow.cli import main as agentflow
+    from agentflow.__main__ import main as agentflow
 
     agentflow()
 

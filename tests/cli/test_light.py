@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import agentflow
+from agentflow.terminal.carrying import plainly_serves
 
 SOURCE = str(Path(agentflow.__file__).parents[1])
 STARTED = """
 import sys
-from agentflow import cli
+from agentflow import __main__
 from agentflow.terminal import stack
 
 async def carried(*_, **__):
@@ -25,7 +26,7 @@ async def carried(*_, **__):
 HEAVY = {"rich", "boto3", "botocore", "openai", "anthropic", "docker"}
 stack.run_serve = stack.run_bridge = carried
 sys.argv = ["agentflow", *sys.argv[1:]]
-cli.main()
+__main__.main()
 """
 
 
@@ -39,3 +40,35 @@ def test_what_a_process_that_carries_functions_leaves_out(command: str) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("command", ["serve dispatch --push", "serve --push run-tool"])
+def test_what_containers_run_needs_no_library_for_command_lines(command: str) -> None:
+    heavy = STARTED.replace("HEAVY = {", "HEAVY = {'typer', 'yaml', 'psycopg_pool', ")
+    done = subprocess.run(
+        [sys.executable, "-c", heavy, *command.split()],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE},
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("serve plan run-tool", (["plan", "run-tool"], [])),
+        ("serve --push api", (["api"], ["push"])),
+        ("serve all --relay --replica", (["all"], ["relay", "replica"])),
+        ("serve", None),
+        ("serve --help", None),
+        ("serve plan --help", None),
+        ("serve plan --push=1", None),
+        ("serve plan -p", None),
+        ("dev --sample", None),
+        ("", None),
+    ],
+)
+def test_only_a_plain_serve_goes_past_the_command_line(words: str, said: object) -> None:
+    assert plainly_serves(words.split()) == said

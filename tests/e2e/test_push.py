@@ -47,7 +47,7 @@ class Fleet:
 
     def start(self, name: str) -> None:
         what = ["bridge"] if name == "bridge" else ["serve", name, "--push"]
-        command = [sys.executable, "-m", "agentflow.cli", *what]
+        command = [sys.executable, "-m", "agentflow", *what]
         environment = self.environment | {"PORT": str(self.ports[name])}
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -395,7 +395,7 @@ async def test_killed_with_admitted_calls_the_next_host_makes_them_and_the_limit
         "AGENTFLOW_SCRIPT_DIR": str(told.settings.script_dir), "AGENTFLOW_NATS_URL": told.nats.url,
         "AGENTFLOW_DATABASE_URL": told.database.dsn("nobody").replace("nobody@", ""), "AGENTFLOW_HTTP_PORT": "0",
     }  # fmt: skip
-    command = [sys.executable, "-m", "agentflow.cli", "serve", "invoke_llm"]
+    command = [sys.executable, "-m", "agentflow", "serve", "invoke_llm"]
     async with told.host(("api", "plan", "dispatch", "account_cost")) as host, watching(told) as watcher:
         worker = subprocess.Popen(command, env=environment, stdout=-3, stderr=-3)  # noqa: ASYNC220
         try:

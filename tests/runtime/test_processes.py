@@ -44,7 +44,7 @@ COUNT = {
 def dev(home: Path, *options: str, **settings: str) -> subprocess.Popen[str]:
     """``agentflow dev`` as anybody would start it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "agentflow.cli", "dev", *options],
+        [sys.executable, "-m", "agentflow", "dev", *options],
         env={**ENVIRONMENT, "AGENTFLOW_HOME": str(home), **settings},
         cwd=home.parent,
         stdout=subprocess.PIPE,
@@ -189,7 +189,7 @@ def test_a_process_that_is_not_ready_takes_no_connections_and_ends_with_its_inpu
         "AGENTFLOW_NATS_URL": "nats://127.0.0.1:9",
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "agentflow.cli", "serve", "all", "--replica"],
+        [sys.executable, "-m", "agentflow", "serve", "all", "--replica"],
         env={**ENVIRONMENT, **nobody, "AGENTFLOW_HTTP_PORT": str(port)},
         cwd=tmp_path,
         stdin=subprocess.PIPE,

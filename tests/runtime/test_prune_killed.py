@@ -39,7 +39,7 @@ async def pruning(past: Past, archive: str, **environment: str) -> AsyncIterator
     """``agentflow prune`` as a process of its own, dead when the block ends."""
     await asyncio.to_thread(forgotten, past)
     process = subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-m", "agentflow.cli", "prune", "--json", "--database", past.database.admin],
+        [sys.executable, "-m", "agentflow", "prune", "--json", "--database", past.database.admin],
         env={
             "PATH": os.environ["PATH"],
             "AGENTFLOW_RETENTION": "30d",

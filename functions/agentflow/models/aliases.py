@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agentflow.errors import Invalid, Problem
 from agentflow.wire.catalogue import problems_of
-from agentflow.wire.document_text import MAX_BYTES, load
+from agentflow.wire.document_bounds import MAX_BYTES
+from agentflow.wire.document_text import load
 
 PATH = "AGENTFLOW_MODELS"
 

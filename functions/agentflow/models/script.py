@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.wire.catalogue import problems_of
-from agentflow.wire.document_text import MAX_BYTES, load
+from agentflow.wire.document_bounds import MAX_BYTES
+from agentflow.wire.document_text import load
 
 Finish = Literal["stop", "length", "refusal", "content_filter"]
 Millis = Annotated[int, Field(ge=0, le=600_000)]

@@ -19,7 +19,6 @@ from agentflow.control.ports import ParkedMessage
 from agentflow.core.message import Message
 from agentflow.core.run import Price, Run
 from agentflow.errors import Conflict, Rejected, RetryLater
-from agentflow.models.catalogue import ModelCatalogue
 from agentflow.runtime import function
 from agentflow.runtime.batch import EFFECTS, Item, Leaving
 from agentflow.runtime.gate import Gatekeeper
@@ -36,16 +35,19 @@ from agentflow.runtime.relay import Relay
 from agentflow.runtime.serve import Asgi, not_found, with_probes
 from agentflow.runtime.watch import Watch, Watchers
 from agentflow.store.changes import Changes, dump
-from agentflow.store.control import ControlStore
 from agentflow.store.postgres import PostgresStore
 from agentflow.wire.event import Event
 from agentflow.wire.streams import consumers_of
 
+# What one function needs and another does not is imported where it is needed: a cold start is mostly imports.
 if TYPE_CHECKING:
+    from agentflow.models.catalogue import ModelCatalogue
     from agentflow.runtime.retention import Keeper
+    from agentflow.store.control import ControlStore
 
 log = structlog.get_logger(__name__)
 CONGESTED = 1000
+PRICING = frozenset({"api", "plan"})  # the functions that look models and their prices up
 PURE_LIMIT = 2048  # messages of a pure function taken in and not yet committed
 
 
@@ -68,7 +70,7 @@ class Host:
         self.functions = {name: function.load(name).function for name in names}
         self.store = PostgresStore(engine_dsn)
         self.watchers = Watchers()
-        self._models = ModelCatalogue.from_settings(settings)
+        self._models = catalogue(settings) if PRICING.intersection(names) else None
         self._gating = Gating(self.store.limits, sends_requests="api" in names and "plan" not in names)
         self._bus = JetStream(nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all)
         self._reactor = Reactor(
@@ -86,7 +88,7 @@ class Host:
         self._hints = Hints(self._bus, self._hinted, self._publisher.background)
         self._parking = Parking(self.store)
         self._receivers: dict[str, Receiver] = {}
-        self._control = ControlStore(api_dsn) if api_dsn else None
+        self._control = control(api_dsn) if api_dsn else None
         self._relay = Relay(relay_dsn, self.send, self._congested) if relay_dsn else None
         self._gatekeeper = Gatekeeper(relay_dsn, self.send) if relay_dsn else None
         self._keeper = keeper(settings, keeper_dsn, engine_dsn) if keeper_dsn else None
@@ -145,7 +147,8 @@ class Host:
         await self._publisher.close()
         await self._reactor.forget()
         await self._bus.close()
-        await self._models.close()
+        if self._models is not None:
+            await self._models.close()
         if self._control is not None:
             await self._control.close()
         await self.store.close()
@@ -273,15 +276,31 @@ class Host:
         from agentflow.control.app import create_app
 
         assert self._control is not None, "api_dsn was not given"
+        assert self._models is not None
         return create_app(self, self._control, self.settings, self._models)
 
     def watch(self, run: UUID) -> Watch:
         return self.watchers.watch(run)
 
     def _price(self, alias: str) -> Price:
+        assert self._models is not None, "only plan asks for prices"
         ref = self._models.resolve(alias)
         per_mtok = (ref.input_micro_per_mtok, ref.output_micro_per_mtok)
         return Price(ref.provider, ref.model, *per_mtok, ref.price_version)
+
+
+def catalogue(settings: Settings) -> ModelCatalogue:
+    """Which models there are; ``Invalid`` when the settings contradict themselves."""
+    from agentflow.models.catalogue import ModelCatalogue
+
+    return ModelCatalogue.from_settings(settings)
+
+
+def control(dsn: str) -> ControlStore:
+    """The API's own way to the database."""
+    from agentflow.store.control import ControlStore
+
+    return ControlStore(dsn)
 
 
 def keeper(settings: Settings, keeper_dsn: str, engine_dsn: str) -> Keeper:

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 MOST = 16
 PAUSE_S = 1.0  # before another process is started where one has died
 STOP_S = 40.0  # a drain takes at most 25 s, and the functions finish what is at hand after it
-COMMAND = (sys.executable, "-m", "agentflow.cli", "serve", "all", "--replica")
+COMMAND = (sys.executable, "-m", "agentflow", "serve", "all", "--replica")
 
 
 def check(processes: int) -> None:

@@ -46,9 +46,10 @@ class Pipeline:
         return self.usable and self._pg.transaction_status != pq.TransactionStatus.IDLE
 
     async def run(self, calls: Iterable[Call]) -> list[pq.abc.PGresult]:
-        """Execute statements in order, each sent when it is made; all or none where they are a transaction of their own.
+        """Execute statements in order, each sent as soon as it is made.
 
-        Raises psycopg's error for the first statement that failed; the results are in the order of the calls.
+        All or none, where they are a transaction of their own. Raises psycopg's error for the first statement that
+        failed; the results are in the order of the calls.
         """
         pg = self._pg
         # For each result to come: the name of the statement that is prepared, None where it is a call's.

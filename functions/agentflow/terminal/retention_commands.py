@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from agentflow.config import Settings
+from agentflow.terminal.carrying import settings
 
 retention_app = typer.Typer(help="How long things are kept.", no_args_is_help=True)
 archive_app = typer.Typer(help="Runs that were removed (needs AGENTFLOW_ARCHIVE).", no_args_is_help=True)
@@ -40,7 +39,7 @@ def prune(
     """Remove now what has been kept long enough; hosts with the relay do it once a day by themselves."""
     from agentflow.terminal.retention import run_prune
 
-    _run(run_prune(_settings(), database, tenant, before, dry_run=dry_run, archive=archive, as_json=as_json))
+    _run(run_prune(settings(), database, tenant, before, dry_run=dry_run, archive=archive, as_json=as_json))
 
 
 @retention_app.command("show")
@@ -48,7 +47,7 @@ def retention_show(tenant: Operators = "", database: Database = "", as_json: Jso
     """Show how long things are kept."""
     from agentflow.terminal.retention import show_retention
 
-    _run(show_retention(_settings(), database, tenant, as_json=as_json))
+    _run(show_retention(settings(), database, tenant, as_json=as_json))
 
 
 @retention_app.command("set")
@@ -68,7 +67,7 @@ def retention_set(
     from agentflow.terminal.retention import set_retention
 
     said = {"runs": runs, "ledger": ledger, "inbox": inbox, "parked": parked}
-    _run(set_retention(_settings(), database, tenant, said, fixed, as_json=as_json))
+    _run(set_retention(settings(), database, tenant, said, fixed, as_json=as_json))
 
 
 @archive_app.command("list")
@@ -76,7 +75,7 @@ def archive_list(tenant: Archived = "", week: Week = "", as_json: Json = False) 
     """List what is in the archive."""
     from agentflow.terminal.archive import list_archive
 
-    list_archive(_settings(), tenant, week, as_json=as_json)
+    list_archive(settings(), tenant, week, as_json=as_json)
 
 
 @archive_app.command("show")
@@ -89,13 +88,7 @@ def archive_show(
     """Find a run in the archive and print it."""
     from agentflow.terminal.archive import show_archived
 
-    show_archived(_settings(), run_id, tenant, week, as_json=as_json)
-
-
-def _settings() -> Settings:
-    from agentflow.config import Settings
-
-    return Settings.from_env()
+    show_archived(settings(), run_id, tenant, week, as_json=as_json)
 
 
 def _run(work: object) -> None:

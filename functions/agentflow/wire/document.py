@@ -16,7 +16,8 @@ from agentflow.core.canonical import as_written, normalise
 from agentflow.core.compile import compile_plan
 from agentflow.core.plan import Plan
 from agentflow.errors import Invalid, Problem
-from agentflow.wire.document_text import MAX_BYTES, check_bounds, load, load_json, load_yaml
+from agentflow.wire.document_bounds import MAX_BYTES, check_bounds
+from agentflow.wire.document_text import load, load_json, load_yaml
 
 __all__ = [
     "MAX_BYTES",
