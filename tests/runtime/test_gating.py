@@ -20,6 +20,7 @@ from models.chat_server import chat_server, completion
 from starlette.responses import JSONResponse, Response
 
 from agentflow.core.message import Message
+from agentflow.core.run import Run
 from agentflow.runtime import gating
 from agentflow.runtime.host import Host
 from agentflow.runtime.lane import CROWD, SHARED, Lane
@@ -385,7 +386,7 @@ async def test_a_writer_knows_the_weights_that_the_operator_has_set(told: House)
 
 
 async def quiet(api: Host) -> bool:
-    return not api._gating._under_way
+    return not (api._gating._under_way or api._gating._last)
 
 
 async def test_killed_with_admitted_calls_the_next_host_makes_them_and_the_limit_holds(told: House) -> None:
@@ -432,3 +433,46 @@ def _item(consumer: str, message: Message) -> Any:
     from agentflow.runtime.batch import Item
 
     return Item(consumer, message, (message.tenant, message.run, message.key, consumer))
+
+
+class Crowd:
+    """A host's gating, asked about run requests of one tenant."""
+
+    def __init__(self) -> None:
+        async def read(tenants: Any) -> list[Any]:
+            return []
+
+        self.gating = gating.Gating(read, sends_requests=True)
+        self.tenant = uuid4()
+
+    def waits(self, run: UUID) -> bool:
+        message = Message("run.requested", self.tenant, run, "requested", {})
+        return self.gating.gate(message, Run(self.tenant, run, "w", 1), None, leaves=True) is not None
+
+
+def test_what_comes_later_does_not_go_past_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gating, "WINDOW", 2)
+    crowd = Crowd()
+    first, second, third, fourth, later = (uuid4() for _ in range(5))
+    assert [crowd.waits(run) for run in (first, second, third, fourth)] == [False, False, True, True]
+    crowd.gating.planned([first, second])
+    assert crowd.waits(later), "two wait: none goes past them"
+    crowd.gating.planned([third])
+    assert crowd.waits(later), "asked again, it is still the last"
+    crowd.gating.planned([fourth, later])
+    assert not crowd.waits(uuid4())
+
+
+def test_a_lost_hint_about_the_last_that_waits_is_made_up_for_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gating, "WINDOW", 1)
+    crowd = Crowd()
+    first, lost, another = uuid4(), uuid4(), uuid4()
+    assert [crowd.waits(run) for run in (first, lost)] == [False, True]
+    crowd.gating.planned([first])
+    assert crowd.waits(another)
+    crowd.gating.planned([another])
+    assert not crowd.waits(uuid4())
+    assert not crowd.gating._last
+    assert not crowd.gating._tenant_of

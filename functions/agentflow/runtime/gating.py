@@ -2,7 +2,8 @@
 
 Limits are read when a tenant is first seen, again when a hint says that they have changed, and every half a minute in
 case the hint was lost. A host that sends run requests over the bus also minds how many of a tenant's are on their way:
-the bus hands them out in the order they came, so what is more waits where the gatekeeper can be fair.
+the bus hands them out in the order they came, so what is more waits where the gatekeeper can be fair, and so does what
+comes after it until the last of it has gone its way.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Gating:
         self._sends_requests = sends_requests
         self._under_way: OrderedDict[UUID, tuple[UUID, float]] = OrderedDict()  # run -> tenant, since when
         self._count: Counter[UUID] = Counter()
-        self._crowded: set[UUID] = set()
+        # Tenants of which runs wait, with the last of them; a hint about it that is lost is made up for by the next.
+        self._last: dict[UUID, UUID] = {}
+        self._tenant_of: dict[UUID, UUID] = {}  # by the last run
 
     @property
     def idle(self) -> bool:
@@ -72,7 +75,7 @@ class Gating:
 
     def planned(self, runs: Iterable[UUID]) -> None:
         """Runs have changed elsewhere: their requests have arrived."""
-        if self._under_way:
+        if self._under_way or self._last:
             for run in runs:
                 self._arrived(run)
 
@@ -113,15 +116,19 @@ class Gating:
             self._arrived(oldest)
         if run in under_way:
             return False
-        if tenant in self._crowded or self._count[tenant] >= WINDOW:
-            # Until all have arrived: what comes later is not to go past what waits.
-            self._crowded.add(tenant)
+        if tenant in self._last or self._count[tenant] >= WINDOW:
+            # What comes later is not to go past what waits.
+            self._tenant_of.pop(self._last.get(tenant, run), None)
+            self._last[tenant] = run
+            self._tenant_of[run] = tenant
             return True
         under_way[run] = (tenant, now)
         self._count[tenant] += 1
         return False
 
     def _arrived(self, run: UUID) -> None:
+        if (waited := self._tenant_of.pop(run, None)) is not None:
+            del self._last[waited]
         entry = self._under_way.pop(run, None)
         if entry is None:
             return
@@ -129,4 +136,3 @@ class Gating:
         self._count[tenant] -= 1
         if not self._count[tenant]:
             del self._count[tenant]
-            self._crowded.discard(tenant)
