@@ -2,7 +2,8 @@
 
 Late is the time from when a timer was due to when its run's step was decided to be over, both by the database's clock.
 Runs are started at an even rate and each sleeps for the same time, so as many timers fall due per second, among those
-that are due tomorrow. Then 1,000 are due in the same instant.
+that are due tomorrow. Then 1,000 are due in the same instant. No timer fires sooner than the disk takes its commit: how long
+small flushes took meanwhile stands beside it.
 
     python tests/bench/timers.py [--pending 100000] [--rate 200] [--seconds 10] [--burst 1000] [--full]
 """
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import report
+from disk import flushes
 from report import Row, at_least, at_most, quantile, row, say
 from stack import Stack, stack, submit
 from workloads import one_wait
@@ -84,7 +86,7 @@ async def bench(args: argparse.Namespace) -> Row:
         await pend(on, args.pending)
         steady = await on.register(one_wait(f"{SLEEP_S}s"))
         sudden = await on.register(one_wait(f"{SLEEP_S + 1}s"))
-        async with on.host() as host:
+        async with on.host() as host, flushes(on.settings.home) as disk:
             rate = await late(on, steady, lambda: at_a_rate(on, host, steady, args.rate, seconds))
             burst = await late(on, sudden, lambda: at_one_instant(on, host, sudden, args.burst))
         assert await on.database.pending_timers() == args.pending
@@ -100,6 +102,8 @@ async def bench(args: argparse.Namespace) -> Row:
         "late_p50_ms": quantile(rate, 0.5),
         "late_p99_ms": p99,
         "late_most_ms": round(max(rate), 2),
+        "disk_flush_p99_ms": quantile(disk, 0.99),
+        "disk_flush_most_ms": round(max(disk), 2),
         f"at_once_{args.burst}": {
             "late_p50_ms": quantile(burst, 0.5),
             "late_p99_ms": quantile(burst, 0.99),

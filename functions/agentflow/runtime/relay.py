@@ -115,9 +115,12 @@ class Relay:
             self.resent += count
             metrics.resent(count)
             log.info("sent again", events=count, everything=everything)
+        # A timer that is set while we ask may be missing from the answer: who says so is heard all the same.
+        self._next_timer = float("inf")
         row = await (await conn.execute(SQL["next_timer"])).fetchone()
-        now = asyncio.get_running_loop().time()
-        self._next_timer = now + row[0] / 1000 if row else float("inf")
+        if row is not None:
+            now = asyncio.get_running_loop().time()
+            self._next_timer = min(self._next_timer, now + row[0] / 1000)
 
     async def _move(self, conn: psycopg.AsyncConnection[Any], statement: str, params: tuple[Any, ...]) -> int:
         cursor = await conn.execute(SQL[statement], params)
