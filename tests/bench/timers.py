@@ -2,7 +2,7 @@
 
 Late is the time from when a timer was due to when its run's step was decided to be over, both by the database's clock.
 Runs are started at an even rate and each sleeps for the same time, so as many timers fall due per second, among those
-that are due tomorrow. Then 1,000 are due in the same instant. A timer has fired when its commit is on the disk: how long
+that are due tomorrow. Then 1,000 are due in the same instant. A timer has fired when its commit is on disk: how long
 small flushes took meanwhile stands beside it.
 
     python tests/bench/timers.py [--pending 100000] [--rate 200] [--seconds 10] [--burst 1000] [--full]
