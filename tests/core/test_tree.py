@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from agentflow.core.planner import Halt, Start
+from agentflow.core.planner import Begin, Completed, Halt, Start, advance
+from agentflow.wire.document import compile_document
 
-from .driving import Drive, play, tree
+from .driving import Drive, play, text, tree
 
 
 def seq(*children: Any, **more: Any) -> dict[str, Any]:
@@ -352,3 +353,16 @@ def test_the_state_of_a_wide_map_holds_only_what_is_active() -> None:
         assert drive.state is not None
         assert len(drive.state.cursor["n"]) <= 1 + 2 * 3
     assert len(drive.running) == 3
+
+
+def test_what_an_event_changes_is_as_small_in_a_wide_map_as_in_a_narrow_one() -> None:
+    """What a history line's hash is made of, and what a decision costs, must not grow with what else is open."""
+    sizes = []
+    for width in (10, 5_000):
+        document = tree({"map": seq("i", "b"), "over": "xs", "max": width}, limits={"steps": 2 * width})
+        plan = compile_document(document)
+        state = advance(plan, None, Begin({"xs": ["x"] * width})).state
+        moved = advance(plan, state, Completed(3, {"n": 0, "ok": True}))
+        sizes.append(len(text(moved.changed)))
+        assert state.cursor["n"] is not moved.state.cursor["n"]
+    assert sizes[1] <= sizes[0] + 10, sizes
