@@ -42,7 +42,8 @@ def test_a_state_survives_its_column() -> None:
     run = RUN._replace(
         plan=PlanState({"n": 1}, {"at": "x"}, 3),
         open=Map({3: OpenStep("t", 1, 0, "call")}),
-        holds=Map({"3.1": 7}),
+        holds=Map({"3.1": 7, "2.1": 4}),
+        halted=Map({"2.1": True}),
         models={"small": Price("p", "m", 1, 2, "v")},
         plan_hash="h",
         cancel_reason="because",

@@ -76,7 +76,7 @@ class Run(NamedTuple):
     plan: PlanState | None = None
     open: Map[int, OpenStep] = EMPTY  # there may be 10,000 of these; a new version costs the same however many
     holds: Map[str, int] = EMPTY
-    halted: tuple[str, ...] = ()  # of the holds: those of calls that nobody waits for, which may yet report
+    halted: Map[str, bool] = EMPTY  # of the holds: those of calls that nobody waits for, which may yet report
     models: Mapping[str, Price] = NONE
     plan_hash: str = ""
     cancel_reason: str | None = None
@@ -122,7 +122,7 @@ class Run(NamedTuple):
         if self.holds:
             state["holds"] = dict(self.holds)
         if self.halted:
-            state["halted"] = self.halted
+            state["halted"] = sorted(self.halted)
         if self.models:
             state["models"] = {alias: tuple(price) for alias, price in self.models.items()}
         if self.plan_hash:
@@ -134,6 +134,11 @@ class Run(NamedTuple):
         if self.slot:
             state["slot"] = True
         return state
+
+
+def without(table: Map[str, Any], key: str) -> Map[str, Any]:
+    """The table less one entry, if it has it."""
+    return table.delete(key) if key in table else table
 
 
 _PLACE = {name: place for place, name in enumerate(Run._fields)}
@@ -148,7 +153,8 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
         fields["open"] = Map({int(step): OpenStep(*opened) for step, opened in state["open"].items()})
     if "holds" in state:
         fields["holds"] = Map(state["holds"])
-    fields["halted"] = tuple(state.get("halted", ()))
+    if "halted" in state:
+        fields["halted"] = Map(dict.fromkeys(state["halted"], True))
     if "models" in state:
         fields["models"] = {alias: Price(*price) for alias, price in state["models"].items()}
     fields["plan_hash"] = state.get("plan", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentflow.core.decide.ending import known
 from agentflow.core.decision import NOTHING, Decision, Facts, LedgerEntry, Row, TimerCleared
 from agentflow.core.message import Message
-from agentflow.core.run import Run
+from agentflow.core.run import Run, without
 
 
 def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
@@ -20,7 +20,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         return NOTHING
     settled = run.but(
         holds=run.holds.delete(key),
-        halted=tuple(name for name in run.halted if name != key),
+        halted=without(run.halted, key),
         held_micro=run.held_micro - held,
         spent_micro=run.spent_micro + cost,
         # Billed more than was held: the run is over its word and gets nothing more.

@@ -26,7 +26,7 @@ from agentflow.core.message import Message
 from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
 from agentflow.core.plan import Plan, Task
 from agentflow.core.planner import Failed, Finish, Halt, PlanEvent, Start, advance
-from agentflow.core.run import EMPTY, OpenStep, Run
+from agentflow.core.run import EMPTY, OpenStep, Run, without
 
 JSON = Any
 MAX_BACKOFF_MS = 300_000
@@ -238,7 +238,7 @@ class Turn:
         if opened.waits == "call":
             self._rows += [self._closed(step, opened, "halted"), Withdrawn(f"{step}.{opened.attempt}")]
             if f"{step}.{opened.attempt}" in self._holds:
-                self.run = self.run.but(halted=(*self.run.halted, f"{step}.{opened.attempt}"))
+                self.run = self.run.but(halted=self.run.halted.set(f"{step}.{opened.attempt}", True))
                 after = (self.plan.tasks[opened.task].timeout_ms or 0) + HOLD_GRACE_MS
                 self._rows.append(
                     TimerSet(f"hold:{step}.{opened.attempt}", "hold", after, step, opened.attempt)
@@ -309,7 +309,7 @@ class Turn:
         self.run = self.run.but(
             spent_micro=self.run.spent_micro + held,
             held_micro=self.run.held_micro - held,
-            halted=tuple(name for name in self.run.halted if name != key),
+            halted=without(self.run.halted, key),
         )
         self._rows.append(LedgerEntry(step, attempt, "settle", held, -held, "expired"))
         self.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
