@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import nats as nats_client
+import nats.errors
+import nats.js.errors
 import orjson
 import pytest
 from house import House, eventually
@@ -100,3 +102,30 @@ async def test_a_client_may_have_no_consumer_of_its_own_on_what_clients_publish(
         await bare.add_consumer(IN.name, ConsumerConfig(durable_name="mine", ack_policy="explicit"))
     with pytest.raises(NotFoundError):
         await bare.consumer_info(IN.name, "mine")
+
+
+async def test_what_is_parked_before_and_after_the_bus_is_wiped_is_kept_both_times(
+    house: House, bare: Any
+) -> None:
+    """A stream that is made anew numbers its messages from one again: the first is not taken for the other first."""
+    subject = f"agentflow.{house.tenant}.in.x"
+
+    async def parked(count: int) -> bool:
+        return len(await house.rows("select 1 from parked")) == count
+
+    async with house.host():
+        await bare.publish(subject, b"not an event, before")
+        await eventually(lambda: parked(1))
+        await house.nats.wipe_jetstream()
+        await eventually(lambda: made_again(bare))
+        await bare.publish(subject, b"not an event, after")
+        await eventually(lambda: parked(2))
+    rows = await house.rows("select payload from parked")
+    assert {bytes(row["payload"]) for row in rows} == {b"not an event, before", b"not an event, after"}
+
+
+async def made_again(js: JetStreamContext) -> bool:
+    try:
+        return (await js.stream_info(IN.name)).state.last_seq == 0
+    except (nats.errors.Error, nats.js.errors.Error, OSError):  # nobody is there, or the stream is not
+        return False

@@ -71,8 +71,11 @@ Delivered = Msg | Part
 
 
 def place(msg: Delivered) -> str:
-    """Where in which stream an event lies."""
-    return msg.place if isinstance(msg, Part) else f"{msg.metadata.stream}:{msg.metadata.sequence.stream}"
+    """Where in which stream an event lies, and since when: a stream that is made anew counts from one again."""
+    if isinstance(msg, Part):
+        return msg.place
+    at = msg.metadata
+    return f"{at.stream}:{at.sequence.stream}:{at.timestamp.timestamp():.6f}"
 
 
 def parts(msg: Msg, again: Again) -> Sequence[Delivered]:
