@@ -73,6 +73,9 @@ class Host:
         self._models = catalogue(settings) if PRICING.intersection(names) else None
         self._gating = Gating(self.store.limits, sends_requests="api" in names and "plan" not in names)
         self._bus = JetStream(nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all)
+        # Memory serves a host that both performs and decides: elsewhere others write in between. There, what a commit
+        # costs is two round trips, and one writer that makes larger batches does more than two.
+        remember = settings.remember if "dispatch" in names and EFFECTS.intersection(names) else 0
         self._reactor = Reactor(
             {name: f.decide for name, f in self.functions.items()},
             self.store,
@@ -80,8 +83,8 @@ class Host:
             self._price,
             self,
             batch=settings.batch,
-            # Memory serves a host that both performs and decides: elsewhere others write in between.
-            remember=settings.remember if "dispatch" in names and EFFECTS.intersection(names) else 0,
+            writers=2 if remember else 1,
+            remember=remember,
             gating=self._gating,
         )
         self._publisher = Publisher(self._bus, self._reactor.acknowledged)
