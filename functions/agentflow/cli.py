@@ -6,15 +6,12 @@ Errors are one line with the mend and exit code 1 (as JSON with --json); wrong u
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from agentflow.terminal import carrying
 from agentflow.terminal.retention_commands import archive_app, prune, retention_app
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="Multi-agent workflows as CloudEvents through small functions.",
