@@ -5,6 +5,8 @@ When the schema changes, this is the one file to look at.
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -106,10 +108,11 @@ class Database:
         await conn.execute(copies.format(table=sql.Identifier(table), columns=columns, theirs=theirs), (run,))
 
     async def settle_down(self) -> None:
-        """Have done what autovacuum would do sooner or later, so that it is not part of what is measured."""
+        """Have done what autovacuum and the disk would do sooner or later, so that it is not part of what is measured."""
         async with await self.connect() as conn:
             await conn.execute("vacuum analyze")
             await conn.execute("checkpoint")
+        await asyncio.to_thread(os.sync)
 
     async def size_mb(self) -> int:
         return int(await self.value("select pg_database_size(current_database()) / 1048576"))
