@@ -108,7 +108,7 @@ class Database:
         await conn.execute(copies.format(table=sql.Identifier(table), columns=columns, theirs=theirs), (run,))
 
     async def settle_down(self) -> None:
-        """Have done what autovacuum and the disk would do sooner or later, so that it is not part of what is measured."""
+        """Have done what autovacuum and the disk would do sooner or later: it is not part of what is measured."""
         async with await self.connect() as conn:
             await conn.execute("vacuum analyze")
             await conn.execute("checkpoint")
