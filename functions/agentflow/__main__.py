@@ -11,7 +11,8 @@ def main() -> None:
     """Run the program. A plain ``serve`` starts without the library that reads command lines: 40 ms of a cold start."""
     plain = carrying.plainly_serves(sys.argv[1:])
     if plain is not None:
-        carrying.guarded(lambda: carrying.serve(*plain))
+        functions, switches = plain
+        carrying.guarded(lambda: carrying.serve(functions, **dict.fromkeys(switches, True)))
         return
     from agentflow import cli
 

@@ -5,8 +5,7 @@ Errors are one line with the mend and exit code 1 (as JSON with --json); wrong u
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -81,14 +80,13 @@ def serve(
     ] = False,
 ) -> None:
     """Carry functions until SIGTERM: by JetStream, or with --push over HTTP."""
-    asked = {"push": push, "relay": relay, "replica": replica}
-    carrying.serve(functions, [name for name, on in asked.items() if on])
+    carrying.serve(functions, push=push, relay=relay, replica=replica)
 
 
 @app.command("relay")
 def relay_command() -> None:
     """Carry the relay: fires timers, sends again what was left behind."""
-    carrying.serve([], ["relay"])
+    carrying.serve([], relay=True)
 
 
 @app.command()
@@ -105,7 +103,7 @@ def migrate(database: Database = "") -> None:
     """Bring the database to this version's schema."""
     from agentflow.terminal.administration import run_migrate
 
-    _run(run_migrate(carrying.settings(), database))
+    carrying.run(run_migrate(carrying.settings(), database))
 
 
 # -- workflows and runs ------------------------------------------------------------------------------------
@@ -142,7 +140,7 @@ def run(
     from agentflow.terminal.running import run_workflow
 
     raise typer.Exit(
-        _run(
+        carrying.run(
             run_workflow(
                 carrying.settings(),
                 workflow,
@@ -167,7 +165,7 @@ def runs(
     """List runs, newest first."""
     from agentflow.terminal.looking import show_runs
 
-    _run(show_runs(carrying.settings(), status=status, workflow=workflow, limit=limit, as_json=as_json))
+    carrying.run(show_runs(carrying.settings(), status=status, workflow=workflow, limit=limit, as_json=as_json))
 
 
 @app.command()
@@ -175,7 +173,7 @@ def show(run_id: RunId, as_json: Json = False) -> None:
     """Show a run and its steps."""
     from agentflow.terminal.looking import show_run
 
-    _run(show_run(carrying.settings(), run_id, as_json=as_json))
+    carrying.run(show_run(carrying.settings(), run_id, as_json=as_json))
 
 
 @app.command()
@@ -187,7 +185,7 @@ def logs(
     """Print a run's history, a line per event."""
     from agentflow.terminal.looking import print_logs
 
-    _run(print_logs(carrying.settings(), run_id, follow=follow, as_json=as_json))
+    carrying.run(print_logs(carrying.settings(), run_id, follow=follow, as_json=as_json))
 
 
 @app.command()
@@ -199,7 +197,7 @@ def cancel(
     """Ask a run to stop."""
     from agentflow.terminal.running import cancel_run
 
-    _run(cancel_run(carrying.settings(), run_id, reason, as_json=as_json))
+    carrying.run(cancel_run(carrying.settings(), run_id, reason, as_json=as_json))
 
 
 @app.command()
@@ -216,7 +214,7 @@ def publish(
     """Publish a CloudEvent: it starts workflows with a trigger on its type, or feeds steps that wait."""
     from agentflow.terminal.publishing import publish_event
 
-    _run(publish_event(carrying.settings(), event, data, source, event_id, subject, as_json=as_json))
+    carrying.run(publish_event(carrying.settings(), event, data, source, event_id, subject, as_json=as_json))
 
 
 @parked_app.callback()
@@ -225,7 +223,7 @@ def parked(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
         from agentflow.terminal.looking import show_parked
 
-        _run(show_parked(carrying.settings(), as_json=as_json))
+        carrying.run(show_parked(carrying.settings(), as_json=as_json))
 
 
 @parked_app.command("retry")
@@ -236,7 +234,7 @@ def parked_retry(
     """Give a parked message to its function again."""
     from agentflow.terminal.looking import retry_parked
 
-    _run(retry_parked(carrying.settings(), parked_id, as_json=as_json))
+    carrying.run(retry_parked(carrying.settings(), parked_id, as_json=as_json))
 
 
 @limits_app.callback()
@@ -245,7 +243,7 @@ def limits(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
         from agentflow.terminal.limits import show_limits
 
-        _run(show_limits(carrying.settings(), as_json=as_json))
+        carrying.run(show_limits(carrying.settings(), as_json=as_json))
 
 
 @limits_app.command("set")
@@ -260,7 +258,7 @@ def limits_set(
     """Limit a scope: runs (tenant, workflow:NAME) or calls (model:ALIAS, tool:NAME). What is not given is unlimited."""
     from agentflow.terminal.limits import set_limit
 
-    _run(
+    carrying.run(
         set_limit(
             carrying.settings(),
             scope,
@@ -278,7 +276,7 @@ def limits_remove(scope: Scope, as_json: Json = False) -> None:
     """Limit a scope no longer; what waited for it goes on."""
     from agentflow.terminal.limits import remove_limit
 
-    _run(remove_limit(carrying.settings(), scope, as_json=as_json))
+    carrying.run(remove_limit(carrying.settings(), scope, as_json=as_json))
 
 
 # -- administration ----------------------------------------------------------------------------------------
@@ -296,7 +294,7 @@ def tenant_create(
     """Create a tenant; prints its id."""
     from agentflow.terminal.administration import run_create_tenant
 
-    _run(run_create_tenant(carrying.settings(), database, name, limit_usd, as_json=as_json))
+    carrying.run(run_create_tenant(carrying.settings(), database, name, limit_usd, as_json=as_json))
 
 
 @key_app.command("create")
@@ -309,7 +307,7 @@ def key_create(
     """Create an API key; it is printed once and cannot be shown again."""
     from agentflow.terminal.administration import run_create_key
 
-    _run(run_create_key(carrying.settings(), database, tenant, label, as_json=as_json))
+    carrying.run(run_create_key(carrying.settings(), database, tenant, label, as_json=as_json))
 
 
 app.command("prune")(prune)
@@ -321,12 +319,6 @@ app.command("prune")(prune)
 def main() -> None:
     """Run the command line; every error that is ours is one line on stderr and exit code 1."""
     carrying.guarded(app)
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    import asyncio  # 70 ms that --help and validate do without
-
-    return asyncio.run(work)
 
 
 if __name__ == "__main__":

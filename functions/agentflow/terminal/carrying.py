@@ -33,6 +33,13 @@ def settings() -> Settings:
     return Settings.from_env()
 
 
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run what a command does and comes to an end with."""
+    import asyncio  # 70 ms that --help and validate do without
+
+    return asyncio.run(work)
+
+
 def carry(work: Coroutine[Any, Any, Any]) -> Any:
     """Run what carries functions, on the event loop that hosts run on."""
     import errno
@@ -56,12 +63,13 @@ def without_rich() -> None:
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
 
-def serve(functions: Sequence[str], switches: Sequence[str]) -> None:
+def serve(
+    functions: Sequence[str], *, push: bool = False, relay: bool = False, replica: bool = False
+) -> None:
     """Carry functions until SIGTERM."""
     without_rich()
     from agentflow.terminal.stack import run_serve
 
-    push, relay, replica = (switch in switches for switch in SWITCHES)
     carry(run_serve(settings(), functions, push=push, relay=relay, replica=replica))
 
 

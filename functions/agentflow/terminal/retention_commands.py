@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agentflow.terminal.carrying import settings
+from agentflow.terminal.carrying import run, settings
 
 retention_app = typer.Typer(help="How long things are kept.", no_args_is_help=True)
 archive_app = typer.Typer(help="Runs that were removed (needs AGENTFLOW_ARCHIVE).", no_args_is_help=True)
@@ -39,7 +39,7 @@ def prune(
     """Remove now what has been kept long enough; hosts with the relay do it once a day by themselves."""
     from agentflow.terminal.retention import run_prune
 
-    _run(run_prune(settings(), database, tenant, before, dry_run=dry_run, archive=archive, as_json=as_json))
+    run(run_prune(settings(), database, tenant, before, dry_run=dry_run, archive=archive, as_json=as_json))
 
 
 @retention_app.command("show")
@@ -47,7 +47,7 @@ def retention_show(tenant: Operators = "", database: Database = "", as_json: Jso
     """Show how long things are kept."""
     from agentflow.terminal.retention import show_retention
 
-    _run(show_retention(settings(), database, tenant, as_json=as_json))
+    run(show_retention(settings(), database, tenant, as_json=as_json))
 
 
 @retention_app.command("set")
@@ -67,7 +67,7 @@ def retention_set(
     from agentflow.terminal.retention import set_retention
 
     said = {"runs": runs, "ledger": ledger, "inbox": inbox, "parked": parked}
-    _run(set_retention(settings(), database, tenant, said, fixed, as_json=as_json))
+    run(set_retention(settings(), database, tenant, said, fixed, as_json=as_json))
 
 
 @archive_app.command("list")
@@ -89,9 +89,3 @@ def archive_show(
     from agentflow.terminal.archive import show_archived
 
     show_archived(settings(), run_id, tenant, week, as_json=as_json)
-
-
-def _run(work: object) -> None:
-    import asyncio
-
-    asyncio.run(work)  # type: ignore[arg-type]
