@@ -51,6 +51,11 @@ class Settings:
     key_pepper: str = _option(
         "local-development-pepper", "secret that API key hashes are made with; set it in production"
     )
+    audit_key: str = _option(
+        "local-development-audit-key",
+        "secret that the audit chain is made with, 16 to 64 bytes; set it in production. After a change the former keys"
+        " follow behind commas",
+    )
     models: str = _option(
         "", "model aliases: JSON, or the path of a YAML/JSON file; empty: see model and llm_base_url"
     )

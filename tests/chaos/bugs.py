@@ -106,29 +106,33 @@ def _sends_before_commit() -> None:
     _wrap("save", slow)()
 
 
-def _changes_results() -> None:
-    """Somebody tidies up results that have been committed."""
+def _tidies(statement: bytes) -> Callable[[], None]:
+    """Somebody tidies up what has been committed, twice a second."""
+
+    def tidy_up(dsn: str) -> None:
+        import time
+
+        import psycopg
+
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            while True:
+                time.sleep(0.5)
+                conn.execute(statement)
 
     def born(init: Callable[..., None]) -> Callable[..., None]:
         def made(host: Any, settings: Any, *args: Any, **kwargs: Any) -> None:
             init(host, settings, *args, **kwargs)
-            threading.Thread(target=_tidy_up, args=(settings.dsn("postgres"),), daemon=True).start()
+            threading.Thread(target=tidy_up, args=(settings.dsn("postgres"),), daemon=True).start()
 
         return made
 
-    _wrap("host", born)()
+    return _wrap("host", born)
 
 
-def _tidy_up(dsn: str) -> None:
-    import time
-
-    import psycopg
-
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        while True:
-            time.sleep(0.5)
-            conn.execute("""update agentflow.steps set output = '{"n": -1}' where status = 'succeeded' and task = 'echo'
-                            and completed_at < clock_timestamp() - interval '1 second'""")
+CHANGES_RESULTS = b"""
+update agentflow.steps set output = '{"n": -1}' where status = 'succeeded' and task = 'echo'
+and completed_at < clock_timestamp() - interval '1 second'"""
+REWRITES_PRICES = b"update agentflow.ledger set price = 'of last year' where entry = 'hold' and price <> 'of last year'"
 
 
 def _forgets_halts(halt: Callable[..., None]) -> Callable[..., None]:
@@ -233,7 +237,7 @@ def _forgets_timers(add: Callable[..., None]) -> Callable[..., None]:
     return added
 
 
-# -- 10, 11, 13, 14 --------------------------------------------------------------------------------------------
+# -- 10 to 14 -------------------------------------------------------------------------------------------------
 
 
 def _drops_poison(park: Async) -> Async:
@@ -260,6 +264,11 @@ def _mixes_tenants() -> None:
         return committing
 
     _wrap("commit", mixed)()
+
+
+def _loses_links(keep: Callable[..., None]) -> Callable[..., None]:
+    """What is remembered of a run goes on from the chain as it was before."""
+    return lambda memory, runs, chains: keep(memory, runs, {})
 
 
 def _leaks() -> None:
@@ -292,7 +301,7 @@ BUGS = {
     "ends twice": Bug(1, _wrap("dispatch", _ends_twice)),
     "answers too soon": Bug(2, _wrap("submit", _answers_too_soon), stuck=True),
     "sends before commit": Bug(3, _sends_before_commit, only="series"),
-    "changes results": Bug(3, _changes_results),
+    "changes results": Bug(3, _tidies(CHANGES_RESULTS)),
     "forgets halts": Bug(4, _wrap("halt", _forgets_halts), only="race"),
     "calls twice": Bug(5, _wrap("perform", _calls_twice), only="series"),
     "keeps twins": Bug(6, _wrap("consume", _keeps_twins), stuck=True),
@@ -304,6 +313,8 @@ BUGS = {
     "forgets timers": Bug(9, _wrap("row", _forgets_timers), only="waits", stuck=True),
     "drops poison": Bug(10, _wrap("park", _drops_poison), stuck=True),
     "mixes tenants": Bug(11, _mixes_tenants),
+    "rewrites prices": Bug(12, _tidies(REWRITES_PRICES), only="series"),
+    "loses links": Bug(12, _wrap("remember", _loses_links)),
     "leaks": Bug(13, _leaks),
     "fires early": Bug(14, _fires_early, only="waits"),
 }

@@ -1,12 +1,14 @@
 """The checker: all invariants of DESIGN.md, from the database, the far side and what was heard and sampled.
 
 1 ends, 2 submissions, 3 results and their order, 4 epochs, 5 calls, 6 outbox and facts, 7 money, 8 replay, 9 pending,
-10 parked, 11 walls, 13 leftovers, 14 timers. 12 (the audit chain) is not built, so nothing is said about it.
+10 parked, 11 walls, 12 the audit chain, 13 leftovers, 14 timers.
 """
 
 from __future__ import annotations
 
-from chaos import checks_money, checks_roads, checks_runs, checks_walls
+from collections.abc import Callable
+
+from chaos import checks_audit, checks_money, checks_roads, checks_runs, checks_walls
 from chaos.books import Books, Round
 from chaos.fleet import Fleet
 from chaos.statements import Statements
@@ -29,8 +31,9 @@ CHECKS = (
 )
 
 
-async def check(sql: Statements, around: Round) -> tuple[Books, list[Violation]]:
-    """Everything but leftovers, with the workers still running and, it is to be hoped, at rest."""
+async def check(sql: Statements, around: Round, dsn: Callable[[str], str]) -> tuple[Books, list[Violation]]:
+    """Everything but leftovers, with the workers still running and, it is to be hoped, at rest. ``dsn(role)`` logs in
+    to the database."""
     books = await Books.read(sql, around)
     found = [*around.sampler.violations, *around.listener.violations]
     for each in CHECKS:
@@ -38,6 +41,7 @@ async def check(sql: Statements, around: Round) -> tuple[Books, list[Violation]]
     found += [violation async for violation in checks_walls.check_rows(sql, around)]
     found += checks_walls.check_logs(around)
     found += [violation async for violation in checks_walls.check_doors(books)]
+    found += [violation async for violation in checks_audit.check_chain(books, dsn)]
     found += [violation async for violation in checks_walls.check_at_rest(sql, around.fleet)]
     return books, list(dict.fromkeys(found))
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -114,9 +115,10 @@ async def _judge(script: Script, on: Stage, bad: list[Poison], quiet: bool, repo
     around = Round(
         on.load.submissions, bad, on.tenants, on.sampler, on.listener, on.far, on.fleet, script.calm, quiet
     )
-    sql = await Statements.connect(on.servers.postgres.dsn(database=on.database))
+    dsn = partial(on.servers.postgres.dsn, database=on.database)
+    sql = await Statements.connect(dsn())
     try:
-        books, found = await check(sql, around)
+        books, found = await check(sql, around, dsn)
         await on.load.client.close()
         await on.fleet.stop()
         found += await check_ended(sql, on.fleet)

@@ -40,6 +40,7 @@ SEAMS: Mapping[str, str] = {
     "submit": "agentflow.runtime.host:Host.submit",
     "perform": "agentflow.models.effect:InvokeLlm.perform",
     "park": "agentflow.runtime.parking:Parking._keep",
+    "remember": "agentflow.runtime.memory:Memory.keep",
     "relay_sql": "agentflow.runtime.relay:SQL",
 }
 

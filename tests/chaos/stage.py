@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from psycopg.types.json import Json
 
+from agentflow.core.canonical import digest
 from agentflow.store.admin import create_tenant, issue_key
 from chaos.client import Tenant
 from chaos.farside import FarSide
@@ -69,9 +70,8 @@ async def stage(servers: Servers, script: Script, folder: Path) -> AsyncIterator
         sql = await Statements.connect(servers.postgres.dsn(database=database))
         # One that the API has refused, put into the registry behind its back.
         document = Json(UNPRICED.document)
-        await sql.run(
-            "insert_workflow", tenant=tenants[0].id, name=UNPRICED.name, hash="-", document=document
-        )
+        name, known = UNPRICED.name, digest(UNPRICED.document)
+        await sql.run("insert_workflow", tenant=tenants[0].id, name=name, hash=known, document=document)
         await sql.close()
         await load.submit_unpriced(tenants[0])
         if not script.only:

@@ -17,11 +17,10 @@ INVARIANTS = {
     9: "root running => something is pending",
     10: "a poison event parks with its reason; nothing is dropped silently",
     11: "nothing of one tenant reaches another",
-    12: "the audit chain verifies",
+    12: "the audit chain verifies; an edit, deletion, reorder, truncation or rewrite is found",
     13: "after quiescence nothing is leaked",
     14: "timers are never early, by the database's clock",
 }
-NOT_BUILT = {12: "the audit chain is not built yet: there is nothing to verify"}
 
 
 @dataclass(frozen=True, slots=True)

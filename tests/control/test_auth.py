@@ -95,16 +95,16 @@ async def test_a_key_is_remembered_for_seconds_only_and_unknown_ones_not_at_all(
     header = f"Bearer {key}"
     for asked in (1, 2):
         with pytest.raises(Rejected):
-            await keys.tenant(header)
+            await keys.owner(header)
         assert shelf.asked == asked
     shelf.hashes[key.tenant, key.id] = key.hashed(PEPPER)
-    assert await keys.tenant(header) == world.a.id
-    assert await keys.tenant(header) == world.a.id
+    assert await keys.owner(header) == (world.a.id, key.id)
+    assert await keys.owner(header) == (world.a.id, key.id)
     assert shelf.asked == 3
     shelf.hashes.clear()
     now = TTL_S + 0.001
     with pytest.raises(Rejected):
-        await keys.tenant(header)
+        await keys.owner(header)
     assert TTL_S <= 5
 
 
@@ -115,7 +115,7 @@ async def test_what_is_remembered_is_bounded(world: World, monkeypatch: pytest.M
     for _ in range(10):
         key = mint(world.a.id)
         shelf.hashes[key.tenant, key.id] = key.hashed(PEPPER)
-        await keys.tenant(f"Bearer {key}")
+        await keys.owner(f"Bearer {key}")
     assert len(keys._hashes) == 3
 
 

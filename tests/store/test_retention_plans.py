@@ -45,6 +45,9 @@ insert into agentflow.blobs
 select tenant_id, 'blob:sha256:' || md5(run_id::text) || md5(run_id::text), 'x', now(), created_at from agentflow.runs;
 insert into agentflow.blob_uses
 select tenant_id, 'blob:sha256:' || md5(run_id::text) || md5(run_id::text), run_id from agentflow.runs where steps > 2;
+insert into agentflow.audit
+select tenant_id, row_number() over (partition by tenant_id), created_at, 'runs',
+       json_build_object('runs', json_build_array(json_build_array(run_id, 1, ''))), '', '' from agentflow.runs;
 insert into agentflow.timers (tenant_id, run_id, key, kind, fire_at)
 select tenant_id, gen_random_uuid(), 'k', 'wait', now() from agentflow.runs;
 insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, due_at)
@@ -76,6 +79,7 @@ MOST = {
     "ledger": 200,
     "runs": 110,
     "refs": 110,
+    "empty_audit": 110,
 }
 # These look at all there is of something by their nature: tenants, partitions, or what a dry run counts.
 ALL = {"tenants", "partitions", "count_entries", "count_inbox", "count_parked", "refs_on_the_road"}

@@ -47,6 +47,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "blob_uses": {"ref": "blob:sha256:0", "run_id": RUN},
     "limits": {"scope": "tenant", "concurrency": 1},
     "gatekeeper": {"epoch": 1},
+    "unsealed": {"kind": "k"},
+    "audit": {"n": 1, "at": "now", "kind": "runs", "data": "{}", "digest": b"d", "link": b"l"},
+    "audit_heads": {"chain": b"c"},
 }  # fmt: skip
 # Partitions are reached through their tables alone.
 CATALOGUE = """
@@ -80,6 +83,7 @@ KEEPERS = {
     "retention": {"tenant_id", "runs", "ledger", "inbox", "parked", "fixed", "updated_at"},
     "leftovers": {"tenant_id", "born", "run_id", "removed_at", "rows"},
     "upkeep": {"tenant_id", "chore", "detail", "done_at"},
+    "audit": {"tenant_id", "n", "at", "kind", "data"},
 }
 
 
@@ -90,6 +94,7 @@ def admin(module_database: Any) -> Iterator[psycopg.Connection[Any]]:
         conn.execute("insert into agentflow.tenants (tenant_id, name) values (%s, 'b')", (B,))
         for table, row in ROWS.items():
             insert(conn, table, A, row)
+        conn.execute("delete from agentflow.unsealed where kind <> 'k'")  # what was noted of the others
         yield conn
 
 
@@ -232,7 +237,7 @@ def test_the_relay_sees_what_is_under_way_and_what_limits_it(admin: Any, module_
                 readable.add(table)
             except pg.InsufficientPrivilege:
                 continue
-    assert readable == {"outbox", "timers", "limits", "gatekeeper"}
+    assert readable == {"outbox", "timers", "limits", "gatekeeper", "unsealed", "audit_heads"}
 
 
 def test_the_keeper_reads_keys_and_no_content(admin: Any) -> None:

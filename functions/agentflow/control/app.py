@@ -22,7 +22,7 @@ from agentflow.control.routes import ROUTES, Route
 from agentflow.control.waiting import Gone
 from agentflow.errors import AgentFlowError, Rejected
 from agentflow.observe import logs, metrics, traces
-from agentflow.store.control import ControlStore
+from agentflow.store.control import ACTOR, ControlStore
 
 CLIENT_LEFT = 499
 UNMATCHED = "unmatched"
@@ -122,7 +122,8 @@ def _starlette_route(route: Route, services: Services, keys: Keys) -> StarletteR
     async def endpoint(request: Request) -> Response:
         exchange: Exchange = request.scope["agentflow"]
         exchange.route = route.path
-        tenant = await keys.tenant(request.headers.get("authorization"))
+        tenant, key = await keys.owner(request.headers.get("authorization"))
+        ACTOR.set(key)  # each request is a task of its own
         exchange.ids["tenant"] = str(tenant)
         if run := request.path_params.get("run"):
             exchange.ids["run"] = run[:36]

@@ -31,8 +31,8 @@ class Keys:
         self._clock = clock
         self._hashes: OrderedDict[tuple[UUID, str], tuple[bytes, float]] = OrderedDict()
 
-    async def tenant(self, authorization: str | None) -> UUID:
-        """The tenant whose key the Authorization header holds; ``Rejected`` (unauthorized) otherwise.
+    async def owner(self, authorization: str | None) -> tuple[UUID, str]:
+        """The tenant whose key the Authorization header holds, and the key's id; ``Rejected`` (unauthorized) otherwise.
 
         A malformed, an unknown and a revoked key are told apart by nobody.
         """
@@ -45,7 +45,7 @@ class Keys:
         stored = await self._hash(key.tenant, key.id)
         if not key.matches(stored, self._pepper):
             raise _refusal("the API key is not valid")
-        return key.tenant
+        return key.tenant, key.id
 
     async def _hash(self, tenant: UUID, key_id: str) -> bytes | None:
         known = self._hashes.get((tenant, key_id))

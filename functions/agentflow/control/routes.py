@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from agentflow.control import events, limits, parked, retention, runs, shapes, streams, workflows
+from agentflow.control import audit, events, limits, parked, retention, runs, shapes, streams, workflows
 from agentflow.control.call import Call
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -161,5 +161,10 @@ ROUTES = (
         "DELETE", "/v1/limits/{scope:path}", limits.delete_limit, "Remove a limit",
         {204: Answer("It is gone.")},
         (404, 413, 422),
+    ),
+    Route(
+        "GET", "/v1/audit", audit.list_audit, "List the audit chain",
+        {200: Answer("A page of entries, oldest first.", shapes.AuditPage)},
+        (400,), query=shapes.PageQuery,
     ),
 )  # fmt: skip

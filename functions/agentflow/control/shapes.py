@@ -338,6 +338,25 @@ class Limits(Answer):
     next: Next
 
 
+class AuditEntry(Answer):
+    """One entry of the audit chain."""
+
+    n: Annotated[int, Field(description="Its number, without gaps from 1.")]
+    at: Annotated[datetime, Field(description="When it was sealed.")]
+    kind: Annotated[str, Field(description="`runs`, `limits.insert`, `api_keys.update` …")]
+    data: Annotated[
+        dict[str, Any] | None, Field(description="What happened; null: it was about runs that have been removed.")
+    ]
+    link: Annotated[str, Field(description="What the chain comes to with this entry, hexadecimal.")]
+
+
+class AuditPage(Answer):
+    """Entries of the audit chain, oldest first."""
+
+    items: list[AuditEntry]
+    next: Next
+
+
 class Fault(Answer):
     """One fault of a request."""
 

@@ -89,6 +89,7 @@ class Run(NamedTuple):
     rev: int = 0  # how often it has been written
     priority: int = 5  # among what its tenant has waiting: 0 to 9, 9 first
     slot: bool = False  # whether it had to wait for its turn, and holds a place until it ends
+    chain: bytes | None = None  # of the rows it has left behind, as it was last written (store/chain.py)
 
     @property
     def terminal(self) -> bool:

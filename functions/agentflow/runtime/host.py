@@ -32,8 +32,10 @@ from agentflow.runtime.publisher import Publisher
 from agentflow.runtime.reactor import Reactor
 from agentflow.runtime.receive import Receiver, once
 from agentflow.runtime.relay import Relay
+from agentflow.runtime.sealer import Sealer
 from agentflow.runtime.serve import Asgi, not_found, with_probes
 from agentflow.runtime.watch import Watch, Watchers
+from agentflow.store.chain import ChainKeys
 from agentflow.store.changes import Changes, dump
 from agentflow.store.postgres import PostgresStore
 from agentflow.wire.event import Event
@@ -68,7 +70,8 @@ class Host:
     ) -> None:
         self.settings = settings
         self.functions = {name: function.load(name).function for name in names}
-        self.store = PostgresStore(engine_dsn)
+        self._keys = ChainKeys(settings.audit_key)
+        self.store = PostgresStore(engine_dsn, self._keys)
         self.watchers = Watchers()
         self._models = catalogue(settings) if PRICING.intersection(names) else None
         self._gating = Gating(self.store.limits, sends_requests="api" in names and "plan" not in names)
@@ -94,6 +97,7 @@ class Host:
         self._control = control(api_dsn) if api_dsn else None
         self._relay = Relay(relay_dsn, self.send, self._congested) if relay_dsn else None
         self._gatekeeper = Gatekeeper(relay_dsn, self.send) if relay_dsn else None
+        self._sealer = Sealer(relay_dsn, self._keys) if relay_dsn else None
         self._keeper = keeper(settings, keeper_dsn, engine_dsn) if keeper_dsn else None
         self._performers: dict[str, Performer] = {}
         self._pull = pull
@@ -126,6 +130,8 @@ class Host:
             await self._relay.start()
         if self._gatekeeper is not None:
             await self._gatekeeper.start()
+        if self._sealer is not None:
+            self._sealer.start()
         if self._keeper is not None:
             self._keeper.start()
         self._state = "ready"
@@ -139,6 +145,8 @@ class Host:
         self._state = "stopping"
         if self._keeper is not None:
             await self._keeper.stop()
+        if self._sealer is not None:
+            await self._sealer.stop()
         if self._gatekeeper is not None:
             await self._gatekeeper.stop()
         if self._relay is not None:
@@ -210,6 +218,8 @@ class Host:
         news = news_of(changes)
         self._obey_news(news, changes.withdrawn)
         self._hints.tell(runs, soonest, changes.withdrawn, written(news))
+        if self._sealer is not None:
+            self._sealer.work_seen()
 
     def limits_changed(self, tenant: UUID) -> None:
         """Have every host read a tenant's limits again (the operator's: those of all)."""
@@ -222,6 +232,8 @@ class Host:
         self._obey_hint(hint.timer_ms, hint.withdrawn)
         self._gating.planned(hint.runs)
         self._obey_news(read(hint.notes), hint.withdrawn)
+        if self._sealer is not None:
+            self._sealer.work_seen()
 
     def _obey_news(self, news: News, withdrawn: Sequence[tuple[UUID, str]] = ()) -> None:
         for tenant in news.limits:

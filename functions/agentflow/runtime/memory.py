@@ -30,8 +30,8 @@ class Memory:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def keep(self, runs: Mapping[UUID, Run]) -> None:
-        """Runs that have just been written."""
+    def keep(self, runs: Mapping[UUID, Run], chains: Mapping[UUID, bytes]) -> None:
+        """Runs that have just been written, and the chains of those that left rows behind."""
         if not self._size:
             return
         mine = self._runs
@@ -39,7 +39,9 @@ class Memory:
             if run.terminal:
                 mine.pop(run_id, None)
             else:
-                mine[run_id] = run.but(rev=run.rev + 1, input=NONE)  # what it was given is never read again
+                # What it was given is never read again.
+                chain = chains.get(run_id, run.chain)
+                mine[run_id] = run.but(rev=run.rev + 1, input=NONE, chain=chain)
                 mine.move_to_end(run_id)
         while len(mine) > self._size:
             mine.popitem(last=False)

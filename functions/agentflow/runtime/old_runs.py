@@ -51,6 +51,16 @@ async def _remove(sweep: Sweep, tenant: UUID, before: datetime, runs: Sequence[O
     sweep.removed_runs(tenant, len(went), steps, lines)
 
 
+async def empty_audit(sweep: Sweep) -> None:
+    """Forget what the audit chain names of runs that are all gone; the chain itself stays."""
+    for tenant in sweep.tenants:
+        before = sweep.runs_before(tenant)
+        while before is not None:
+            async with sweep.turn():
+                if not await sweep.store.empty_audit(tenant, before):
+                    break
+
+
 def chunks(runs: Sequence[OldRun]) -> Iterator[list[OldRun]]:
     """Runs in pieces of one week each that are not too large. The same runs give the same pieces."""
     piece: list[OldRun] = []

@@ -2,6 +2,7 @@
 
     runs           archived if asked for, then removed; their rows in steps and history are noted as left over
     weeks          of steps and history in which no run is left: dropped
+    audit          entries that only name runs that are gone lose their data
     leftovers      key by key, where their week stays for others
     ledger, inbox  weeks that nobody keeps any more: dropped; of weeks that somebody keeps, others' rows key by key
     parked, blobs  key by key
@@ -14,7 +15,7 @@ from __future__ import annotations
 import random
 
 from agentflow.runtime.old_blobs import remove_blobs, remove_parked
-from agentflow.runtime.old_runs import empty_leftovers, remove_runs
+from agentflow.runtime.old_runs import empty_audit, empty_leftovers, remove_runs
 from agentflow.runtime.old_weeks import drop_run_weeks, end_weeks
 from agentflow.runtime.sweep import OutOfTime, Report, Sweep
 
@@ -35,6 +36,8 @@ async def prune(sweep: Sweep) -> Report:
     try:
         await remove_runs(sweep)
         await drop_run_weeks(sweep)
+        if not sweep.dry:
+            await empty_audit(sweep)
         if sweep.report.complete and not sweep.dry:
             await empty_leftovers(sweep)
         await end_weeks(sweep)

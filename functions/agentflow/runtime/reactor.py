@@ -234,7 +234,7 @@ class Reactor:
 
     def _done(self, batch: Batch, began: float) -> None:
         """A batch has been committed: remember its runs, answer, send, tell."""
-        self._memory.keep(batch.changes.runs)
+        self._memory.keep(batch.changes.runs, batch.changes.chains)
         for item, run in batch.decided:
             if item.done is not None and not item.done.done():
                 item.done.set_result(run)
@@ -295,7 +295,8 @@ class Reactor:
         headroom: dict[UUID, Headroom],
         facts: Callable[[Item, Run | None, Headroom], Facts],
     ) -> Batch:
-        return Batch(self._routes, runs, headroom, facts, None if self._gating.idle else self._gating)
+        gating = None if self._gating.idle else self._gating
+        return Batch(self._routes, runs, headroom, facts, gating, Changes(self._store.keys))
 
     # -- what decisions may know -----------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +25,8 @@ from agentflow.core.decision import (
 from agentflow.core.limits import GATED, SLOT
 from agentflow.core.message import Message
 from agentflow.core.run import Run
+from agentflow.store import chain
+from agentflow.store.chain import ChainKeys
 
 Twin = tuple[UUID, UUID, str, str]  # tenant, run, key, consumer
 CALLED = {"llm": "invoke_llm", "tool": "run_tool"}  # who performs the steps of a kind
@@ -47,11 +49,16 @@ def decision_hash(status: str, changed: Sequence[Any], commands: Sequence[Any]) 
 
 
 class Changes:
-    """Rows to write, by statement name. ``tables[name]`` is a list of row tuples in that statement's order."""
+    """Rows to write, by statement name. ``tables[name]`` is a list of row tuples in that statement's order.
 
-    __slots__ = ("budgets", "freed", "new_runs", "runs", "tables", "waits", "withdrawn")
+    ``keys`` fold what runs leave behind into their chains; not needed where no run is written.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("budgets", "chains", "freed", "keys", "new_runs", "runs", "tables", "waits", "withdrawn")
+
+    def __init__(self, keys: ChainKeys | None = None) -> None:
+        self.keys = keys
+        self.chains: dict[UUID, bytes] = {}  # run -> its chain as of the last row here
         self.tables: dict[str, list[tuple[Any, ...]]] = {}
         self.runs: dict[UUID, Run] = {}
         self.new_runs: set[UUID] = set()
@@ -74,6 +81,17 @@ class Changes:
         if new:
             self.new_runs.add(run.id)
         self.runs[run.id] = run
+
+    def chain(self, run: Run) -> bytes | None:
+        """A run's chain with all its rows here. None: it began before there were chains, and has none."""
+        mine = self.chains.get(run.id)
+        if mine is None:
+            mine = run.chain
+            if mine is None and run.id in self.new_runs and self.keys is not None:
+                who = (run.tenant, run.id, run.created_ms, run.workflow)
+                mine = self.keys.begin(chain.run_content(*who, dump(run.input), run.request_hash))
+                self.chains[run.id] = mine
+        return mine
 
     def row(self, run: Run, row: Row) -> None:
         """One row of a decision about ``run`` (its value after the decision)."""
@@ -101,11 +119,12 @@ class Changes:
         results = (dump(given), dump(output), dump(error), dump(usage), held, cost)
         consumer = CALLED.get(kind)
         key = f"{step}.{attempt}" if consumer else None
-        self.add(
-            "insert_steps",
-            (run.tenant, run.created_ms, run.id, step, attempt, opened.epoch, opened.task, kind, status,
-             opened.at_ms or run.created_ms, *results, key, consumer),
-        )  # fmt: skip
+        values = (step, attempt, opened.epoch, opened.task, kind, status, opened.at_ms or run.created_ms)
+        _, text, reason, used, _, _ = results
+        link = self._fold(run, chain.step_content, (*values, held, cost), text, reason, used)
+        row_number = link and chain.number(link)
+        where = (run.tenant, run.created_ms, run.id)
+        self.add("insert_steps", (*where, *values, *results, row_number, key, consumer))
 
     def _timer(self, run: Run, row: TimerSet) -> None:
         self.add("set_timers", (run.tenant, run.id, row.key, row.kind, row.step, row.attempt, row.after_ms))
@@ -125,6 +144,7 @@ class Changes:
             self.consume((run.tenant, run.id, row.key, consumer))
 
     def _ended(self, run: Run, row: RunEnded) -> None:
+        self._fold(run, chain.end_content, run.status, dump(run.output), dump(run.error))
         self.add("end_timers", (run.tenant, run.id))
         self.add("end_subscriptions", (run.tenant, run.id))
         if run.slot:
@@ -141,8 +161,10 @@ class Changes:
 
     def _entry(self, run: Run, row: LedgerEntry) -> None:
         usage = dump(row.usage)
-        entry = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, usage, row.price)
-        self.add("insert_ledger", (run.tenant, run.created_ms, run.id, *entry))
+        values = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, row.price)
+        link = self._fold(run, chain.entry_content, values, usage)
+        row_number = link and chain.number(link)
+        self.add("insert_ledger", (run.tenant, run.created_ms, run.id, *values, usage, row_number))
         account = self.budgets.setdefault(run.tenant, [0, 0, False, False])
         account[0] += row.held_micro
         account[3] = account[3] or row.entry == "hold"
@@ -152,7 +174,17 @@ class Changes:
 
     def _decided(self, run: Run, row: Decided) -> None:
         line = (run.seq, row.name, dump(row.data), decision_hash(run.status, row.changed, row.commands))
-        self.add("insert_history", (run.tenant, run.created_ms, run.id, *line))
+        link = self._fold(run, chain.line_content, *line)
+        place = (chain.number(link), link[chain.SHOWN]) if link else (None, None)
+        self.add("insert_history", (run.tenant, run.created_ms, run.id, *line, *place))
+
+    def _fold(self, run: Run, content: Callable[..., bytes], *values: Any) -> bytes | None:
+        """The run's chain with one more row; None where it has none."""
+        mine = self.chain(run)
+        if mine is None or self.keys is None:
+            return None
+        self.chains[run.id] = mine = self.keys.follow(mine, content(*values))
+        return mine
 
 
 ROWS: dict[type, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,8 @@ SQL = load("control.sql")
 SCAN = 5_000
 """Most runs one filtered page looks at."""
 NO_RUN = UUID(int=0)
+ACTOR: ContextVar[str] = ContextVar("actor", default="")
+"""The id of the API key that the request at hand came with; what it changes is noted under this name."""
 
 Row = dict[str, Any]
 Connection = psycopg.AsyncConnection[Row]
@@ -225,13 +228,19 @@ class ControlStore:
         """Whether there was one."""
         return await self._one(tenant, "delete_limit", scope=scope) is not None
 
+    # -- audit -----------------------------------------------------------------------------------------
+
+    async def audit(self, tenant: UUID, after: int, limit: int) -> list[Row]:
+        """Entries of the tenant's audit chain after a number, in order."""
+        return await self._all(tenant, "list_audit", after=after, limit=limit)
+
     # -- transactions ----------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _transaction(self, tenant: UUID) -> AsyncIterator[Connection]:
         with _passing():
             async with self._pool.connection() as conn, conn.transaction():
-                await conn.execute(SQL["name_tenant"], {"tenant": str(tenant)})
+                await conn.execute(SQL["name_tenant"], _named(tenant))
                 yield conn
 
     async def _read(self, tenant: UUID, *queries: tuple[str, Row]) -> list[list[Row]]:
@@ -239,7 +248,7 @@ class ControlStore:
         with _passing():
             async with self._pool.connection() as conn, conn.pipeline():
                 async with conn.transaction():
-                    await conn.execute(SQL["name_tenant"], {"tenant": str(tenant)})
+                    await conn.execute(SQL["name_tenant"], _named(tenant))
                     cursors = [await conn.execute(SQL[query], values) for query, values in queries]
                 return [await cursor.fetchall() for cursor in cursors]
 
@@ -249,6 +258,10 @@ class ControlStore:
     async def _one(self, tenant: UUID, query: str, **values: Any) -> Row | None:
         rows = await self._all(tenant, query, **values)
         return rows[0] if rows else None
+
+
+def _named(tenant: UUID) -> dict[str, str]:
+    return {"tenant": str(tenant), "actor": ACTOR.get()}
 
 
 async def _configure(conn: Connection) -> None:

@@ -2,8 +2,10 @@
 -- that its transaction has named, which is why none says so itself. Lists are keyset-paginated.
 
 -- name: name_tenant
--- The tenant whose rows this transaction may see, and the longest any of its statements may take.
-select set_config('app.tenant_id', %(tenant)s, true), set_config('statement_timeout', '10s', true);
+-- The tenant whose rows this transaction may see, who is asking (for the audit chain), and the longest any of its
+-- statements may take.
+select set_config('app.tenant_id', %(tenant)s, true), set_config('app.actor', %(actor)s, true),
+       set_config('statement_timeout', '10s', true);
 
 -- name: read_key
 select hash from agentflow.api_keys where key_id = %(key_id)s and revoked_at is null;
@@ -177,3 +179,9 @@ returning scope, concurrency, per_second, burst, weight, updated_at;
 
 -- name: delete_limit
 delete from agentflow.limits where scope = %(scope)s returning scope;
+
+-- name: list_audit
+select n, at, kind, data, encode(link, 'hex') as link from agentflow.audit
+where n > %(after)s
+order by n
+limit %(limit)s;

@@ -23,6 +23,8 @@ from agentflow.core.limits import Limit
 from agentflow.core.message import Message
 from agentflow.core.run import Run, unpack_state
 from agentflow.errors import RetryLater
+from agentflow.store import chain as links
+from agentflow.store.chain import ChainKeys
 from agentflow.store.changes import Changes, Twin, dump
 from agentflow.store.pipeline import Pipeline, Pool
 from agentflow.store.queries import load
@@ -168,9 +170,13 @@ class Transaction:
 
 
 class PostgresStore:
-    """Connections of role agentflow_engine. Open late, close once; survives restarts of the server."""
+    """Connections of role agentflow_engine. Open late, close once; survives restarts of the server.
 
-    def __init__(self, dsn: str, *, connections: int = 4) -> None:
+    ``keys`` fold what is written into chains; only who writes no runs needs none.
+    """
+
+    def __init__(self, dsn: str, keys: ChainKeys | None = None, *, connections: int = 4) -> None:
+        self.keys = keys
         self._pool = Pool(dsn, size=connections, settings=PLANNING)
         self._clock_ahead_ms = 0.0  # the database's clock less ours, when it was last heard
 
@@ -288,10 +294,14 @@ def writes(changes: Changes) -> Iterator[Call]:
     """The statements that write a batch, each made when it is asked for: PostgreSQL begins with the first."""
     if changes.runs:
         runs = sorted(changes.runs.values(), key=lambda run: run.id.int)
-        if new := [_new_columns(run) for run in runs if run.id in changes.new_runs]:
+        made = changes.new_runs
+        if new := [_new_columns(run, changes.chain(run)) for run in runs if run.id in made]:
             yield from SQL["insert_runs"].calls(new)
-        if old := [_columns(run) for run in runs if run.id not in changes.new_runs]:
+        if old := [_columns(run, changes.chain(run)) for run in runs if run.id not in made]:
             yield from SQL["update_runs"].calls(old)
+        notes = [_note(run, changes.chain(run)) for run in runs if run.id in made or run.terminal]
+        if notes:
+            yield from SQL["note_runs"].calls(notes)
     tables = changes.tables
     for name in ORDER:
         if rows := tables.get(name):
@@ -329,7 +339,7 @@ def _run(row: Sequence[Any]) -> Run:
     tenant, run_id, workflow, version, status, seq, epoch, steps, tokens, limit, spent, held, frozen = row[
         :13
     ]
-    state, request_hash, trace, created_ms, rev = row[13:]
+    state, request_hash, trace, created_ms, rev, chain = row[13:]
     return Run(
         tenant=tenant,
         id=run_id,
@@ -347,11 +357,12 @@ def _run(row: Sequence[Any]) -> Run:
         trace=trace,
         created_ms=created_ms,
         rev=rev,
+        chain=chain,
         **unpack_state(state or {}, steps),
     )
 
 
-def _columns(run: Run) -> tuple[Any, ...]:
+def _columns(run: Run, chain: bytes | None) -> tuple[Any, ...]:
     return (
         run.tenant,
         run.id,
@@ -370,15 +381,21 @@ def _columns(run: Run) -> tuple[Any, ...]:
         dump(run.output),
         dump(run.error),
         run.terminal,
+        chain,
     )
 
 
-def _new_columns(run: Run) -> tuple[Any, ...]:
+def _new_columns(run: Run, chain: bytes | None) -> tuple[Any, ...]:
     return (
-        *_columns(run),
+        *_columns(run, chain),
         run.workflow,
         dump(run.input),
         run.request_hash,
         run.trace,
         run.created_ms,
     )
+
+
+def _note(run: Run, chain: bytes | None) -> tuple[Any, ...]:
+    place = (links.number(chain), chain[links.SHOWN]) if chain else (None, None)
+    return (run.tenant, run.id, run.created_ms, *place)

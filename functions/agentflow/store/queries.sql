@@ -10,7 +10,7 @@ select set_config('app.tenants', %b::text, true), (extract(epoch from clock_time
 -- Lock first, always in the order of run ids: every other row of a run is only touched under its run's lock.
 select r.tenant_id, r.run_id, r.workflow, r.version, r.status, r.seq, r.epoch, r.steps, r.tokens,
        r.limit_micro, r.spent_micro, r.held_micro, r.frozen, r.state, r.request_hash, r.trace,
-       (extract(epoch from r.created_at) * 1000)::bigint, r.rev
+       (extract(epoch from r.created_at) * 1000)::bigint, r.rev, r.chain
 from unnest(%b::uuid[], %b::uuid[]) as k (tenant_id, run_id)
 join agentflow.runs r using (tenant_id, run_id)
 order by r.run_id
@@ -75,16 +75,16 @@ join agentflow.steps s using (tenant_id, born, run_id, step, attempt);
 -- name: insert_runs
 -- Whoever comes second gets a unique violation, and finds the run when it looks again.
 insert into agentflow.runs (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro,
-                            spent_micro, held_micro, frozen, state, output, error, workflow, input, request_hash, trace,
-                            created_at, updated_at, finished_at)
+                            spent_micro, held_micro, frozen, state, output, error, chain, workflow, input, request_hash,
+                            trace, created_at, updated_at, finished_at)
 select c.tenant_id, c.run_id, c.rev, c.version, c.status, c.seq, c.epoch, c.steps, c.tokens, c.limit_micro,
-       c.spent_micro, c.held_micro, c.frozen, c.state::json, c.output::json, c.error::json, c.workflow, c.input::json,
-       c.request_hash, c.trace, c.created_at, clock_timestamp(), case when c.ended then clock_timestamp() end
+       c.spent_micro, c.held_micro, c.frozen, c.state::json, c.output::json, c.error::json, c.chain, c.workflow,
+       c.input::json, c.request_hash, c.trace, c.created_at, clock_timestamp(), case when c.ended then clock_timestamp() end
 from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
             %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[],
-            %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[])
+            %b::bytea[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[])
   as c (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
-        frozen, state, output, error, ended, workflow, input, request_hash, trace, created_at);
+        frozen, state, output, error, ended, chain, workflow, input, request_hash, trace, created_at);
 
 -- name: update_runs
 -- The fence: a run is written on top of the rev it was decided upon, or not at all. Fewer rows than named means that
@@ -92,15 +92,16 @@ from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::int[],
 with c as materialized (
   select *
   from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
-              %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[])
+              %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[],
+              %b::bytea[])
     as c (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
-          frozen, state, output, error, ended)
+          frozen, state, output, error, ended, chain)
 ), written as (
   update agentflow.runs r
   set rev = c.rev, version = c.version, status = c.status, seq = c.seq, epoch = c.epoch, steps = c.steps,
       tokens = c.tokens, limit_micro = c.limit_micro, spent_micro = c.spent_micro, held_micro = c.held_micro,
       frozen = c.frozen, state = c.state::json, output = coalesce(c.output::json, r.output),
-      error = coalesce(c.error::json, r.error), updated_at = clock_timestamp(),
+      error = coalesce(c.error::json, r.error), chain = c.chain, updated_at = clock_timestamp(),
       finished_at = case when c.ended then coalesce(r.finished_at, clock_timestamp()) end
   from c
   where r.tenant_id = c.tenant_id and r.run_id = c.run_id and r.rev = c.rev - 1
@@ -111,23 +112,30 @@ select 1 / ((select count(*) from written) = (select count(*) from c))::int;
 -- name: insert_steps
 -- An attempt that has its result. What it was given stands in its request, which is still in the outbox.
 insert into agentflow.steps (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at, input,
-                             output, error, usage, held_micro, cost_micro)
+                             output, error, usage, held_micro, cost_micro, n)
 select c.tenant_id, c.born, c.run_id, c.step, c.attempt, c.epoch, c.task, c.kind, c.status, c.requested_at,
        coalesce(c.input::json,
                 (select o.data -> 'input' from agentflow.outbox o
                  where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer)),
-       c.output::json, c.error::json, c.usage::json, c.held_micro, c.cost_micro
+       c.output::json, c.error::json, c.usage::json, c.held_micro, c.cost_micro, c.n
 from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::int[], %b::int[], %b::text[], %b::text[],
             %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[],
-            %b::text[], %b::text[])
+            %b::int[], %b::text[], %b::text[])
   as c (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at, input, output, error, usage,
-        held_micro, cost_micro, key, consumer);
+        held_micro, cost_micro, n, key, consumer);
 
 -- name: insert_history
-insert into agentflow.history (tenant_id, born, run_id, seq, name, data, hash)
-select c.tenant_id, c.born, c.run_id, c.seq, c.name, c.data::json, c.hash
-from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[], %b::text[], %b::bytea[])
-  as c (tenant_id, born, run_id, seq, name, data, hash);
+insert into agentflow.history (tenant_id, born, run_id, seq, name, data, hash, n, link)
+select c.tenant_id, c.born, c.run_id, c.seq, c.name, c.data::json, c.hash, c.n, c.link
+from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[], %b::text[], %b::bytea[], %b::int[],
+            %b::bytea[])
+  as c (tenant_id, born, run_id, seq, name, data, hash, n, link);
+
+-- name: note_runs
+-- Runs that have begun or ended, for the tenant's chain; see audit.sql.
+insert into agentflow.unsealed (tenant_id, kind, run_id, born, n, link)
+select c.tenant_id, 'run', c.run_id, c.born, c.n, c.link
+from unnest(%b::uuid[], %b::uuid[], %b::timestamptz[], %b::int[], %b::bytea[]) as c (tenant_id, run_id, born, n, link);
 
 -- name: insert_outbox
 insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, trace, due_at)
@@ -152,11 +160,12 @@ using unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[]) as c (tenant_id, ru
 where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer;
 
 -- name: insert_ledger
-insert into agentflow.ledger (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, usage, price)
-select c.tenant_id, c.born, c.run_id, c.step, c.attempt, c.entry, c.amount_micro, c.held_micro, c.usage::json, c.price
+insert into agentflow.ledger (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, price, usage, n)
+select c.tenant_id, c.born, c.run_id, c.step, c.attempt, c.entry, c.amount_micro, c.held_micro, c.price, c.usage::json,
+       c.n
 from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::bigint[], %b::bigint[],
-            %b::text[], %b::text[])
-  as c (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, usage, price);
+            %b::text[], %b::text[], %b::int[])
+  as c (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, price, usage, n);
 
 -- name: charge_budgets
 -- Locked in the order of tenants, after the runs. The table's constraint refuses what does not fit, and a frozen account

@@ -207,6 +207,12 @@ class RetentionStore:
         key = {"tenant": tenant, "since": week.since, "until": week.until, "limit": ROWS}
         return int((await self._one("delete_inbox", **key))["rows"])
 
+    # -- audit -------------------------------------------------------------------------------------------
+
+    async def empty_audit(self, tenant: UUID, before: datetime) -> int:
+        """Drop the data of up to fifty of a tenant's entries of which no run is left; how many it were."""
+        return int((await self._one("empty_audit", tenant=tenant, before=before, limit=50))["rows"])
+
     # -- parked, blobs -----------------------------------------------------------------------------------
 
     async def delete_parked(self, tenant: UUID, before: datetime) -> int:

@@ -83,6 +83,9 @@ with named as materialized (
   insert into agentflow.leftovers (tenant_id, born, run_id, rows)
   select tenant_id, created_at, run_id, rows from gone
   on conflict do nothing
+), told as (
+  insert into agentflow.unsealed (tenant_id, kind, data)
+  select tenant_id, 'runs.removed', json_build_object('runs', json_agg(run_id)) from gone group by tenant_id
 ), unused as (
   delete from agentflow.blob_uses u
   using gone g
@@ -254,6 +257,35 @@ with last as materialized (
   returning 1
 )
 select count(*) as rows from gone;
+
+-- ---------------------------------------------------------------------------------------------- audit
+
+-- name: empty_audit
+-- Of the next entries that name runs, those of which no run is there any more lose their data: from the beginning on, so
+-- that "before entry n" says which. The chain stays, and it is noted.
+with next as materialized (
+  select n, data::json -> 'runs' as runs from agentflow.audit
+  where tenant_id = %(tenant)s and kind in ('runs', 'runs.removed') and data is not null and at < %(before)s
+  order by n limit %(limit)s
+), kept as (
+  select min(x.n) as n
+  from next x
+  cross join lateral json_array_elements(x.runs) e
+  cross join lateral (
+    select 1 from agentflow.runs r
+    where r.tenant_id = %(tenant)s and r.run_id = (case json_typeof(e) when 'array' then e ->> 0 else e #>> '{}' end)::uuid
+    limit 1
+  ) r
+), emptied as (
+  update agentflow.audit a set data = null
+  from next x
+  where a.tenant_id = %(tenant)s and a.n = x.n and x.n < coalesce((select n from kept), 2147483647)
+  returning a.n
+), told as (
+  insert into agentflow.unsealed (tenant_id, kind, data)
+  select %(tenant)s, 'audit.emptied', json_build_object('before', max(n) + 1) from emptied having count(*) > 0
+)
+select count(*) as rows from emptied;
 
 -- ---------------------------------------------------------------------------------------------- parked and blobs
 

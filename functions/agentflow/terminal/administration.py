@@ -78,6 +78,15 @@ async def admin_dsn(settings: Settings, database: str) -> AsyncIterator[str]:
             yield stack.admin_dsn
 
 
+@asynccontextmanager
+async def roles(settings: Settings, database: str) -> AsyncIterator[tuple[str, str, str]]:
+    """DSNs of the engine, the keeper and the administrator, in the database that the administrator's is about."""
+    async with admin_dsn(settings, database) as dsn:
+        scheme, _, rest = dsn.partition("://")
+        place = rest.rpartition("@")[2]
+        yield f"{scheme}://agentflow_engine@{place}", f"{scheme}://agentflow_keeper@{place}", dsn
+
+
 def _running_embedded(home: Path) -> str | None:
     """The DSN of an embedded PostgreSQL that another process runs: its pid file names the socket's folder."""
     from urllib.parse import quote

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from agentflow.config import Settings
 from agentflow.core.retention import Ages, parse_age
 from agentflow.errors import Rejected, RetryLater
 from agentflow.terminal import output
-from agentflow.terminal.administration import admin_dsn
+from agentflow.terminal.administration import admin_dsn, roles
 from agentflow.terminal.client import api, call
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ async def run_prune(
 
     logs.configure("warning", sys.stderr)  # stdout is for the report
     only, until = parse_tenant(tenant) if tenant else None, parse_before(before)
-    async with _roles(settings, database) as (keeper, engine), keeping(keeper) as store:
+    async with roles(settings, database) as (engine, keeper, _), keeping(keeper) as store:
         now, leads = await store.lead()
         if not leads and not dry_run:
             raise RetryLater("another process is at it", after=60.0, code="busy")
@@ -172,12 +171,3 @@ def _size(number: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
-
-
-@asynccontextmanager
-async def _roles(settings: Settings, database: str) -> AsyncIterator[tuple[str, str]]:
-    """DSNs of the keeper and the engine, in the database that the administrator's is about."""
-    async with admin_dsn(settings, database) as dsn:
-        scheme, _, rest = dsn.partition("://")
-        place = rest.rpartition("@")[2]
-        yield f"{scheme}://agentflow_keeper@{place}", f"{scheme}://agentflow_engine@{place}"
