@@ -1,6 +1,7 @@
--- The audit chain: every row a run leaves behind is numbered and folded into the run's chain, and every run and every
+-- The audit chain: every row a run leaves behind is folded into the run's chain, and every run and every
 -- deed of an operator into the tenant's. What is folded, and what that shows, is in store/chain.py.
 --
+--   * Rows bear the rev of the run that they were written with.
 --   * What has happened is noted in the transaction in which it happens, by triggers where people change something, so
 --     that it does not matter how they do it.
 --   * Notes are sealed, in their order, within seconds: that is the tenant's chain. No transaction waits for another's
@@ -10,19 +11,18 @@ set local role agentflow_owner;
 set local search_path = agentflow;
 
 alter table runs add column chain bytea;              -- null: the run is older than this
-alter table steps add column n integer;               -- the row's number in its run's chain
-alter table ledger add column n integer;
-alter table history add column n integer, add column link bytea;  -- and half of the chain as of the line
+alter table steps add column rev integer;             -- of the run, with which the row was written
+alter table ledger add column rev integer;
+alter table history add column rev integer, add column link bytea;  -- and half of the chain then
 
--- What has still to be sealed: a run that has begun or changed after its end (n, link: its chain then), or a deed.
+-- What has still to be sealed: a run that has begun or changed after its end (rev, link: its chain then), or a deed.
 create table unsealed (
   tenant_id   uuid not null,
   note        bigint generated always as identity,
   at          timestamptz not null default clock_timestamp(),
   kind        text not null check (length(kind) between 1 and 64),
   run_id      uuid,
-  born        timestamptz,
-  n           integer,
+  rev         integer,
   link        bytea,
   data        json,
   primary key (tenant_id, note)
@@ -47,6 +47,7 @@ create index audit_named on audit (tenant_id, n) where data is not null and kind
 
 create table audit_heads (
   tenant_id   uuid primary key,
+  n           integer not null,
   chain       bytea not null
 ) with (fillfactor = 50);
 

@@ -49,7 +49,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "gatekeeper": {"epoch": 1},
     "unsealed": {"kind": "k"},
     "audit": {"n": 1, "at": "now", "kind": "runs", "data": "{}", "digest": b"d", "link": b"l"},
-    "audit_heads": {"chain": b"c"},
+    "audit_heads": {"n": 1, "chain": b"c"},
 }  # fmt: skip
 # Partitions are reached through their tables alone.
 CATALOGUE = """

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 from starlette.responses import Response
 
 from agentflow.control import cursors, shapes
@@ -18,12 +15,8 @@ async def list_audit(call: Call) -> Response:
     query = read_query(call.request, shapes.PageQuery)
     after = cursors.decode(query.cursor, _number) if query.cursor else 0
     rows = await call.services.store.audit(call.tenant, after, query.limit + 1)
-    items = [_item(row) for row in rows[: query.limit]]
+    items = rows[: query.limit]
     return page(shapes.AuditPage, items, cursors.encode(items[-1]["n"]) if len(rows) > len(items) else None)
-
-
-def _item(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"data": orjson.loads(row["data"]) if row["data"] is not None else None}
 
 
 def _number(value: int) -> int:

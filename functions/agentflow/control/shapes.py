@@ -345,7 +345,8 @@ class AuditEntry(Answer):
     at: Annotated[datetime, Field(description="When it was sealed.")]
     kind: Annotated[str, Field(description="`runs`, `limits.insert`, `api_keys.update` …")]
     data: Annotated[
-        dict[str, Any] | None, Field(description="What happened; null: it was about runs that have been removed.")
+        dict[str, Any],
+        Field(description="What happened, and who did it; of runs that began or ended only how many."),
     ]
     link: Annotated[str, Field(description="What the chain comes to with this entry, hexadecimal.")]
 

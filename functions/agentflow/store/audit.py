@@ -81,6 +81,7 @@ class _Walk:
         self._known = {head.number: head.link.lower() for head in known}
         self._done = Verification(tenant)
         self._chain: bytes | None = None
+        self._number = 0  # of the entry that it has come to
         self._last_ms = 0
         self._missing: dict[UUID, int] = {}  # runs that are not there -> the entry that names them
         self._behind: dict[
@@ -95,7 +96,7 @@ class _Walk:
         more = True
         while more:
             async with self._moment():
-                entries = await self._all("read_entries", self._tenant, self._number())
+                entries = await self._all("read_entries", self._tenant, self._number)
                 if self._chain is None and not await self._begin(bool(entries)):
                     break
                 more = bool(entries)
@@ -107,9 +108,6 @@ class _Walk:
                 if not more:
                     await self._end()
         return done
-
-    def _number(self) -> int:
-        return links.number(self._chain) if self._chain else 0
 
     def _say(self, finding: str) -> None:
         self._done.findings.append(finding)
@@ -123,22 +121,22 @@ class _Walk:
                 self._say(f"audit: entry {number} is known elsewhere, and there is no chain")
             await self._rest()
             return False
-        head = bytes(found[0][0])
+        head = bytes(found[0][1])
         if not self._keys.knows(head):
             self._say(f"audit_heads: {_unknown_key(head)}")
             return False
-        self._chain = self._keys.begun_with(head[:4], links.tenant_content(self._tenant))
+        self._chain = self._keys.begin(links.tenant_content(self._tenant), head[:4])
         return True
 
     def _follow(self, entry: tuple[Any, ...], runs: dict[UUID, NamedRun]) -> bool:
         """Follow one entry; False when there is no point in going on."""
         number, at_ms, kind, data, digest, link = entry
         assert self._chain is not None
-        expected = self._number() + 1
-        if number != expected:
-            self._say(f"audit: entry {expected} is missing")
+        self._number += 1
+        if number != self._number:
+            self._say(f"audit: entry {self._number} is missing")
             return False
-        self._chain = self._keys.follow(self._chain, links.sealed_content(at_ms, kind, bytes(digest)))
+        self._chain = self._keys.follow(self._chain, number, links.sealed_content(at_ms, kind, bytes(digest)))
         if self._chain[links.SHOWN] != bytes(link):
             self._say(f"audit: entry {number} ({kind}) was changed, or one was put before it")
             return False
@@ -160,11 +158,11 @@ class _Walk:
         self, number: int, kind: str, data: dict[str, Any], runs: dict[UUID, NamedRun], at_ms: int
     ) -> None:
         if kind == "runs":
-            for name, place, link in data["runs"]:
+            for name, rev, link in data["runs"]:
                 known = runs.get(UUID(name))
                 points = known.points if known else {}
-                if place is not None:
-                    points[place] = (link, at_ms)
+                if link is not None:
+                    points[rev] = (link, at_ms)
                 runs[UUID(name)] = NamedRun(number, points)
         elif kind == "runs.removed":
             for name in data["runs"]:
@@ -203,7 +201,7 @@ class _Walk:
             if named.points:
                 self._say(f"run {row.id}: its chain was deleted")
             return False
-        if row.terminal and links.number(row.chain) not in named.points:
+        if row.terminal and row.rev not in named.points:
             self._behind[row.id] = named.entry
             return False
         self._behind.pop(row.id, None)
@@ -229,13 +227,13 @@ class _Walk:
         assert self._chain is not None
         done = self._done
         found = await self._all("read_head", self._tenant)
-        if not found or bytes(found[0][0]) != self._chain:
-            last = links.number(bytes(found[0][0])) if found else "?"
-            self._say(f"audit: the chain ends with entry {self._number()}; its head is of entry {last}")
+        if not found or (found[0][0], bytes(found[0][1])) != (self._number, self._chain):
+            last = f"its head is of entry {found[0][0]}" if found else "it has no head"
+            self._say(f"audit: the chain ends with entry {self._number}; {last}")
         for number in self._known:
-            if number > self._number():
-                self._say(f"audit: entry {number} is known elsewhere; the chain ends with {self._number()}")
-        done.head = Head(self._number(), self._chain[links.SHOWN].hex())
+            if number > self._number:
+                self._say(f"audit: entry {number} is known elsewhere; the chain ends with {self._number}")
+        done.head = Head(self._number, self._chain[links.SHOWN].hex())
         await self._rest()
 
     async def _rest(self) -> None:
@@ -246,7 +244,7 @@ class _Walk:
             if kind == "run":
                 self._behind.pop(run, None)
             else:
-                self._note(self._number() + 1, kind, orjson.loads(data), runs, self._last_ms)
+                self._note(self._number + 1, kind, orjson.loads(data), runs, self._last_ms)
         for run, entry in self._missing.items():
             self._say(f"run {run}: entry {entry} names it, and it is not there")
         for run, entry in self._behind.items():

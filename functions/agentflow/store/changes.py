@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from agentflow.core.decision import (
 from agentflow.core.limits import GATED, SLOT
 from agentflow.core.message import Message
 from agentflow.core.run import Run
-from agentflow.store import chain
+from agentflow.store import chain as links
 from agentflow.store.chain import ChainKeys
 
 Twin = tuple[UUID, UUID, str, str]  # tenant, run, key, consumer
@@ -54,11 +54,12 @@ class Changes:
     ``keys`` fold what runs leave behind into their chains; not needed where no run is written.
     """
 
-    __slots__ = ("budgets", "chains", "freed", "keys", "new_runs", "runs", "tables", "waits", "withdrawn")
+    __slots__ = ("budgets", "chains", "freed", "keys", "left", "new_runs", "runs", "tables", "waits", "withdrawn")
 
     def __init__(self, keys: ChainKeys | None = None) -> None:
         self.keys = keys
-        self.chains: dict[UUID, bytes] = {}  # run -> its chain as of the last row here
+        self.left: dict[UUID, list[links.Values]] = {}  # run -> what it leaves behind
+        self.chains: dict[UUID, bytes] = {}  # run -> its chain with all that, once it is folded
         self.tables: dict[str, list[tuple[Any, ...]]] = {}
         self.runs: dict[UUID, Run] = {}
         self.new_runs: set[UUID] = set()
@@ -82,16 +83,29 @@ class Changes:
             self.new_runs.add(run.id)
         self.runs[run.id] = run
 
-    def chain(self, run: Run) -> bytes | None:
-        """A run's chain with all its rows here. None: it began before there were chains, and has none."""
-        mine = self.chains.get(run.id)
-        if mine is None:
-            mine = run.chain
-            if mine is None and run.id in self.new_runs and self.keys is not None:
+    def fold(self) -> None:
+        """Fold what each run leaves behind into its chain; once, before everything is written. A run that began before
+        there were chains has none."""
+        keys = self.keys
+        if keys is None:
+            return
+        for run in self.runs.values():
+            chain = run.chain
+            if chain is None:
+                if run.id not in self.new_runs:
+                    continue
                 who = (run.tenant, run.id, run.created_ms, run.workflow)
-                mine = self.keys.begin(chain.run_content(*who, dump(run.input), run.request_hash))
-                self.chains[run.id] = mine
-        return mine
+                chain = keys.begin(links.run_content(*who, dump(run.input), run.request_hash))
+            content = links.rows_content(self.left.get(run.id, []))
+            self.chains[run.id] = keys.follow(chain, run.rev + 1, content)
+
+    def lines(self) -> list[tuple[Any, ...]]:
+        """The lines of history with their links, once all is folded."""
+        chains = self.chains
+        return [
+            (*line, chains[line[2]][links.SHOWN] if line[2] in chains else None)
+            for line in self.tables["insert_history"]
+        ]
 
     def row(self, run: Run, row: Row) -> None:
         """One row of a decision about ``run`` (its value after the decision)."""
@@ -120,11 +134,8 @@ class Changes:
         consumer = CALLED.get(kind)
         key = f"{step}.{attempt}" if consumer else None
         values = (step, attempt, opened.epoch, opened.task, kind, status, opened.at_ms or run.created_ms)
-        _, text, reason, used, _, _ = results
-        link = self._fold(run, chain.step_content, (*values, held, cost), text, reason, used)
-        row_number = link and chain.number(link)
-        where = (run.tenant, run.created_ms, run.id)
-        self.add("insert_steps", (*where, *values, *results, row_number, key, consumer))
+        self._leave(run, links.step_values(*values, held, cost, *results[1:4]))
+        self.add("insert_steps", (run.tenant, run.created_ms, run.id, *values, *results, run.rev + 1, key, consumer))
 
     def _timer(self, run: Run, row: TimerSet) -> None:
         self.add("set_timers", (run.tenant, run.id, row.key, row.kind, row.step, row.attempt, row.after_ms))
@@ -144,7 +155,7 @@ class Changes:
             self.consume((run.tenant, run.id, row.key, consumer))
 
     def _ended(self, run: Run, row: RunEnded) -> None:
-        self._fold(run, chain.end_content, run.status, dump(run.output), dump(run.error))
+        self._leave(run, links.end_values(run.status, dump(run.output), dump(run.error)))
         self.add("end_timers", (run.tenant, run.id))
         self.add("end_subscriptions", (run.tenant, run.id))
         if run.slot:
@@ -161,10 +172,9 @@ class Changes:
 
     def _entry(self, run: Run, row: LedgerEntry) -> None:
         usage = dump(row.usage)
-        values = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, row.price)
-        link = self._fold(run, chain.entry_content, values, usage)
-        row_number = link and chain.number(link)
-        self.add("insert_ledger", (run.tenant, run.created_ms, run.id, *values, usage, row_number))
+        values = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, row.price, usage)
+        self._leave(run, links.entry_values(*values))
+        self.add("insert_ledger", (run.tenant, run.created_ms, run.id, *values, run.rev + 1))
         account = self.budgets.setdefault(run.tenant, [0, 0, False, False])
         account[0] += row.held_micro
         account[3] = account[3] or row.entry == "hold"
@@ -174,17 +184,15 @@ class Changes:
 
     def _decided(self, run: Run, row: Decided) -> None:
         line = (run.seq, row.name, dump(row.data), decision_hash(run.status, row.changed, row.commands))
-        link = self._fold(run, chain.line_content, *line)
-        place = (chain.number(link), link[chain.SHOWN]) if link else (None, None)
-        self.add("insert_history", (run.tenant, run.created_ms, run.id, *line, *place))
+        self._leave(run, links.line_values(*line))
+        self.add("insert_history", (run.tenant, run.created_ms, run.id, *line, run.rev + 1))
 
-    def _fold(self, run: Run, content: Callable[..., bytes], *values: Any) -> bytes | None:
-        """The run's chain with one more row; None where it has none."""
-        mine = self.chain(run)
-        if mine is None or self.keys is None:
-            return None
-        self.chains[run.id] = mine = self.keys.follow(mine, content(*values))
-        return mine
+    def _leave(self, run: Run, values: links.Values) -> None:
+        mine = self.left.get(run.id)
+        if mine is None:
+            self.left[run.id] = [values]
+        else:
+            mine.append(values)
 
 
 ROWS: dict[type, Any] = {

@@ -181,7 +181,11 @@ returning scope, concurrency, per_second, burst, weight, updated_at;
 delete from agentflow.limits where scope = %(scope)s returning scope;
 
 -- name: list_audit
-select n, at, kind, data, encode(link, 'hex') as link from agentflow.audit
+-- Of runs only how many: an entry names up to two thousand.
+select n, at, kind, encode(link, 'hex') as link,
+       case when kind in ('runs', 'runs.removed')
+            then json_build_object('runs', json_array_length(data::json -> 'runs')) else data::json end as data
+from agentflow.audit
 where n > %(after)s
 order by n
 limit %(limit)s;

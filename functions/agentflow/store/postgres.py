@@ -293,19 +293,21 @@ class PostgresStore:
 def writes(changes: Changes) -> Iterator[Call]:
     """The statements that write a batch, each made when it is asked for: PostgreSQL begins with the first."""
     if changes.runs:
+        changes.fold()
+        chains = changes.chains
         runs = sorted(changes.runs.values(), key=lambda run: run.id.int)
         made = changes.new_runs
-        if new := [_new_columns(run, changes.chain(run)) for run in runs if run.id in made]:
+        if new := [_new_columns(run, chains.get(run.id)) for run in runs if run.id in made]:
             yield from SQL["insert_runs"].calls(new)
-        if old := [_columns(run, changes.chain(run)) for run in runs if run.id not in made]:
+        if old := [_columns(run, chains.get(run.id)) for run in runs if run.id not in made]:
             yield from SQL["update_runs"].calls(old)
-        notes = [_note(run, changes.chain(run)) for run in runs if run.id in made or run.terminal]
+        notes = [_note(run, chains.get(run.id)) for run in runs if run.id in made or run.terminal]
         if notes:
             yield from SQL["note_runs"].calls(notes)
     tables = changes.tables
     for name in ORDER:
         if rows := tables.get(name):
-            yield from SQL[name].calls(rows)
+            yield from SQL[name].calls(rows if name != "insert_history" else changes.lines())
     if changes.budgets:
         charges = [(tenant, *account) for tenant, account in sorted(changes.budgets.items())]
         yield from SQL["charge_budgets"].calls(charges)
@@ -397,5 +399,4 @@ def _new_columns(run: Run, chain: bytes | None) -> tuple[Any, ...]:
 
 
 def _note(run: Run, chain: bytes | None) -> tuple[Any, ...]:
-    place = (links.number(chain), chain[links.SHOWN]) if chain else (None, None)
-    return (run.tenant, run.id, run.created_ms, *place)
+    return (run.tenant, run.id, run.rev + 1, chain and chain[links.SHOWN])

@@ -112,30 +112,30 @@ select 1 / ((select count(*) from written) = (select count(*) from c))::int;
 -- name: insert_steps
 -- An attempt that has its result. What it was given stands in its request, which is still in the outbox.
 insert into agentflow.steps (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at, input,
-                             output, error, usage, held_micro, cost_micro, n)
+                             output, error, usage, held_micro, cost_micro, rev)
 select c.tenant_id, c.born, c.run_id, c.step, c.attempt, c.epoch, c.task, c.kind, c.status, c.requested_at,
        coalesce(c.input::json,
                 (select o.data -> 'input' from agentflow.outbox o
                  where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer)),
-       c.output::json, c.error::json, c.usage::json, c.held_micro, c.cost_micro, c.n
+       c.output::json, c.error::json, c.usage::json, c.held_micro, c.cost_micro, c.rev
 from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::int[], %b::int[], %b::text[], %b::text[],
             %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[],
             %b::int[], %b::text[], %b::text[])
   as c (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at, input, output, error, usage,
-        held_micro, cost_micro, n, key, consumer);
+        held_micro, cost_micro, rev, key, consumer);
 
 -- name: insert_history
-insert into agentflow.history (tenant_id, born, run_id, seq, name, data, hash, n, link)
-select c.tenant_id, c.born, c.run_id, c.seq, c.name, c.data::json, c.hash, c.n, c.link
+insert into agentflow.history (tenant_id, born, run_id, seq, name, data, hash, rev, link)
+select c.tenant_id, c.born, c.run_id, c.seq, c.name, c.data::json, c.hash, c.rev, c.link
 from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[], %b::text[], %b::bytea[], %b::int[],
             %b::bytea[])
-  as c (tenant_id, born, run_id, seq, name, data, hash, n, link);
+  as c (tenant_id, born, run_id, seq, name, data, hash, rev, link);
 
 -- name: note_runs
 -- Runs that have begun or ended, for the tenant's chain; see audit.sql.
-insert into agentflow.unsealed (tenant_id, kind, run_id, born, n, link)
-select c.tenant_id, 'run', c.run_id, c.born, c.n, c.link
-from unnest(%b::uuid[], %b::uuid[], %b::timestamptz[], %b::int[], %b::bytea[]) as c (tenant_id, run_id, born, n, link);
+insert into agentflow.unsealed (tenant_id, kind, run_id, rev, link)
+select c.tenant_id, 'run', c.run_id, c.rev, c.link
+from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::bytea[]) as c (tenant_id, run_id, rev, link);
 
 -- name: insert_outbox
 insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, trace, due_at)
@@ -160,12 +160,12 @@ using unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[]) as c (tenant_id, ru
 where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer;
 
 -- name: insert_ledger
-insert into agentflow.ledger (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, price, usage, n)
+insert into agentflow.ledger (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, price, usage, rev)
 select c.tenant_id, c.born, c.run_id, c.step, c.attempt, c.entry, c.amount_micro, c.held_micro, c.price, c.usage::json,
-       c.n
+       c.rev
 from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::bigint[], %b::bigint[],
             %b::text[], %b::text[], %b::int[])
-  as c (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, price, usage, n);
+  as c (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, price, usage, rev);
 
 -- name: charge_budgets
 -- Locked in the order of tenants, after the runs. The table's constraint refuses what does not fit, and a frozen account

@@ -5,13 +5,9 @@ Logs in as agentflow_relay, which sees every tenant's notes. One connection per 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
 import psycopg
 from psycopg import errors as pg
 
@@ -21,10 +17,9 @@ from agentflow.store.chain import ChainKeys
 from agentflow.store.queries import load
 
 SQL = load("audit.sql")
-AT_ONCE = 5_000  # notes that one transaction seals
-RUNS = 500  # runs that one entry names at most
+AT_ONCE = 2_000  # notes that one transaction seals, and runs that one entry names
 
-Note = tuple[UUID, int, str, UUID | None, int | None, bytes | None, str | None, Any]
+Head = tuple[int, bytes]  # the number of the last entry, and the chain with it
 
 
 class Seal(NamedTuple):
@@ -40,7 +35,7 @@ async def seal(relay_dsn: str, keys: ChainKeys) -> list[Seal]:
 
     Raises ``RetryLater`` when the database is away; what is not sealed then is still noted.
     """
-    heads: dict[UUID, bytes] = {}
+    heads: dict[UUID, Head] = {}
     try:
         async with await psycopg.AsyncConnection.connect(
             relay_dsn, application_name="agentflow-seal"
@@ -54,10 +49,10 @@ async def seal(relay_dsn: str, keys: ChainKeys) -> list[Seal]:
         raise Rejected("the database has an older schema", code="not_migrated", mend=mend) from fault
     except (psycopg.OperationalError, psycopg.InterfaceError) as fault:
         raise RetryLater(f"PostgreSQL: {str(fault).strip() or type(fault).__name__}") from fault
-    return [Seal(tenant, links.number(chain), chain[links.SHOWN].hex()) for tenant, chain in heads.items()]
+    return [Seal(tenant, number, chain[links.SHOWN].hex()) for tenant, (number, chain) in heads.items()]
 
 
-async def _seal_some(conn: psycopg.AsyncConnection[Any], keys: ChainKeys) -> dict[UUID, bytes]:
+async def _seal_some(conn: psycopg.AsyncConnection[Any], keys: ChainKeys) -> dict[UUID, Head]:
     async with conn.transaction():
         cursor = await conn.execute(SQL["lead"])
         found = await cursor.fetchone()
@@ -65,43 +60,24 @@ async def _seal_some(conn: psycopg.AsyncConnection[Any], keys: ChainKeys) -> dic
         leads, now_ms = found
         if not leads:
             return {}
-        notes: list[Note] = await (await conn.execute(SQL["take_notes"], (AT_ONCE,))).fetchall()
+        notes = await (await conn.execute(SQL["take_notes"], (AT_ONCE,))).fetchall()
         if not notes:
             return {}
-        notes.sort(key=itemgetter(0, 1))
         named = sorted({note[0] for note in notes})
         heads = {
-            tenant: bytes(chain)
-            for tenant, chain in await (await conn.execute(SQL["read_heads"], (named,))).fetchall()
+            tenant: (number, bytes(chain))
+            for tenant, number, chain in await (await conn.execute(SQL["read_heads"], (named,))).fetchall()
         }
         rows: list[tuple[UUID, int, str, str, bytes, bytes]] = []
-        for tenant, mine in groupby(notes, key=itemgetter(0)):
-            chain = heads.get(tenant) or keys.begin(links.tenant_content(tenant))
-            for kind, data in entries(list(mine)):
-                digest = links.digest(data)
-                chain = keys.follow(chain, links.sealed_content(now_ms, kind, digest))
-                rows.append((tenant, links.number(chain), kind, data.decode(), digest, chain[links.SHOWN]))
-            heads[tenant] = chain
+        for tenant, _, kind, data in notes:
+            number, chain = heads.get(tenant) or (0, keys.begin(links.tenant_content(tenant)))
+            digest = links.digest(data.encode())
+            number += 1
+            chain = keys.follow(chain, number, links.sealed_content(now_ms, kind, digest))
+            rows.append((tenant, number, kind, data, digest, chain[links.SHOWN]))
+            heads[tenant] = (number, chain)
         columns = [list(column) for column in zip(*rows, strict=True)]
         await conn.execute(SQL["insert_entries"], (now_ms, *columns))
-        await conn.execute(SQL["write_heads"], (list(heads), list(heads.values())))
+        numbers, chains = ([head[at] for head in heads.values()] for at in (0, 1))
+        await conn.execute(SQL["write_heads"], (list(heads), numbers, chains))
     return heads
-
-
-def entries(notes: Sequence[Note]) -> Iterator[tuple[str, bytes]]:
-    """One tenant's notes as entries (kind, data): runs in a row together, everything else by itself."""
-    for of_runs, group in groupby(notes, key=lambda note: note[2] == "run"):
-        some = list(group)
-        if not of_runs:
-            yield from ((kind, _deed(at, data)) for _, _, kind, _, _, _, data, at in some)
-            continue
-        for at in range(0, len(some), RUNS):
-            runs = [
-                [str(run), number, link and bytes(link).hex()]
-                for _, _, _, run, number, link, _, _ in some[at : at + RUNS]
-            ]
-            yield "runs", orjson.dumps({"runs": runs})
-
-
-def _deed(at: Any, data: str | None) -> bytes:
-    return orjson.dumps({"noted_at": at.isoformat(), **(orjson.loads(data) if data else {})})

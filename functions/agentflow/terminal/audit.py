@@ -106,11 +106,9 @@ def _head(text: str) -> Head:
     return Head(int(number), link)
 
 
-def _said(data: dict[str, Any] | None) -> str:
-    if data is None:
-        return "runs that have been removed"
+def _said(data: dict[str, Any]) -> str:
     if "runs" in data:
-        return f"{len(data['runs'])} runs"
+        return f"{data['runs']} runs" if data["runs"] is not None else "runs that have been removed"
     row = data.get("row", {})
     what = " ".join(
         str(row[name]) for name in ("name", "version", "scope", "key_id", "label") if row.get(name)
