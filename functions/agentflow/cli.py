@@ -191,6 +191,19 @@ def logs(
 
 
 @app.command()
+def replay(
+    what: Annotated[str, typer.Argument(metavar="RUN|FILE", help="A run's id, or a file that --save has written.")],
+    save: Annotated[str, typer.Option(help="Write the recording to this file, too.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Decide a run's history again with this version and compare; exits with 1 at the first decision that differs."""
+    from agentflow.terminal.replaying import replay_run
+
+    if not carrying.run(replay_run(carrying.settings(), what, save, as_json=as_json)):
+        raise typer.Exit(1)
+
+
+@app.command()
 def cancel(
     run_id: RunId,
     reason: Annotated[str, typer.Option(help="Why; kept with the run.")] = "",

@@ -100,8 +100,8 @@ def check_histories(books: Books) -> Iterator[Violation]:
         lines = books.history.get(run_id, [])
         if plan is None or not lines:
             continue
-        replay = Replay(run, plan, books.attempts, {"token": run["input"]["token"]})
-        yield from replay.run(lines)
+        replay = Replay(run, plan, books.steps[run_id])
+        yield from replay.check(lines)
         if replay.violations:
             continue
         if run["seq"] != len(lines):

@@ -30,3 +30,10 @@ def decode(cursor: str, make: Callable[..., T]) -> T:
             "is not a cursor of this list", code="bad_query", path="cursor",
             mend="use `next` of the page before, or leave it out",
         ) from None  # fmt: skip
+
+
+def number(value: int) -> int:
+    """A place that is a number, for ``decode``."""
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError
+    return value

@@ -100,6 +100,11 @@ ROUTES = (
         (400, 404), query=shapes.PageQuery,
     ),
     Route(
+        "GET", "/v1/runs/{run}/history", runs.list_history, "List a run's history",
+        {200: Answer("A page of lines.", shapes.Lines)},
+        (400, 404), query=shapes.PageQuery,
+    ),
+    Route(
         "GET", "/v1/runs/{run}/events", streams.stream_run, "Follow a run",
         {
             200: Answer("The history so far, then what follows; the last id is `end`.", media=STREAM),

@@ -88,6 +88,18 @@ async def list_steps(call: Call) -> Response:
     return page(shapes.Steps, items, cursor)
 
 
+async def list_history(call: Call) -> Response:
+    """What the run has decided upon so far. With its steps and its workflow's document that is all it takes to decide
+    it again: `agentflow replay`."""
+    query = read_query(call.request, shapes.PageQuery)
+    after = cursors.decode(query.cursor, cursors.number) if query.cursor else 0
+    run, rows = await call.services.store.history(call.tenant, call.run_id(), after, query.limit + 1)
+    if run is None:
+        raise no_run()
+    items = rows[: query.limit]
+    return page(shapes.Lines, items, cursors.encode(items[-1]["seq"]) if len(rows) > len(items) else None)
+
+
 async def cancel_run(call: Call) -> Response:
     """Ask the run to stop; asking again, or for a cancelled run, changes nothing."""
     run = call.run_id()

@@ -266,6 +266,23 @@ class Steps(Answer):
     next: Next
 
 
+class Line(Answer):
+    """A line of a run's history: what was decided upon."""
+
+    seq: int
+    name: str
+    at: datetime
+    data: Json
+    hash: Annotated[str, Field(description="What the decision came to, hexadecimal; replaying it gives the same.")]
+
+
+class Lines(Answer):
+    """The run's history, in order."""
+
+    items: list[Line]
+    next: Next
+
+
 class Noted(Answer):
     """A request about a run that will be carried out."""
 

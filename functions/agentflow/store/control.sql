@@ -133,7 +133,7 @@ limit %(limit)s;
 
 -- name: list_history
 -- The run's birth, as a subquery, leads to its one partition and its place there.
-select seq, name, data, at from agentflow.history
+select seq, name, data, at, encode(hash, 'hex') as hash from agentflow.history
 where born = (select created_at from agentflow.runs where run_id = %(run)s) and run_id = %(run)s and seq > %(after)s
 order by seq
 limit %(limit)s;

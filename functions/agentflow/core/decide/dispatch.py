@@ -103,7 +103,7 @@ WAITS_FOR = {"retry": "retry", "wait": "timer", "timeout": "event"}
 def _signal(turn: Turn, data: Mapping[str, JSON]) -> None:
     name, step = data["name"], data["step"]
     if step is None:
-        turn.note("signal.received", {"name": name})
+        turn.note("signal.received", {"name": name, "data": data["data"]})
         _advance(turn, Signal(name, data["data"]))
         return
     opened = turn.open.get(step)

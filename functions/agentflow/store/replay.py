@@ -1,0 +1,261 @@
+"""Replay: decide a run's recorded history again, line by line, and compare what each comes to with what was recorded.
+
+The same plan, the same results and the same signals have to lead to the same hashes: whatever process decides, and
+whatever version of this code, as long as it is meant to finish runs that an earlier one began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from agentflow.core.plan import Plan
+from agentflow.core.planner import (
+    Begin,
+    Command,
+    Completed,
+    Failed,
+    Finish,
+    Halt,
+    PlanEvent,
+    PlanState,
+    Signal,
+    Start,
+    TimedOut,
+    advance,
+)
+from agentflow.store.changes import decision_hash
+
+JSON = Any
+Row = Mapping[str, JSON]
+HISTORY, RESULT, HALTED = "history", "result", "halted"
+
+
+class Divergence(NamedTuple):
+    """Where a replay went another way: the line, what it is ``about`` (history, result or halted), and what differs."""
+
+    seq: int
+    name: str
+    about: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"line {self.seq} ({self.name}): {self.what}"
+
+
+class Replay:
+    """One run, decided again. ``input``: the run's own; ``attempts``: its rows of steps by (step, attempt).
+
+    ``started`` and ``halted`` say in which line each step was, ``state`` and ``status`` what the lines so far come to.
+    """
+
+    def __init__(self, plan: Plan, given: Row, attempts: Mapping[tuple[int, int], Row]) -> None:
+        self.plan = plan
+        self.status = "requested"
+        self.state: PlanState | None = None
+        self.epoch = 0
+        self.started: dict[int, tuple[int, int]] = {}  # step -> (line that started it, epoch)
+        self.halted: dict[int, int] = {}  # step -> line that halted it
+        self.finished_at: int | None = None
+        self.output: Row | None = None
+        self.seq = 0
+        self._given = given
+        self._attempts = attempts
+        self._cancelled: str | None = None
+        self._open: set[int] = set()
+        self._commands: list[Command] = []
+        self._changed: list[JSON] = []
+        self._found: Divergence | None = None
+        self._name = ""
+
+    def run(self, lines: Iterable[Row]) -> Divergence | None:
+        """Decide lines (seq, name, data, hash) again; the first that differs, None when none does."""
+        for line in lines:
+            if not self.line(line):
+                break
+        return self._found
+
+    def line(self, line: Row) -> bool:
+        """Decide one more line; False when it differs, and it makes no sense to go on."""
+        self.seq += 1
+        self._name, data = line["name"], line["data"]
+        if line["seq"] != self.seq:
+            self._find(HISTORY, f"it is missing: the next one is {line['seq']}")
+            return False
+        self._commands, self._changed = [], []
+        if not self._decide(self._name, data):
+            return False
+        self._compare(data)
+        if self._found is None and decision_hash(self.status, self._changed, self._commands) != bytes(
+            line["hash"]
+        ):
+            # What was started is as recorded: it is the state, or what steps were given or ended with.
+            self._find(HISTORY, f"it comes to another state than was recorded; now {self._said()}")
+        return self._found is None
+
+    def _compare(self, data: Row) -> None:
+        """What can be told apart in words: the steps that were started, and what they were given."""
+        starts = {each.step: each for each in self._commands if isinstance(each, Start)}
+        recorded = {each["step"]: each["task"] for each in data.get("started", ())}
+        if recorded != {step: each.task for step, each in starts.items()}:
+            now = ", ".join(f"{step} {each.task}" for step, each in starts.items()) or "nothing"
+            then = ", ".join(f"{step} {task}" for step, task in recorded.items()) or "nothing"
+            self._find(HISTORY, f"it started {then}; now it starts {now}")
+            return
+        for step, each in starts.items():
+            row = self._attempts.get((step, 1))
+            if row is not None and row["input"] is not None and row["input"] != each.input:
+                self._find(
+                    HISTORY,
+                    f"step {step} ({each.task}) was given {row['input']}; now it is given {each.input}",
+                )
+                return
+
+    def _said(self) -> str:
+        variables = self.state.vars if self.state else None
+        return f"{self.status}, vars {variables}, commands {self._commands}"
+
+    def _find(self, about: str, what: str) -> None:
+        if self._found is None:
+            self._found = Divergence(self.seq, self._name, about, what)
+
+    # -- one line -----------------------------------------------------------------------------------------
+
+    def _decide(self, name: str, data: Row) -> bool:
+        expired = name == "timer.fired" and data["kind"] == "hold"
+        if self.finished_at is not None and not expired:
+            self._find(HALTED, f"it comes after the end in line {self.finished_at}")
+            return False
+        step = data.get("step")
+        if step in self.halted and not expired:
+            self._find(HALTED, f"it is about step {step}, which line {self.halted[step]} halted")
+            return False
+        handler = HANDLERS.get(name)
+        if handler is None:
+            self._find(HISTORY, "no function decides upon that")
+            return False
+        for event in handler(self, data):
+            self._advance(event)
+        return self._found is None
+
+    def _planned(self, data: Row) -> Iterator[PlanEvent]:
+        self.status = "planned"
+        if data["plan_hash"] != self.plan.hash:
+            self._find(HISTORY, f"it pinned plan {data['plan_hash'][:12]}; this one is {self.plan.hash[:12]}")
+        yield from ()
+
+    def _failed(self, data: Row) -> Iterator[PlanEvent]:
+        self._end("failed")
+        yield from ()
+
+    def _started(self, data: Row) -> Iterator[PlanEvent]:
+        self.status = "running"
+        yield Begin(dict(self._given))
+
+    def _completed(self, data: Row) -> Iterator[PlanEvent]:
+        step, attempt = data["step"], data["attempt"]
+        row = self._attempts.get((step, attempt))
+        if row is None or row["status"] != data["status"]:
+            self._find(
+                RESULT,
+                f"step {step}.{attempt} is {data['status']} here, and {row and row['status']} in steps",
+            )
+            return
+        if data["status"] == "succeeded":
+            self._open.discard(step)
+            yield Completed(step, row["output"])
+            return
+        error = row["error"]
+        if error["retryable"] and attempt < self.plan.tasks[data["task"]].retry_max:
+            return
+        self._open.discard(step)
+        yield Failed(step, error["code"], error["message"])
+
+    def _timer(self, data: Row) -> Iterator[PlanEvent]:
+        kind, step = data["kind"], data.get("step", 0)
+        if kind == "wall":
+            self._halt_all()
+            self._end("failed")
+        elif kind == "retry":
+            yield from self._refused(step, data["attempt"] + 1)
+        elif kind == "wait":
+            self._open.discard(step)
+            yield Completed(step, {})
+        elif kind == "timeout":
+            self._open.discard(step)
+            yield TimedOut(step)
+
+    def _signal(self, data: Row) -> Iterator[PlanEvent]:
+        step = data.get("step")
+        if step is None:
+            yield Signal(data["name"], data.get("data"))
+            return
+        row = self._attempts.get((step, 1))
+        if row is None:
+            self._find(RESULT, f"step {step} has its event here, and no result in steps")
+            return
+        self._open.discard(step)
+        yield Completed(step, row["output"])
+
+    def _cancel(self, data: Row) -> Iterator[PlanEvent]:
+        asked_before, self._cancelled = self._cancelled is not None, data["reason"]
+        if self.status == "running" and not asked_before:
+            before = self.state
+            yield Signal("cancel", {"reason": data["reason"]})
+            if self.finished_at is not None or self.state != before:
+                return
+        self._halt_all()
+        self._end("cancelled")
+
+    # -- what follows from it -----------------------------------------------------------------------------
+
+    def _advance(self, event: PlanEvent) -> None:
+        pending = [event]
+        while pending and self.finished_at is None:
+            moved = advance(self.plan, self.state, pending.pop(0))
+            self.state = moved.state
+            self._commands += moved.commands
+            self._changed.append(moved.changed)
+            for command in moved.commands:
+                if isinstance(command, Start):
+                    self.started[command.step] = (self.seq, self.epoch)
+                    self._open.add(command.step)
+                    pending += self._refused(command.step, 1)
+                elif isinstance(command, Halt):
+                    if command.step in self._open:
+                        self._open.discard(command.step)
+                        self.epoch += 1
+                    self.halted[command.step] = self.seq
+                elif isinstance(command, Finish):
+                    cancelled = "cancelled" if self._cancelled is not None else "failed"
+                    self.output = command.output if command.ok else None
+                    self._end("succeeded" if command.ok else cancelled)
+
+    def _refused(self, step: int, attempt: int) -> Iterator[PlanEvent]:
+        """The refusal of an attempt that there was no money for: known by its row, which nobody has reported."""
+        row = self._attempts.get((step, attempt))
+        error = (row or {}).get("error") or {}
+        if error.get("code") == "budget_exhausted":
+            self._open.discard(step)
+            yield Failed(step, error["code"], error["message"])
+
+    def _halt_all(self) -> None:
+        self.epoch += len(self._open)
+        for each in self._open:
+            self.halted[each] = self.seq
+
+    def _end(self, status: str) -> None:
+        self.status = status
+        self._open.clear()
+        self.finished_at = self.seq
+
+
+HANDLERS: Mapping[str, Callable[[Replay, Row], Iterator[PlanEvent]]] = {
+    "run.planned": Replay._planned,
+    "run.failed": Replay._failed,
+    "run.started": Replay._started,
+    "step.completed": Replay._completed,
+    "timer.fired": Replay._timer,
+    "signal.received": Replay._signal,
+    "run.cancel_requested": Replay._cancel,
+}
