@@ -3,7 +3,8 @@
 A script is a line of ``event: commands`` parts joined by `` | ``.
 
 Events: ``>`` begin, ``a`` the oldest running ``a`` is done (``a=5`` with n=5, ``a?`` with ok=false), ``a!`` failed,
-``a~`` timed out, ``@name`` a signal. Commands, in order: ``+a`` start, ``-a`` halt, ``ok`` and ``no`` the end.
+``a~`` timed out, ``@name`` a signal, ``50ms`` the oldest timer of that length. Commands, in order: ``+a`` start, ``-a``
+halt, ``+50ms`` set a timer, ``-50ms`` clear it, ``ok`` and ``no`` the end.
 ``[x y]`` after the commands: the active states.
 """
 
@@ -18,17 +19,21 @@ from agentflow.core.plan import Plan
 from agentflow.core.planner import (
     Advance,
     Begin,
+    ClearTimer,
     Command,
     Completed,
+    Elapsed,
     Failed,
     Finish,
     Halt,
     PlanEvent,
     PlanState,
+    SetTimer,
     Signal,
     Start,
     TimedOut,
     advance,
+    awaits,
 )
 from agentflow.wire.document import compile_document
 
@@ -65,7 +70,9 @@ class Drive:
         self.copied = copied
         self.state: PlanState | None = None
         self.running: dict[int, str] = {}
+        self.timers: dict[int, int] = {}  # timer -> milliseconds
         self.inputs: dict[int, dict[str, Any]] = {}
+        self.last_timer = 0
         self.finish: Finish | None = None
         self.history: list[tuple[Command, ...]] = []
 
@@ -89,13 +96,33 @@ class Drive:
                 said.append("+" + command.task)
             elif isinstance(command, Halt):
                 said.append("-" + self.running.pop(command.step))
+            elif isinstance(command, SetTimer):
+                assert command.timer not in self.timers
+                assert command.timer > self.last_timer, "a timer's number is used again"
+                self.last_timer = command.timer
+                self.timers[command.timer] = command.after_ms
+                said.append(f"+{command.after_ms}ms")
+            elif isinstance(command, ClearTimer):
+                said.append(f"-{self.timers.pop(command.timer)}ms")
             else:
                 self.finish = command
                 said.append("ok" if command.ok else "no")
         self.state = moved.state
-        assert self.finish or self.running, "nothing runs and the run goes on"
+        assert self.finish or self.running or self.timers or self.listens, "nothing runs and the run goes on"
+        if not self.finish:
+            assert all(awaits(moved.state, timer) for timer in self.timers), (
+                "a timer that means nothing is set"
+            )
         assert not (self.finish and self.running), "something runs after the end"
         return said
+
+    @property
+    def listens(self) -> bool:
+        """Whether a signal may move the run."""
+        machine = self.plan.machine
+        return machine is not None and any(
+            machine.states[index].listens for name in self.at for index in machine.by_name[name].chain
+        )
 
     def begin(self, **values: Any) -> list[str]:
         return self.tell(Begin(values))
@@ -118,6 +145,10 @@ class Drive:
             return self.begin(**values)
         if event.startswith("@"):
             return self.tell(Signal(event[1:], {"n": 1}))
+        if event.endswith("ms"):
+            timer = min(number for number, ms in self.timers.items() if f"{ms}ms" == event)
+            del self.timers[timer]
+            return self.tell(Elapsed(timer))
         match = re.fullmatch(r"(\w+)([!~?]|=\d+)?", event)
         assert match, event
         step, how = self.oldest(match[1]), match[2] or ""

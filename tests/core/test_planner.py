@@ -16,6 +16,7 @@ from agentflow.core.plan import Plan
 from agentflow.core.planner import (
     Begin,
     Completed,
+    Elapsed,
     Failed,
     PlanState,
     Signal,
@@ -87,12 +88,20 @@ def _above(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 trees = st.recursive(leaves, _above, max_leaves=10)
 
 
+def _adorn(draw: st.DrawFn, entry: dict[str, Any]) -> dict[str, Any]:
+    """Sometimes it raises an event."""
+    if draw(st.integers(0, 5)) == 0:
+        entry["raise"] = draw(st.sampled_from(["one", "two", ["one", "two"]]))
+    return entry
+
+
 @st.composite
 def machines(draw: st.DrawFn) -> dict[str, Any]:
     """Machines of two compound states and a parallel one with random ways between them; some do not compile."""
     inside = {"w": ["w1", "w2"], "v": ["v1", "v2"], "l": ["l1", "l2"], "r": ["r1", "r2"]}
     places = {"w": "w", "v": "v", "l": "l", "r": "r"}
     everywhere = [name for names in inside.values() for name in names] + ["w", "v", "p", "ok"]
+    everywhere += ["w_was", "v_was", "p_was", "l_was"]
     states: dict[str, Any] = {
         "w": {"initial": "w1"},
         "v": {"initial": "v1", "visits": 10},
@@ -125,8 +134,26 @@ def machines(draw: st.DrawFn) -> dict[str, Any]:
                     transition["set"] = draw(sets)
                 if draw(st.integers(0, 3)) == 0:
                     transition["if"] = draw(guards)
+                _adorn(draw, transition)
                 transitions.append(transition)
+        if draw(st.integers(0, 3)) == 0:
+            transitions.append(
+                {"after": draw(st.sampled_from(["5ms", "70ms"])), "to": draw(st.sampled_from(everywhere))}
+            )
+        if draw(st.integers(0, 3)) == 0:
+            transitions.append(
+                _adorn(draw, {"event": draw(st.sampled_from(["one", "two", "*"])), "set": {"x": "x + 1"}})
+            )
+        for key in ("entry", "exit"):
+            if draw(st.integers(0, 4)) == 0:
+                state[key] = _adorn(draw, {"set": {"y": "y + 1"}})
         state["transitions"] = transitions
+    for around, way in (("w", "shallow"), ("v", "deep"), ("p", "deep"), ("l", "shallow")):
+        states[f"{around}_was"] = {
+            "in": around,
+            "history": way,
+            "to": {"w": "w2", "v": "v1", "p": "r2", "l": "l1"}[around],
+        }
     states["s"] = run(
         "a", *[done(t, **{"if": g}) for t, g in (("w", "x == 0"), ("v", "go"), ("bad", "go"), ("p", "true"))]
     )
@@ -152,6 +179,17 @@ def play_random(plan: Plan, script: list[tuple[int, int]], *, copied: bool) -> l
         if drive.finish is not None:
             break
         steps = sorted(drive.running)
+        if not steps or (what == 11 and drive.timers and which % 3 == 0):
+            if drive.timers:
+                timer = min(drive.timers)
+                drive.timers.pop(timer)
+                drive.tell(Elapsed(timer))
+                late = drive.state
+                assert drive.tell(Elapsed(timer)) == [], "a late timer had an effect"
+                assert plain(drive.state) == plain(late), "a late timer changed the state"
+            else:
+                drive.tell(Signal(["ping", "pong"][which % 2]))
+            continue
         step = steps[which % len(steps)]
         if what < 9:
             drive.done(step, n=which % 4, ok=what > 0)
@@ -189,7 +227,7 @@ def compiled(parts: Any) -> Plan | None:
         return compile_document(parts)
     except Invalid as refusal:
         found = {problem.code for problem in refusal.problems}
-    assert found <= {"unreachable", "dead_end", "unbounded_cycle"}
+    assert found <= {"unreachable", "dead_end", "unbounded_cycle", "unheard"}
     return None
 
 
@@ -197,7 +235,8 @@ def compiled(parts: Any) -> Plan | None:
 @FEW
 def test_machines_keep_the_promises(parts: Any, script: list[tuple[int, int]]) -> None:
     for state in parts["states"].values():  # so that few are refused as unreachable
-        state.setdefault("transitions", []).append(on("never", "bad")) if "final" not in state else None
+        if not {"final", "history"} & state.keys():
+            state.setdefault("transitions", []).append(on("never", "bad"))
     parts["transitions"] = [
         *parts["transitions"],
         *(on("other", name) for name in parts["states"] if "." not in name),

@@ -42,7 +42,7 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
     if isinstance(states := canonical.get("states"), dict):
         canonical["states"] = {name: _state(state) for name, state in states.items()}
     if isinstance(transitions := canonical.get("transitions"), list):
-        canonical["transitions"] = [_with_cel(t, ("if",), ("set",)) for t in transitions]
+        canonical["transitions"] = [_transition(t) for t in transitions]
     if isinstance(canonical.get("output"), dict):
         canonical["output"] = _texts(canonical["output"])
     if isinstance(trigger := canonical.get("trigger"), dict):
@@ -55,9 +55,21 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
 
 def _state(state: Any) -> Any:
     state = _given(state)
-    if isinstance(state, dict) and isinstance(transitions := state.get("transitions"), list):
-        return {**state, "transitions": [_with_cel(t, ("if",), ("set",)) for t in transitions]}
+    if not isinstance(state, dict):
+        return state
+    if isinstance(transitions := state.get("transitions"), list):
+        state["transitions"] = [_transition(t) for t in transitions]
+    for key in ("entry", "exit"):
+        if key in state:
+            state[key] = _transition(state[key])
     return state
+
+
+def _transition(entry: Any) -> Any:
+    entry = _with_cel(entry, ("if",), ("set",))
+    if isinstance(entry, dict) and isinstance(entry.get("raise"), str):
+        entry["raise"] = [entry["raise"]]
+    return entry
 
 
 def _given(entry: Any) -> Any:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agentflow.core.draft import Draft
 from agentflow.core.graph import components
-from agentflow.core.machine import TASK_EVENTS, Machine, State, Transition
+from agentflow.core.machine import NOWHERE, OWN_EVENTS, TASK_EVENTS, Machine, State, Transition
 
 _FINAL = ("success", "failure")
 
 
-def check(draft: Draft, machine: Machine) -> None:
-    """Note what is wrong with the machine as a whole."""
+def check(draft: Draft, machine: Machine, raised: Mapping[str, str]) -> None:
+    """Note what is wrong with the machine as a whole. ``raised``: where each event is raised."""
     if any(problem.code in ("unknown_state", "unknown_task") for problem in draft.problems):
         return  # what hangs on a missing name would only repeat it
     reached = reachable(machine)
@@ -31,6 +31,9 @@ def check(draft: Draft, machine: Machine) -> None:
         draft.note(
             "states", "no final state can be reached: a run would never end", "add {final: success}", "no_end"
         )
+    for name, path in raised.items():
+        if name not in OWN_EVENTS and not any(name in state.on or state.any for state in machine.states):
+            draft.note(path, f"no transition takes {name!r}", "add one, or do not raise it", "unheard")
     for names in cycles(machine):
         draft.note(
             f"states.{names[0]}",
@@ -46,7 +49,10 @@ def reachable(machine: Machine) -> set[int]:
     todo = list(reached)
     while todo:
         for transition in transitions_of(machine.states[todo.pop()]):
-            new = set(transition.enter) - reached
+            new = {*transition.enter, *transition.may_enter}
+            if transition.target != NOWHERE:
+                new.add(transition.target)
+            new -= reached
             reached |= new
             todo.extend(new)
     return reached
@@ -55,6 +61,8 @@ def reachable(machine: Machine) -> set[int]:
 def transitions_of(state: State) -> Iterable[Transition]:
     """All transitions of one state."""
     yield from state.eventless
+    yield from state.timed
+    yield from state.any
     for transitions in state.on.values():
         yield from transitions
 
@@ -62,12 +70,14 @@ def transitions_of(state: State) -> Iterable[Transition]:
 def _dead_end(draft: Draft, machine: Machine, state: State) -> None:
     """A state that can be done (or runs nothing) needs a way on."""
     around = [machine.states[index] for index in state.chain]
-    if state.kind in (*_FINAL, "machine", "region") or any(s.eventless for s in around):
+    if state.kind in (*_FINAL, "machine", "region", "history") or any(s.eventless for s in around):
         return
     in_region = any(s.kind == "parallel" for s in around[1:])
     if state.kind == "atomic" and state.task is None:
+        if any(s.timed or s.listens for s in around):
+            return
         if not in_region:
-            mend = "give it a `run` (a wait or event task waits) or a transition without `event`"
+            mend = "give it a `run`, or a transition: on a signal, `after` some time, or without `event`"
             draft.note(
                 state.path, f"nothing runs in {state.name!r} and nothing leads out of it", mend, "dead_end"
             )
@@ -109,9 +119,10 @@ def leaf_edges(machine: Machine, *, bounded: bool) -> dict[int, set[int]]:
         for transition in transitions_of(state):
             if state.index == 0 and transition.event not in TASK_EVENTS and transition.event:
                 continue
+            enters = transition.may_enter or transition.enter
             if not bounded and any(machine.states[i].visits for i in transition.enter):
                 continue
-            entered = {i for i in transition.enter if i in edges}
+            entered = {i for i in enters if i in edges}
             for leaf in leaves:
                 if state.index in leaf.chain:
                     edges[leaf.index] |= entered

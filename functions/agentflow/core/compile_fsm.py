@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agentflow.core import checks_fsm
-from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Table, result_scope
+from agentflow.core.configuration import entry_set
+from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Scope, Table, milliseconds, result_scope
 from agentflow.core.expr import Expr
 from agentflow.core.hierarchy import MACHINE, Hierarchy, Place
-from agentflow.core.machine import Machine, State, Transition
+from agentflow.core.machine import ANY, NOWHERE, OWN_EVENTS, Action, Machine, State, Transition
 from agentflow.core.plan import Task
 from agentflow.core.types import Type
 
@@ -16,8 +19,9 @@ def machine(draft: Draft) -> Machine | None:
     hierarchy = Hierarchy(draft)
     if hierarchy.broken:
         return None
-    compiled = _Builder(draft, hierarchy).compile()
-    checks_fsm.check(draft, compiled)
+    builder = _Builder(draft, hierarchy)
+    compiled = builder.compile()
+    checks_fsm.check(draft, compiled, builder.raised)
     return compiled
 
 
@@ -27,48 +31,73 @@ class _Builder:
         self.states = hierarchy.states
         self.nodes = hierarchy.nodes
         self.order = hierarchy.order
+        self.raised: dict[str, str] = {}  # event -> where it is raised first
 
     def compile(self) -> Machine:
         """Every state with its transitions."""
-        states = tuple(self._state(self.nodes[name]) for name in self.order)
+        bare = tuple(self._state(self.nodes[name]) for name in self.order)
+        states = tuple(self._with_transitions(self.nodes[state.name], state, bare) for state in bare)
+        initial = self.nodes[str(self.draft.document["initial"])].index
+        timed = any(state.timed for state in states)
+        remembers = any(state.kind == "history" for state in states)
         return Machine(
             states=states,
             by_name={state.name: state for state in states},
-            initial=tuple(sorted(self._default(str(self.draft.document["initial"])))),
+            initial=tuple(sorted(entry_set(states, [initial], 0))),
             eventless=any(state.eventless for state in states),
+            timed=timed,
+            remembers=remembers,
+            exits=timed or remembers or any(state.exit for state in states),
+            mends=any("error" in state.on for state in states),
         )
 
     def _state(self, node: Place) -> State:
-        draft, entry = self.draft, node.entry
+        """The state, but for its transitions."""
+        draft, entry, kind = self.draft, node.entry, node.kind
         task = draft.task(entry["run"], f"{node.path}.run") if "run" in entry else None
-        inputs = self._inputs(node, task) if task is not None else {}
-        on: dict[str, list[Transition]] = {}
-        if node.kind != "region":
-            for i, transition in enumerate(entry.get("transitions", ())):
-                compiled = self._transition(
-                    node, task, transition, f"{node.path}.transitions[{i}]".lstrip(".")
-                )
-                if compiled is not None:
-                    on.setdefault(compiled.event, []).append(compiled)
-        eventless = tuple(on.pop("", ()))
+        first = entry.get("to" if kind == "history" else "initial")
+        children = [self.nodes[child] for child in node.children]
         return State(
             index=node.index,
             name=node.name,
-            kind=node.kind,
+            kind=kind,
             parent=self.nodes[node.parent].index,
             chain=tuple(self.nodes[name].index for name in node.chain),
             path=node.path or "transitions",
             task=task,
-            inputs=inputs,
+            inputs=self._inputs(task) if task is not None else {},
             visits=entry.get("visits", 0),
-            regions=tuple(self.nodes[child].index for child in node.children)
-            if node.kind == "parallel"
+            regions=tuple(child.index for child in children if child.kind != "history")
+            if kind == "parallel"
             else (),
-            on={event: tuple(transitions) for event, transitions in on.items()},
-            eventless=eventless,
+            first=self.nodes[str(first)].index if first is not None and kind != "machine" else NOWHERE,
+            deep=entry.get("history") == "deep",
+            memories=tuple(child.index for child in children if child.kind == "history"),
+            entry=self._action(entry.get("entry"), draft.names, f"{node.path}.entry"),
+            exit=self._action(entry.get("exit"), draft.names, f"{node.path}.exit"),
         )
 
-    def _inputs(self, node: Place, task: Task) -> dict[str, Expr]:
+    def _with_transitions(self, node: Place, state: State, states: tuple[State, ...]) -> State:
+        found: list[Transition] = []
+        if node.kind != "region":  # it shares the entry of its first state
+            for i, entry in enumerate(node.entry.get("transitions", ())):
+                path = f"{node.path}.transitions[{i}]".lstrip(".")
+                compiled = self._transition(node, state, entry, path, states)
+                if compiled is not None:
+                    found.append(compiled)
+        named = dict.fromkeys(each.event for each in found if each.event and each.event != ANY)
+        heard = {name for name in named if name not in OWN_EVENTS} | ({ANY} if _by(found, ANY) else set())
+        return replace(
+            state,
+            on={name: _by(found, name, *([] if name in OWN_EVENTS else [ANY])) for name in named},
+            any=_by(found, ANY),
+            eventless=tuple(each for each in found if not each.event and not each.after_ms),
+            timed=tuple(each for each in found if each.after_ms),
+            # Every run can be cancelled: to have a way of one's own for that is not to wait for it.
+            listens=bool(heard - {"cancel"} if node.kind == "machine" else heard),
+        )
+
+    def _inputs(self, task: Task) -> dict[str, Expr]:
         for name, expr in task.inputs.items():
             if "item" in expr.names:
                 self.draft.note(
@@ -79,31 +108,84 @@ class _Builder:
                 )
         return task.inputs
 
-    def _transition(self, node: Place, task: Task | None, entry: Table, path: str) -> Transition | None:
+    def _action(self, entry: Table | None, scope: Scope, path: str) -> Action | None:
+        if not entry or not (entry.get("set") or entry.get("raise")):
+            return None
+        raises = tuple(entry.get("raise", ()))
+        for i, name in enumerate(raises):
+            if name in OWN_EVENTS:
+                self.draft.note(f"{path}.raise[{i}]", f"{name!r} is an event of the machine itself", "use another name")
+            self.raised.setdefault(name, f"{path}.raise[{i}]")
+        return Action(self.draft.sets(entry.get("set", {}), scope, f"{path}.set"), raises, path)
+
+    def _transition(
+        self, node: Place, state: State, entry: Table, path: str, states: tuple[State, ...]
+    ) -> Transition | None:
         draft = self.draft
         event = entry.get("event", "")
-        scope = self._scope(node, task, event, path)
+        if event and "after" in entry:
+            draft.note(f"{path}.after", "it has an event, too", "keep one of them, or write two transitions")
+        if "after" in entry and node.kind == "machine":
+            draft.note(f"{path}.after", "the whole machine is never entered", "use limits.wall, or a state around all")
+        scope = self._scope(node, state.task, event, path)
         guard = draft.expr(entry["if"], scope, BOOL, f"{path}.if") if "if" in entry else None
-        sets = draft.sets(entry.get("set", {}), scope, f"{path}.set")
-        target = entry["to"]
-        if target not in self.states:
-            draft.unknown(f"{path}.to", "state", target, self.states)
-            return None
-        domain = next(
-            name
-            for name in (node.chain[1:] or (MACHINE,))
-            if name in self.nodes[target].chain[1:] and self.nodes[name].kind != "parallel"
-        )
+        action = self._action(entry, scope, path)
+        target = entry.get("to")
+        domain = NOWHERE
+        enter: tuple[int, ...] = ()
+        may_enter: tuple[int, ...] = ()
+        if target is not None:
+            if target not in self.states:
+                draft.unknown(f"{path}.to", "state", target, self.states)
+                return None
+            domain = self._domain(node, target, internal=self._internal(node, entry, path))
+            enter, may_enter = self._enter(states, self.nodes[target], domain)
+        elif action is None:
+            mend = "say where it leads: to, or what it does: set, raise"
+            draft.note(path, "it does nothing and leads nowhere", mend, "does_nothing")
+        elif not event and "after" not in entry and guard is None:
+            draft.note(path, "it is taken again and again", "give it an event, an `if`, or a `to`", "unbounded_cycle")
         return Transition(
             source=node.index,
             event=event,
             guard=guard,
-            sets=sets,
-            target=self.nodes[target].index,
-            domain=self.nodes[domain].index,
-            enter=tuple(sorted(self._entered(target, domain))),
+            action=action,
+            target=NOWHERE if target is None else self.nodes[target].index,
+            domain=domain,
+            enter=enter,
             path=path,
+            after_ms=milliseconds(entry["after"]) if "after" in entry else 0,
+            may_enter=may_enter,
         )
+
+    def _internal(self, node: Place, entry: Table, path: str) -> bool:
+        """Whether the source stays active, though the target is inside it."""
+        if not entry.get("internal"):
+            return False
+        inside = node.name in self.nodes[entry["to"]].chain[1:]
+        if node.kind != "compound" or not inside:
+            mend = "leave it out, or lead to a state inside one with `initial`"
+            self.draft.note(f"{path}.internal", "only a way from a compound state into itself is internal", mend)
+            return False
+        return True
+
+    def _domain(self, node: Place, target: str, *, internal: bool) -> int:
+        around = node.chain if internal else node.chain[1:] or (MACHINE,)
+        inside = self.nodes[target].chain[1:]
+        return next(
+            self.nodes[name].index for name in around if name in inside and self.nodes[name].kind != "parallel"
+        )
+
+    def _enter(
+        self, states: tuple[State, ...], target: Place, domain: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What is entered, and what may be, where that depends on history."""
+        if target.kind != "history":
+            return tuple(sorted(entry_set(states, [target.index], domain))), ()
+        memory = states[target.index]
+        enter = entry_set(states, [memory.first], domain)
+        inside = {state.index for state in states if memory.parent in state.chain[1:] and state.kind != "history"}
+        return tuple(sorted(enter)), tuple(sorted(enter | inside))
 
     def _scope(self, node: Place, task: Task | None, event: str, path: str) -> dict[str, Type]:
         scope = dict(self.draft.names)
@@ -128,29 +210,6 @@ class _Builder:
             scope["event"] = JSON_TYPE
         return scope
 
-    def _entered(self, target: str, domain: str) -> set[int]:
-        """SCXML's entry set: what is between domain and target, the target's defaults, the other regions."""
-        entered = self._default(target)
-        below = target
-        for name in self.nodes[target].chain[1:]:
-            if name == domain:
-                break
-            node = self.nodes[name]
-            entered.add(node.index)
-            if node.kind == "parallel":
-                for region in node.children:
-                    if region != below:
-                        entered |= self._default(region)
-            below = name
-        return entered
 
-    def _default(self, name: str) -> set[int]:
-        """``name`` and what is entered with it."""
-        node = self.nodes[name]
-        entered = {node.index}
-        if node.kind in ("compound", "region"):
-            entered |= self._default(str(node.entry["initial"]))
-        elif node.kind == "parallel":
-            for region in node.children:
-                entered |= self._default(region)
-        return entered
+def _by(transitions: list[Transition], *events: str) -> tuple[Transition, ...]:
+    return tuple(each for each in transitions if each.event in events)

@@ -63,7 +63,7 @@ class Hierarchy:
         self.draft.note(path, message, mend, code)
 
     def _kind(self, name: str, entry: Table) -> str:
-        shapes = [key for key in ("run", "regions", "initial", "final") if key in entry]
+        shapes = [key for key in ("run", "regions", "initial", "final", "history") if key in entry]
         if len(shapes) > 1:
             self._fault(
                 f"states.{name}.{shapes[1]}",
@@ -78,7 +78,21 @@ class Hierarchy:
                     "remove them, or `final`",
                 )
             return str(entry["final"])
+        if "history" in entry:
+            return self._memory(name, entry)
         return "parallel" if "regions" in entry else "compound" if "initial" in entry else "atomic"
+
+    def _memory(self, name: str, entry: Table) -> str:
+        for key in ("transitions", "entry", "exit", "visits"):
+            if entry.get(key):
+                self._fault(f"states.{name}.{key}", f"a history state has no {key}", "remove it")
+        if "in" not in entry:
+            mend = "say in: and the state whose history it is"
+            self._fault(f"states.{name}.in", "is missing: a history state is inside another", mend)
+        if "to" not in entry:
+            mend = "name the state that is entered when there is no history yet"
+            self._fault(f"states.{name}.to", "is missing", mend)
+        return "history"
 
     def _region(self, parent: str, name: str, path: str) -> None:
         node = self.nodes.get(name)
@@ -91,9 +105,9 @@ class Hierarchy:
             return
         if node.entry.get("in") != parent:
             self._fault(f"states.{name}.in", f"{name!r} is a region of {parent!r}", f"say in: {parent}")
-        if node.kind in ("success", "failure"):
+        if node.kind in ("success", "failure", "history"):
             self._fault(
-                path, f"the region {name!r} is a final state", "let the region begin with a state that runs"
+                path, f"the region {name!r} is a {node.kind} state", "let the region begin with a state that runs"
             )
         if node.kind == "atomic":
             region = f"{parent}.{name}"
@@ -125,6 +139,11 @@ class Hierarchy:
         self.nodes[parent].children.append(node.name)
 
     def _in_parallel(self, node: Place, within: str, path: str) -> str:
+        if node.kind == "history":
+            if node.entry["history"] != "deep":
+                mend = "use history: deep, or name one of its regions"
+                self._fault(f"{node.path}.history", "the regions of a parallel state are always active", mend)
+            return within
         if node.name not in self.nodes[within].entry["regions"]:
             regions = ", ".join(f"{within}.{name}" for name in self.nodes[within].entry["regions"])
             self._fault(path, f"{within!r} is parallel: name the region", f"one of {regions}")
@@ -137,6 +156,8 @@ class Hierarchy:
         return region.name
 
     def _initial(self, node: Place) -> None:
+        if node.kind == "history":
+            self._default(node)
         if node.kind not in ("compound", "region", "machine"):
             return
         initial = node.entry["initial"]
@@ -144,9 +165,28 @@ class Hierarchy:
         if initial not in self.states:
             self.broken = True
             self.draft.unknown(path, "state", initial, self.states)
+        elif self.nodes[initial].kind == "history":
+            self._fault(path, f"{initial!r} is a history state", "name the state that is entered at first")
         elif initial not in node.children and node.kind != "region":
             place = f"in: {node.name}" if node.name else "no `in`"
             self._fault(path, f"{initial!r} is not directly inside", f"name a state with {place}")
+
+    def _default(self, node: Place) -> None:
+        target, path = node.entry.get("to"), f"{node.path}.to"
+        if target is None:
+            return
+        if target not in self.states:
+            self.broken = True
+            self.draft.unknown(path, "state", target, self.states)
+            return
+        within = self.nodes[target]
+        for _ in range(MAX_NESTING):
+            if within.name in (MACHINE, node.parent):
+                break
+            within = self.nodes[within.parent]
+        if within.name != node.parent or self.nodes[target].kind == "history" or target == node.parent:
+            around = node.parent or "the machine"
+            self._fault(path, f"{target!r} is not a state inside {around!r}", "name one whose history this is")
 
     def _number(self, name: str, chain: tuple[str, ...]) -> None:
         node = self.nodes[name]
@@ -159,6 +199,7 @@ class Hierarchy:
         if node.kind == "parallel":
             regions = node.entry["regions"]
             children = [r if r in node.children else f"{name}.{r}" for r in regions]
+            children += sorted(child for child in node.children if self.nodes[child].kind == "history")
         else:
             first = node.entry.get("initial")
             children = sorted(node.children, key=lambda child: (child != first, child))

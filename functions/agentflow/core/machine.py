@@ -8,34 +8,58 @@ from agentflow.core.expr import Expr
 from agentflow.core.plan import Task
 
 TASK_EVENTS = frozenset({"done", "failed", "timeout"})
-"""Events that come from what a state does; no signal may have these names."""
+"""Events that come from what a state does."""
+
+OWN_EVENTS = TASK_EVENTS | {"error"}
+"""No signal and no raised event may have these names."""
+
+ANY = "*"
+"""In place of an event: any signal or raised event."""
+
+NOWHERE = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Action:
+    """What is done on the way: variables are set all at once, then events are raised."""
+
+    sets: tuple[tuple[str, Expr], ...]
+    raises: tuple[str, ...]
+    path: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transition:
-    """One transition. ``domain`` is the innermost state around both ends (it stays active); ``enter`` lists the
-    states it enters, in document order: static as long as there is no history.
+    """One transition. ``domain`` is the innermost state around both ends (it stays active), or NOWHERE when there is no
+    target: nothing is left or entered then. ``enter`` lists the states it enters, in document order. To a history state
+    it is worked out anew each time; ``enter`` is then what is entered the first time, ``may_enter`` all that may be.
     """
 
     source: int
     event: str
     guard: Expr | None
-    sets: tuple[tuple[str, Expr], ...]
+    action: Action | None
     target: int
     domain: int
     enter: tuple[int, ...]
     path: str
+    after_ms: int = 0
+    may_enter: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
     """One state; its ``index`` is its place in document order. ``chain`` is itself and the states around it,
-    inner first, ending with the whole machine (0).
+    inner first, ending with the whole machine (0). ``first`` is the state inside that is entered by default, for a
+    history state the one in its place the first time; ``memories`` are the history states directly inside.
+
+    ``on`` has its transitions by event, those for any event among them; ``any`` those for events that no transition
+    names; ``timed`` those that are due some time after it was entered. ``listens``: a signal may move it.
     """
 
     index: int
     name: str
-    kind: str  # machine, compound, parallel, region, atomic, success, failure
+    kind: str  # machine, compound, parallel, region, atomic, history, success, failure
     parent: int
     chain: tuple[int, ...]
     path: str
@@ -43,15 +67,31 @@ class State:
     inputs: dict[str, Expr] = field(default_factory=dict)
     visits: int = 0
     regions: tuple[int, ...] = ()
+    first: int = NOWHERE
+    deep: bool = False
+    memories: tuple[int, ...] = ()
+    entry: Action | None = None
+    exit: Action | None = None
     on: dict[str, tuple[Transition, ...]] = field(default_factory=dict)
+    any: tuple[Transition, ...] = ()
     eventless: tuple[Transition, ...] = ()
+    timed: tuple[Transition, ...] = ()
+    listens: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Machine:
-    """All states in document order; index 0 is the machine itself, which holds the root transitions."""
+    """All states in document order; index 0 is the machine itself, which holds the root transitions.
+
+    ``timed``, ``remembers``: there are such transitions and history states; ``exits``: leaving a state may mean more
+    than halting its task; ``mends``: some transition takes ``error``.
+    """
 
     states: tuple[State, ...]
     by_name: dict[str, State]
     initial: tuple[int, ...]
     eventless: bool
+    timed: bool
+    remembers: bool
+    exits: bool
+    mends: bool

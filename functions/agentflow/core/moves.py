@@ -74,7 +74,14 @@ class Signal:
     data: JSON = None
 
 
-PlanEvent = Begin | Completed | Failed | TimedOut | Signal
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """The time of a timer that the planner has set is over."""
+
+    timer: int
+
+
+PlanEvent = Begin | Completed | Failed | TimedOut | Signal | Elapsed
 
 
 # --------------------------------------------------------------------------------------------------- commands
@@ -97,6 +104,21 @@ class Halt:
 
 
 @dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Say ``Elapsed`` after so many milliseconds. ``timer`` is a number of its own, never used again in the run."""
+
+    timer: int
+    after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearTimer:
+    """Nobody waits for that timer any more."""
+
+    timer: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The run is over. ``reason`` is '' when ok, else a sentence that begins with a path into the plan."""
 
@@ -105,12 +127,13 @@ class Finish:
     reason: str
 
 
-Command = Start | Halt | Finish
+Command = Start | Halt | SetTimer | ClearTimer | Finish
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """The new state and what to do now: halts first, then starts, or halts and the finish.
+    """The new state and what to do now: halts first, then starts, then timers; or halts and the finish, which ends all
+    timers.
 
     ``changed`` says how the state differs from the one before, in plain JSON: ``vars``, those that were set, and of the
     cursor what is new (null: gone). Equal changes to equal states make equal states, so whoever compares two histories

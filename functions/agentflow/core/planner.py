@@ -15,13 +15,16 @@ from agentflow.core.expr import CelFault, Expr
 from agentflow.core.moves import (
     Advance,
     Begin,
+    ClearTimer,
     Command,
     Completed,
+    Elapsed,
     Failed,
     Finish,
     Halt,
     PlanEvent,
     PlanState,
+    SetTimer,
     Signal,
     Start,
     TimedOut,
@@ -33,17 +36,21 @@ from agentflow.errors import Problem
 __all__ = [
     "Advance",
     "Begin",
+    "ClearTimer",
     "Command",
     "Completed",
+    "Elapsed",
     "Failed",
     "Finish",
     "Halt",
     "PlanEvent",
     "PlanState",
+    "SetTimer",
     "Signal",
     "Start",
     "TimedOut",
     "advance",
+    "awaits",
     "check_input",
     "match_event",
     "match_trigger",
@@ -68,6 +75,11 @@ def advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
         return fsm.advance(plan, plan.machine, state, event)
     assert plan.tree is not None
     return tree.advance(plan, plan.tree, state, event)
+
+
+def awaits(state: PlanState | None, timer: int) -> bool:
+    """Whether a timer that the planner has set still means something to it."""
+    return state is not None and timer in state.cursor.get("timers", {}).values()
 
 
 def _first_vars(plan: Plan, given: Mapping[str, JSON]) -> dict[str, JSON]:

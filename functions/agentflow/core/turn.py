@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from agentflow.core.expr import CelFault, Expr
-from agentflow.core.moves import Advance, Command, Finish, Halt, PlanState, Start
+from agentflow.core.moves import Advance, ClearTimer, Command, Finish, Halt, PlanState, SetTimer, Start
 from agentflow.core.plan import Plan, Task
 from agentflow.core.types import JSON
 
@@ -26,10 +26,15 @@ class Ends(Exception):
         self.reason = reason
 
 
-class Turn:
-    """The mutable side of one advance. ``starts`` maps a planner's own key to (task, input)."""
+class Unvalued(Ends):
+    """An expression has no value; where the plan has no way to go on with that, the run ends."""
 
-    __slots__ = ("assigned", "halts", "plan", "starts", "steps", "vars")
+
+class Turn:
+    """The mutable side of one advance. ``starts`` maps a planner's own key to (task, input), ``alarms`` one to
+    milliseconds: timers that are set; ``cleared`` are those that are not waited for any more."""
+
+    __slots__ = ("alarms", "assigned", "cleared", "halts", "plan", "starts", "steps", "vars")
 
     def __init__(self, plan: Plan, variables: dict[str, JSON], steps: int) -> None:
         self.plan = plan
@@ -37,6 +42,8 @@ class Turn:
         self.steps = steps
         self.starts: dict[str, tuple[str, dict[str, JSON]]] = {}
         self.halts: list[int] = []
+        self.alarms: dict[str, int] = {}
+        self.cleared: list[int] = []
         self.assigned: dict[str, JSON] = {}
 
     def value(self, expr: Expr, local: Mapping[str, JSON], path: str) -> Any:
@@ -44,7 +51,7 @@ class Turn:
         try:
             return expr.value(self.vars, local)
         except CelFault as fault:
-            self.fault(path, f"`{expr.source}`: {fault.message}")
+            raise Unvalued(False, reason(path, f"`{expr.source}`: {fault.message}")) from None
 
     def assign(self, sets: tuple[tuple[str, Expr], ...], local: Mapping[str, JSON], path: str) -> None:
         """Set variables all at once: every expression sees the values from before."""
@@ -74,13 +81,19 @@ class Turn:
         first = self.steps + 1
         return {key: first + i for i, key in enumerate(self.starts)}
 
-    def close(self, cursor: dict[str, JSON], moved: dict[str, JSON]) -> Advance:
+    def timed(self, last: int) -> dict[str, int]:
+        """The number of every timer that is set in this turn, where ``last`` was the last one before."""
+        return {key: last + 1 + i for i, key in enumerate(self.alarms)}
+
+    def close(self, cursor: dict[str, JSON], moved: dict[str, JSON], last_timer: int = 0) -> Advance:
         """The advance of a run that goes on; ``moved`` is what of the cursor has changed."""
         commands: list[Command] = [Halt(step) for step in sorted(self.halts)]
         step = self.steps
         for task, input_ in self.starts.values():
             step += 1
             commands.append(Start(step, task, input_))
+        commands += [ClearTimer(timer) for timer in sorted(self.cleared)]
+        commands += [SetTimer(last_timer + 1 + i, ms) for i, ms in enumerate(self.alarms.values())]
         changed = {"vars": self.assigned, "cursor": moved}
         return Advance(PlanState(self.vars, cursor, step), tuple(commands), changed)
 

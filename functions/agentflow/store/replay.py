@@ -14,6 +14,7 @@ from agentflow.core.planner import (
     Begin,
     Command,
     Completed,
+    Elapsed,
     Failed,
     Finish,
     Halt,
@@ -181,6 +182,8 @@ class Replay:
         elif kind == "wait":
             self._open.discard(step)
             yield Completed(step, {})
+        elif kind == "after":
+            yield Elapsed(data["timer"])
         elif kind == "timeout":
             self._open.discard(step)
             yield TimedOut(step)

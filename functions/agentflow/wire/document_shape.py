@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from agentflow.core.draft import milliseconds, size
 
 NAME = r"^[a-z][a-z0-9_-]{0,63}$"
+EVENT_NAME = r"^([a-z][a-z0-9_-]{0,63}|\*)$"
 FIELD = r"^[a-z][a-z0-9_]{0,63}$"
 PLACE = r"^[a-z][a-z0-9_-]{0,63}(\.[a-z][a-z0-9_-]{0,63})?$"
 TOOL = r"^[a-z][a-z0-9_-]{0,63}(\.[a-z][a-z0-9_-]{0,63}){0,3}$"
@@ -49,6 +50,7 @@ def _output(text: str) -> str:
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 FieldName = Annotated[str, StringConstraints(pattern=FIELD)]
+EventName = Annotated[str, StringConstraints(pattern=EVENT_NAME)]
 Place = Annotated[str, StringConstraints(pattern=PLACE)]
 ToolName = Annotated[str, StringConstraints(pattern=TOOL)]
 EventType = Annotated[str, StringConstraints(pattern=EVENT_TYPE)]
@@ -173,13 +175,29 @@ class LaterTask(TaskShape):
 Task = Annotated[LlmTask | ToolTask | WaitTask | EventTask | LaterTask, Field(discriminator="kind")]
 
 
-class Transition(Shape):
-    """A way from one state to another. Without ``event`` it is taken as soon as ``if`` holds."""
+Raised = Annotated[list[Name], Field(min_length=1, max_length=20)]
 
-    event: Name | None = Field(None, description="done, failed, timeout or the name of a signal")
+
+class Action(Shape):
+    """What is done when a state is entered or left."""
+
+    set: Exprs | None = None
+    raise_: Raised | None = Field(None, alias="raise", description="events for the machine itself")
+
+
+class Transition(Shape):
+    """A way from one state to another. Without ``event`` and ``after`` it is taken as soon as ``if`` holds; without
+    ``to`` no state is left or entered."""
+
+    event: EventName | None = Field(
+        None, description="done, failed, timeout, error, the name of a signal or raised event; *: any of the last two"
+    )
+    after: Timeout | None = Field(None, description="how long after the state was entered, in place of event")
     if_: Cel | None = Field(None, alias="if")
     set: Exprs | None = None
-    to: Name
+    raise_: Raised | None = Field(None, alias="raise", description="events for the machine itself")
+    to: Name | None = None
+    internal: bool | None = Field(None, description="from a compound state into itself, without leaving it")
 
 
 class State(Shape):
@@ -192,6 +210,12 @@ class State(Shape):
     regions: Annotated[list[Name], Field(min_length=2, max_length=100)] | None = None
     visits: Count | None = Field(None, description="how often it may be entered")
     final: Literal["success", "failure"] | None = None
+    history: Literal["shallow", "deep"] | None = Field(
+        None, description="stands for the states that were active when the state around it was left last"
+    )
+    to: Name | None = Field(None, description="of a history state: what is entered when there is no history yet")
+    entry: Action | None = Field(None, description="what is done when the state is entered")
+    exit: Action | None = Field(None, description="what is done when the state is left")
     transitions: Annotated[list[Transition], Field(max_length=100)] | None = None
 
 

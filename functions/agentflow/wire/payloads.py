@@ -180,7 +180,7 @@ class TimerFired(Payload):
 
     run: Uuid
     timer: Label
-    kind: Literal["retry", "timeout", "wait", "wall", "hold"]
+    kind: Literal["retry", "timeout", "wait", "wall", "hold", "after"]
     step: Ordinal | None = None
     attempt: Ordinal | None = None
 

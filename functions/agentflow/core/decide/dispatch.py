@@ -13,7 +13,17 @@ from agentflow.core.decide.ending import known
 from agentflow.core.decide.turn import Turn
 from agentflow.core.decision import NOTHING, Decision, Facts
 from agentflow.core.message import Message
-from agentflow.core.planner import Begin, Completed, Failed, PlanEvent, Signal, TimedOut, match_event
+from agentflow.core.planner import (
+    Begin,
+    Completed,
+    Elapsed,
+    Failed,
+    PlanEvent,
+    Signal,
+    TimedOut,
+    awaits,
+    match_event,
+)
 from agentflow.core.run import Run
 from agentflow.errors import RetryLater
 
@@ -79,6 +89,11 @@ def _timer(turn: Turn, data: Mapping[str, JSON]) -> None:
         turn.halt_all()
         limit = turn.plan.limits.wall_ms // 1000
         turn.fail("wall_limit", f"the run took longer than limits.wall ({limit} s)", "limits.wall")
+        return
+    if kind == "after":
+        if awaits(turn.state, step):
+            turn.note("timer.fired", {"kind": kind, "timer": step})
+            _advance(turn, Elapsed(step))
         return
     opened = turn.open.get(step)
     if opened is None or opened.waits != WAITS_FOR[kind] or opened.attempt != (data["attempt"] or 1):

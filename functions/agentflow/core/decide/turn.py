@@ -25,7 +25,7 @@ from agentflow.core.decision import (
 from agentflow.core.message import Message
 from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
 from agentflow.core.plan import Plan, Task
-from agentflow.core.planner import Failed, Finish, Halt, PlanEvent, Start, advance
+from agentflow.core.planner import ClearTimer, Failed, Finish, Halt, PlanEvent, SetTimer, Start, advance
 from agentflow.core.run import EMPTY, OpenStep, Run, without
 
 JSON = Any
@@ -100,6 +100,11 @@ class Turn:
                     refused.append(Failed(command.step, *fault))
             elif isinstance(command, Halt):
                 self.halt(command.step)
+            elif isinstance(command, SetTimer):
+                key = f"after:{command.timer}"
+                self._rows.append(TimerSet(key, "after", command.after_ms, command.timer))
+            elif isinstance(command, ClearTimer):
+                self._rows.append(TimerCleared(f"after:{command.timer}"))
             elif isinstance(command, Finish):
                 self._finish(command)
         return refused

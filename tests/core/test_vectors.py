@@ -1,0 +1,34 @@
+"""The conformance vectors in ``vectors/``: what follows from what happens, and the variables at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .driving import machine, play, tree
+
+FOLDER = Path(__file__).parent / "vectors"
+VECTORS = [
+    pytest.param(vector, id=f"{path.stem}: {vector['name']}")
+    for path in sorted(FOLDER.glob("*.yaml"))
+    for vector in yaml.safe_load(path.read_text())
+]
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+def test_vector(vector: dict[str, Any]) -> None:
+    parts = dict(vector["plan"])
+    plan = machine(parts.pop("states"), **parts) if "states" in parts else tree(parts.pop("root"), **parts)
+    drive = play(plan, vector["script"])
+    assert drive.state is not None
+    assert vector.keys() <= {"name", "plan", "script", "vars"}
+    for name, value in vector.get("vars", {}).items():
+        assert drive.state.vars[name] == value, (name, drive.state.vars)
+
+
+def test_names_are_unique() -> None:
+    names = [str(vector.id) for vector in VECTORS]
+    assert len(names) == len(set(names))
