@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from agentflow.core.plan import Plan
 from chaos.books import TERMINAL, Books, nonce_of
+from chaos.checks_roads import EARLY
 from chaos.replay import Replay
 from chaos.statements import Row
 from chaos.violation import Violation
@@ -104,6 +105,11 @@ def check_histories(books: Books) -> Iterator[Violation]:
         yield from replay.check(lines)
         if replay.violations:
             continue
+        for line, (setter, least_ms) in replay.fired.items():
+            took = lines[line - 1]["at"] - lines[setter - 1]["at"]
+            if took < timedelta(milliseconds=least_ms) - EARLY:
+                fired = f"line {line}: fired after {took.total_seconds() * 1000:.0f} ms"
+                yield Violation(14, f"{fired}, it was set for {least_ms}", run_id)
         if run["seq"] != len(lines):
             yield Violation(
                 8, f"it has decided {run['seq']} times, its history has {len(lines)} lines", run_id

@@ -127,6 +127,27 @@ FSM = {
     },
 }  # fmt: skip
 
+TIMED = {
+    "kind": "fsm",
+    "initial": "working",
+    "states": {
+        "working": {"initial": "begun", "visits": 3, "exit": {"set": {"word": "word + '.'"}}, "transitions": [
+            {"after": "250ms", "set": {"n": "n + 1"}, "to": "resting"}, {"event": "done", "to": "badly"},
+        ]},
+        "begun": {"in": "working", "run": "blink", "transitions": [{"event": "done", "to": "held"}]},
+        "held": {"in": "working", "run": "ages", "transitions": [{"event": "done", "to": "gone"}]},
+        "gone": {"in": "working", "final": "success"},
+        "was": {"in": "working", "history": "shallow", "to": "begun"},
+        "resting": {"run": "echo", "transitions": [
+            {"event": "done", "if": "word == '..'", "set": {"n": "result.n"}, "raise": "rested"},
+            {"event": "done", "set": {"n": "result.n"}, "to": "was"},
+            {"event": "rested", "to": "well"},
+        ]},
+        "well": {"final": "success"},
+        "badly": {"final": "failure"},
+    },
+}  # fmt: skip
+
 WORKFLOWS = (
     Workflow(_series("series", "echo ask", ECHO, ASK, ECHO), 20, lambda run: _grown(2)(run) and _said(run)),
     Workflow(
@@ -150,6 +171,7 @@ WORKFLOWS = (
         _series("race", "slowly pause echo", _parallel(task("slowly"), task("pause"), need=1), ECHO), 8, _grown(1)
     ),
     Workflow(_document("machine", "ask ages echo", **FSM), 8, _grown(11), scene="signal"),
+    Workflow(_document("timed", "blink ages echo", **TIMED), 6, _grown(4)),
     Workflow(_document("machine-left", "ask ages echo", **FSM), 3, code="cancelled", scene="cancel-plan"),
     Workflow(
         _series("cancelled", "echo slowly ages", ECHO, _parallel(task("slowly"), task("ages"))), 8, code="cancelled",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from agentflow.core.plan import Plan
 from agentflow.core.planner import (
     Begin,
+    ClearTimer,
     Command,
     Completed,
     Elapsed,
@@ -20,6 +21,7 @@ from agentflow.core.planner import (
     Halt,
     PlanEvent,
     PlanState,
+    SetTimer,
     Signal,
     Start,
     TimedOut,
@@ -57,6 +59,8 @@ class Replay:
         self.epoch = 0
         self.started: dict[int, tuple[int, int]] = {}  # step -> (line that started it, epoch)
         self.halted: dict[int, int] = {}  # step -> line that halted it
+        self.timers: dict[int, tuple[int, int]] = {}  # the planner's, pending -> (line that set it, milliseconds)
+        self.fired: dict[int, tuple[int, int]] = {}  # line -> the timer that fired there
         self.finished_at: int | None = None
         self.output: Row | None = None
         self.seq = 0
@@ -183,6 +187,10 @@ class Replay:
             self._open.discard(step)
             yield Completed(step, {})
         elif kind == "after":
+            if data["timer"] not in self.timers:
+                self._find(HALTED, f"it is about timer {data['timer']}, which is not set")
+                return
+            self.fired[self.seq] = self.timers.pop(data["timer"])
             yield Elapsed(data["timer"])
         elif kind == "timeout":
             self._open.discard(step)
@@ -229,6 +237,10 @@ class Replay:
                         self._open.discard(command.step)
                         self.epoch += 1
                     self.halted[command.step] = self.seq
+                elif isinstance(command, SetTimer):
+                    self.timers[command.timer] = (self.seq, command.after_ms)
+                elif isinstance(command, ClearTimer):
+                    self.timers.pop(command.timer, None)
                 elif isinstance(command, Finish):
                     cancelled = "cancelled" if self._cancelled is not None else "failed"
                     self.output = command.output if command.ok else None
