@@ -187,9 +187,11 @@ def _with(before: PlanState | None, moved: Advance) -> tuple[dict[str, Any], dic
     cursor = moved.changed["cursor"]
     if "n" not in cursor:
         return variables, cursor
-    tables = {name: {**was[name], **cursor[name]} for name in ("n", "run")}
+    names = ("n", "run", "timers") if "timers" in cursor else ("n", "run")
+    tables: dict[str, Any] = {name: {**was.get(name, {}), **cursor[name]} for name in names}
     after = {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
     after["items"] = cursor.get("items", was["items"])
+    after |= {"timer": cursor["timer"]} if "timer" in cursor else {}
     return variables, after | ({"why": cursor["why"]} if cursor["why"] else {})
 
 

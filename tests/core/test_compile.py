@@ -96,19 +96,16 @@ TREES: dict[str, tuple[Any, list[str]]] = {
     ),
     "need more than there are": (
         par("a", "b", need=3),
-        ["root.need: is 3, but there are 2 children (use 1 to 2)"],
+        ["root.need: is 3, but there are 2 children (use 1 to 2, or -1 for all, -2 for all but one)"],
     ),
     "fail_at more than there are": (
         par("a", "b", fail_at=5),
-        ["root.fail_at: is 5, but there are 2 children (use 1 to 2)"],
+        ["root.fail_at: is 5, but there are 2 children (use 1 to 2, or -1 for all, -2 for all but one)"],
     ),
     "a loop without max": ({"retry": "a"}, ["root.max: is missing (add it)"]),
     "a node of another time": (
-        {"type": "switch", "children": ["a"]},
-        [
-            "root.type: a node of type 'switch' is not yet available "
-            "(use a fallback of sequences that begin with a check)"
-        ],
+        {"type": "try", "children": ["a"]},
+        ["root.type: a node of type 'try' is not yet available (use a fallback whose last child is the handler)"],
     ),
     "an unknown node": (
         {"type": "sequnce", "children": ["a"]},

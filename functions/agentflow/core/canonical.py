@@ -19,11 +19,16 @@ MAX_TREE_DEPTH = 40
 
 PAYLOAD = {
     "task": "task", "check": "if", "sequence": "children", "fallback": "children", "parallel": "children",
-    "retry": "child", "repeat": "child", "invert": "child", "force": "child", "map": "child",
+    "retry": "child", "repeat": "child", "invert": "child", "force": "child", "map": "child", "once": "child",
+    "delay": "for", "timeout": "for", "switch": "value",
 }  # fmt: skip
 """The node types that have a short form, and the key that its value stands for."""
 
-_NODE_CEL = ("if", "ok_if", "skip_if", "fail_if", "over")
+WAYS = {"if": "then", "while": "do"}
+"""Node types that choose a way, and what their short form calls the first: {if: x > 1, then: a, else: b}."""
+
+_NODE_CEL = ("if", "ok_if", "skip_if", "fail_if", "success_if", "while", "over", "value")
+_NODE_SETS = ("set", "on_success", "on_failure", "on_halt", "post")
 
 
 def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -88,6 +93,8 @@ def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int
     if not isinstance(node, dict):
         return node
     node = _given(node)
+    if "type" not in node and (way := next((kind for kind, then in WAYS.items() if then in node), None)):
+        node = _way(node, way, path, written, author)
     if "type" not in node:
         short = [key for key in node if key in PAYLOAD]
         if len(short) == 1:
@@ -105,7 +112,27 @@ def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int
     if "child" in node:
         base = author.get(path + ".child", written + ".child")
         node["child"] = _child(node["child"], path + ".child", base, author, depth)
-    return _with_cel(node, _NODE_CEL, ("set",))
+    if isinstance(cases := node.get("cases"), dict):
+        node["cases"] = {
+            str(name): _child(child, f"{path}.cases.{name}", f"{written}.cases.{name}", author, depth)
+            for name, child in cases.items()
+        }
+    if "default" in node:
+        node["default"] = _child(node["default"], path + ".default", written + ".default", author, depth)
+    return _with_cel(node, _NODE_CEL, _NODE_SETS)
+
+
+def _way(node: dict[str, Any], kind: str, path: str, written: str, author: dict[str, str]) -> dict[str, Any]:
+    """{if: …, then: …, else: …} and {while: …, do: …, else: …}: a condition, and nodes to choose between."""
+    if kind not in node:
+        return node
+    children: list[Any] = [{"type": "check", "if": node.pop(kind)}]
+    author[f"{path}.children[0].if"] = f"{written}.{kind}"
+    for name in (WAYS[kind], "else"):
+        if name in node:
+            author[f"{path}.children[{len(children)}]"] = f"{written}.{name}"
+            children.append(node.pop(name))
+    return {"type": kind, **node, "children": children}
 
 
 def _child(child: Any, path: str, written: str, author: dict[str, str], depth: int) -> Any:
@@ -183,6 +210,9 @@ def _bare_node(node: Mapping[str, Any]) -> dict[str, Any]:
     bare = {key: value for key, value in node.items() if key != "description"}
     if "children" in bare:
         bare["children"] = [_bare_node(child) for child in bare["children"]]
-    if "child" in bare:
-        bare["child"] = _bare_node(bare["child"])
+    for key in ("child", "default"):
+        if key in bare:
+            bare[key] = _bare_node(bare[key])
+    if "cases" in bare:
+        bare["cases"] = {name: _bare_node(child) for name, child in bare["cases"].items()}
     return bare

@@ -7,27 +7,21 @@ from typing import Any
 
 from agentflow.core.canonical import MAX_TREE_DEPTH
 from agentflow.core.compile_tasks import is_file
-from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Scope, Table, result_scope
+from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Scope, Table, milliseconds, result_scope
 from agentflow.core.expr import Expr
 from agentflow.core.plan import Task
-from agentflow.core.tick import FAILURE, SUCCESS, Node, Tree
+from agentflow.core.tick import FAILURE, SUCCESS, TIMED, Conditions, Node, Tree
 from agentflow.core.types import Type, parse
 
 MAX_NODES = 5_000
 
-LATER = ("switch", "if", "try", "once", "delay", "timeout", "subtree", "while")
+LATER = ("try", "subtree")
 """Node types that plan/v1 names and this version does not run."""
 
 _TRANSPARENT = ("sequence", "fallback", "invert", "force")
 _LIST = parse("list(json)")
 _INSTEAD = {
-    "if": "use a fallback of sequences that begin with a check",
-    "switch": "use a fallback of sequences that begin with a check",
     "try": "use a fallback whose last child is the handler",
-    "while": "use repeat with max and a check",
-    "delay": "use a wait task",
-    "timeout": "give the task a `timeout`",
-    "once": "use skip_if with a var",
     "subtree": "write its nodes out",
 }
 
@@ -39,7 +33,7 @@ def tree(draft: Draft) -> Tree | None:
     if root is None or draft.problems:
         return None
     nodes = tuple(builder.nodes[index] for index in range(builder.count))
-    return Tree(root, nodes)
+    return Tree(root, nodes, timed=any(node.kind in TIMED for node in nodes))
 
 
 class _Builder:
@@ -74,30 +68,55 @@ class _Builder:
             over, inner = self._over(entry, scope, path)
         children = self._children(entry, path, kind, keep, inner, depth)
         task = self.draft.task(entry["task"], f"{path}.task") if kind == "task" else None
+        conditions = self._conditions(entry, kind, scope, path)
+        reactive = bool(entry.get("reactive"))
+        looks = reactive or kind in ("while", "switch") or (conditions is not None and conditions.holds is not None)
         node = Node(
             index=index,
             kind=kind,
             path=path,
             key=str(index),
             keep=keep,
-            live=bool(entry.get("reactive")) or any(child.live for child in children),
+            live=looks or any(child.live for child in children),
             children=children,
             first=tuple(child.index for child in children),
-            reactive=bool(entry.get("reactive")),
+            reactive=reactive,
             condition=self._guard(entry, "if", scope, path) if kind == "check" else None,
             over=over,
             max=entry.get("max", 0),
-            need=entry.get("need", 0),
-            fail_at=entry.get("fail_at", 1),
+            need=_counted(entry.get("need", 0), len(children)),
+            fail_at=_counted(entry.get("fail_at", 1), len(children)),
             concurrency=entry.get("concurrency", entry.get("max", 0)),
             forced=FAILURE if entry.get("as") == "failure" else SUCCESS,
+            conditions=conditions,
+            for_ms=milliseconds(entry["for"]) if "for" in entry else 0,
+            value=self.draft.expr(entry["value"], scope, None, f"{path}.value") if kind == "switch" else None,
+            cases=tuple(sorted(entry.get("cases", ()))),
+            wait_all=entry.get("wait") == "all",
+            then_skip=entry.get("then", "skip") == "skip",
         )
         if kind == "parallel":
             self._thresholds(entry, path, len(entry["children"]))
+        if kind in ("if", "while") and len(entry["children"]) > 3:
+            mend = "give the condition, then and else"
+            self.draft.note(f"{path}.children[3]", f"{kind} has three children at most", mend, "schema")
         if kind == "task":
             node = self._task(node, entry, task, scope, item)
         self.nodes[index] = node
         return node
+
+    def _conditions(self, entry: Table, kind: str, scope: Scope, path: str) -> Conditions | None:
+        """The conditions of a node. A task looks at ``fail_if`` and ``skip_if`` by itself."""
+        guards = ("success_if", "while") if kind == "task" else ("fail_if", "success_if", "skip_if", "while")
+        found = {
+            "holds" if key == "while" else key: self._guard(entry, key, scope, path) for key in guards if key in entry
+        }
+        sets = {
+            key: self.draft.sets(entry[key], scope, f"{path}.{key}")
+            for key in ("on_success", "on_failure", "on_halt", "post")
+            if key in entry
+        }
+        return Conditions(**found, **sets) if found or sets else None  # type: ignore[arg-type]
 
     def _children(
         self, entry: Table, path: str, kind: str, keep: bool, item: Type | None, depth: int
@@ -108,6 +127,10 @@ class _Builder:
         ]
         if "child" in entry:
             given.append((entry["child"], path + ".child"))
+        if kind == "switch":
+            given += [(entry["cases"][name], f"{path}.cases.{name}") for name in sorted(entry["cases"])]
+            if "default" in entry:
+                given.append((entry["default"], path + ".default"))
         nodes = [self.node(child, where, below, item, depth + 1) for child, where in given]
         return tuple(node for node in nodes if node is not None)
 
@@ -164,23 +187,30 @@ class _Builder:
 
     def _thresholds(self, entry: Table, path: str, count: int) -> None:
         for key in ("need", "fail_at"):
-            if entry.get(key, 1) > count:
+            if not -count <= entry.get(key, 1) <= count or entry.get(key, 1) == 0:
                 self.draft.note(
                     f"{path}.{key}",
                     f"is {entry[key]}, but there are {count} children",
-                    f"use 1 to {count}",
+                    f"use 1 to {count}, or -1 for all, -2 for all but one",
                     "threshold",
                 )
 
 
+def _counted(threshold: int, count: int) -> int:
+    """A threshold that is negative counts from all: -1 is all, -2 all but one."""
+    return max(count + threshold + 1, 1) if threshold < 0 else threshold
+
+
 def worst_steps(node: Node) -> int | None:
     """The most steps that one run through ``node`` starts; None when a reactive node may start some again."""
-    if node.reactive:
+    if node.reactive or node.kind in ("while", "switch"):
         return None
     if node.kind == "task":
         return 1
     below = [worst_steps(child) for child in node.children]
     if None in below:
         return None
+    if node.kind == "if":
+        return (below[0] or 0) + max(steps or 0 for steps in below[1:])
     total = sum(steps for steps in below if steps is not None)
     return total * node.max if node.kind in ("retry", "repeat", "map") else total

@@ -2,8 +2,8 @@
 entered. SCXML's exitStates, executeTransitionContent and enterStates, with the order they prescribe.
 
 The cursor: ``at`` the active leaf states in document order, ``run`` the step of each running state, ``visits`` the
-entries of each state that bounds them; where the machine has such, ``timers`` (state and place of the transition ->
-number), ``timer`` the last number given, and ``history`` (history state -> the states it stands for).
+entries of each state that bounds them; where the machine has such, ``timers`` (number -> state and place of the
+transition), ``timer`` the last number given, and ``history`` (history state -> the states it stands for).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Configuration:
         self.at: list[State] = [by_name[name] for name in cursor["at"]]
         self.run: dict[str, int] = dict(cursor["run"])
         self.visits: dict[str, int] = cursor["visits"]
-        self.timers: dict[str, int] = dict(cursor.get("timers", ()))
+        self.timers: dict[str, int] = {key: int(number) for number, key in cursor.get("timers", {}).items()}
         self.timer: int = cursor.get("timer", 0)
         self.history: dict[str, list[str]] = cursor.get("history", {})
         self.entered: list[State] = []
@@ -48,7 +48,7 @@ class Configuration:
         cursor: dict[str, Any] = {"at": [state.name for state in self.at], "run": self.run, "visits": self.visits}
         if self.machine.timed:
             alarms = self.turn.timed(self.timer)
-            cursor["timers"] = {**self.timers, **alarms}
+            cursor["timers"] = {str(number): key for key, number in {**self.timers, **alarms}.items()}
             cursor["timer"] = self.timer + len(alarms)
         if self.machine.remembers:
             cursor["history"] = self.history

@@ -79,7 +79,7 @@ def advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
 
 def awaits(state: PlanState | None, timer: int) -> bool:
     """Whether a timer that the planner has set still means something to it."""
-    return state is not None and timer in state.cursor.get("timers", {}).values()
+    return state is not None and str(timer) in state.cursor.get("timers", ())
 
 
 def _first_vars(plan: Plan, given: Mapping[str, JSON]) -> dict[str, JSON]:

@@ -1,8 +1,10 @@
 """One tick of a behaviour tree: its nodes as compiled, and the working state that their behaviours share.
 
 The cursor: ``n`` what running nodes (and remembered ones) need to know, ``run`` the node of each running step,
-``items`` the lists that maps run over, ``why`` the last failure. Keys are node numbers in document order;
-inside a map they carry the item: ``5.2/6`` is node 6 for item 2 of map 5. Only active items have entries, and those
+``items`` the lists that maps run over, ``why`` the last failure; in a tree with timers ``timers``, the node of each,
+and ``timer``, the last number given. Keys are node numbers in document order;
+inside a map they carry the item: ``5.2/6`` is node 6 for item 2 of map 5. ``6!`` says that a node with conditions runs.
+Only active items have entries, and those
 may be 10,000: ``n`` and ``run`` are persistent maps.
 """
 
@@ -17,23 +19,46 @@ from immutables import Map
 from agentflow.core.expr import Expr
 from agentflow.core.moves import Advance, PlanEvent
 from agentflow.core.plan import Task
-from agentflow.core.turn import Ends, Turn
+from agentflow.core.turn import Ends, Turn, reason
 from agentflow.core.types import JSON
 
 RUNNING, SUCCESS, FAILURE, SKIPPED = 0, 1, 2, 3
 MAX_TICKS = 20_000
+
+TIMED = frozenset({"delay", "timeout"})
+"""Nodes that set a timer; their state is [its number, or 0, whether the child runs]."""
 
 REMEMBERED = {SUCCESS: "s", FAILURE: "f"}
 RECALL = {"s": SUCCESS, "f": FAILURE}
 _NO_LOCALS: dict[str, JSON] = {}
 
 
+Sets = tuple[tuple[str, Expr], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditions:
+    """What any node may have: conditions that are looked at before it starts (``holds``: also while it runs, and it is
+    halted when that is over), and variables that are set when it has ended."""
+
+    fail_if: Expr | None = None
+    success_if: Expr | None = None
+    skip_if: Expr | None = None
+    holds: Expr | None = None
+    on_success: Sets = ()
+    on_failure: Sets = ()
+    on_halt: Sets = ()
+    post: Sets = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """One node. ``index`` is its place in document order.
 
-    ``keep``: under a reactive node, so what it finished is remembered. ``live``: holds a reactive node, so a
-    review pass has to visit it. ``first`` lists the children's indexes.
+    ``keep``: under a reactive node, so what it finished is remembered. ``live``: it or a node in it looks at conditions
+    again when variables have changed, so a review pass has to visit it. ``first`` lists the children's indexes.
+    ``cases``: of a switch, in the order of the children; a child more is the default. ``wait_all``: a parallel that is
+    over when all its children are.
     """
 
     index: int
@@ -58,14 +83,21 @@ class Node:
     fail_at: int = 1
     concurrency: int = 0
     forced: int = SUCCESS
+    conditions: Conditions | None = None
+    for_ms: int = 0
+    value: Expr | None = None
+    cases: tuple[str, ...] = ()
+    wait_all: bool = False
+    then_skip: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tree:
-    """The whole tree. ``nodes`` in document order."""
+    """The whole tree. ``nodes`` in document order; ``timed``: some of them set timers."""
 
     root: Node
     nodes: tuple[Node, ...]
+    timed: bool = False
 
 
 class Entries:
@@ -123,6 +155,8 @@ class Tick:
         "reviewing",
         "running",
         "ticks",
+        "timer",
+        "timers",
         "trail",
         "tree",
         "turn",
@@ -137,6 +171,8 @@ class Tick:
         self.behaviour = behaviour
         self.n = Entries(cursor["n"])
         self.running = Entries(cursor["run"])
+        self.timers = Entries(cursor.get("timers", {}))
+        self.timer: int = cursor.get("timer", 0)
         self.items: dict[str, list[JSON]] = cursor["items"]
         self._items = self.items
         self.why: str = cursor.get("why", "")
@@ -182,20 +218,70 @@ class Tick:
         for key, step in turn.numbered().items():
             self.n[key] = step
             self.running[str(step)] = key
-        cursor: dict[str, JSON] = {"n": self.n.close(), "run": self.running.close(), "items": self.items}
+        last, alarms = self.timer, turn.timed(self.timer)
+        for key, timer in alarms.items():
+            self.n[key] = [timer, *self.n.get(key)[1:]]
+            self.timers[str(timer)] = key
+        cursor: dict[str, Any] = {"n": self.n.close(), "run": self.running.close(), "items": self.items}
         if self.why:
             cursor["why"] = self.why
-        moved = {"n": self.n.changed, "run": self.running.changed, "why": self.why}
+        moved: dict[str, Any] = {"n": self.n.changed, "run": self.running.changed, "why": self.why}
         if self.items is not self._items:
             moved["items"] = self.items
-        return turn.close(cursor, moved)
+        if self.tree.timed:
+            cursor |= {"timers": self.timers.close(), "timer": last + len(alarms)}
+            moved |= {"timers": self.timers.changed, "timer": last + len(alarms)}
+        return turn.close(cursor, moved, last)
 
     def tick(self, node: Node, scope: str) -> int:
         """The node's status now."""
         self.ticks += 1
         if self.ticks > MAX_TICKS:
             self.turn.fault(node.path, f"more than {MAX_TICKS:,} nodes ticked without a task in between")
+        if node.conditions is not None:
+            return self._conditional(node, node.conditions, scope)
         return self.behaviour[node.kind](self, node, scope)
+
+    def _conditional(self, node: Node, conditions: Conditions, scope: str) -> int:
+        """BehaviorTree.CPP's pre- and post-conditions, in its order."""
+        mark = f"{scope}{node.key}!"
+        runs = self.n.get(mark) is not None
+        status = self._before(node, conditions, scope, runs=runs)
+        if status == RUNNING:
+            status = self.behaviour[node.kind](self, node, scope)
+        elif runs:
+            self.halt(node, scope)
+        if status == RUNNING:
+            if not runs:
+                self.n[mark] = True
+            return RUNNING
+        if self.n.get(mark) is not None:
+            self.n.pop(mark)
+        if status != SKIPPED:
+            name = "on_success" if status == SUCCESS else "on_failure"
+            for sets, said in ((getattr(conditions, name), name), (conditions.post, "post")):
+                if sets:
+                    self.turn.assign(sets, self.local(scope), node.path, said)
+        return status
+
+    def _before(self, node: Node, conditions: Conditions, scope: str, *, runs: bool) -> int:
+        """What the conditions decide; RUNNING when the node is to be ticked."""
+        if not runs:
+            for expr, name, status in (
+                (conditions.fail_if, "fail_if", FAILURE),
+                (conditions.success_if, "success_if", SUCCESS),
+                (conditions.skip_if, "skip_if", SKIPPED),
+            ):
+                if expr is not None and self.turn.value(expr, self.local(scope), f"{node.path}.{name}"):
+                    if status == FAILURE:
+                        self.why = reason(f"{node.path}.{name}", f"`{expr.source}` holds")
+                    return status
+        holds = conditions.holds
+        # The pass that delivers an event lets it arrive; the review after it looks.
+        looks = holds is not None and (not runs or self.reviewing)
+        if looks and holds is not None and not self.turn.value(holds, self.local(scope), node.path + ".while"):
+            return SKIPPED
+        return RUNNING
 
     def local(self, scope: str) -> dict[str, JSON]:
         """``item`` in this scope: the innermost map's."""
@@ -225,7 +311,13 @@ class Tick:
         """Stop what runs below ``node`` and forget what is remembered there."""
         key = scope + node.key
         held = self.n.pop(key)
-        if node.kind == "task":
+        if node.conditions is not None and self.n.pop(key + "!") is not None:
+            self._halted(key + "!")
+        if node.kind in TIMED and held.__class__ is list:
+            self.clear(key, held)
+        if node.kind == "once" and held.__class__ is str:
+            self.n[key] = held  # that it has run is not forgotten
+        elif node.kind == "task":
             if held.__class__ is int:
                 self._halt_step(key, held)
         elif node.kind == "map":
@@ -242,9 +334,42 @@ class Tick:
         prefix = key + "."
         for inner in [k for k in self.n.names() if k.startswith(prefix)]:
             held = self.n.pop(inner)
+            if held is True:
+                self._halted(inner)
             if held.__class__ is int:
                 self._halt_step(inner, held)
+            elif held.__class__ is list and self.tree.timed and self._node(inner).kind in TIMED:
+                self.clear(inner, held)
         self.items = {k: v for k, v in self.items.items() if k != key and not k.startswith(prefix)}
+
+    def _halted(self, mark: str) -> None:
+        conditions, path = self._node(mark).conditions, self._node(mark).path
+        if conditions is not None and conditions.on_halt:
+            local = self.local(mark[: mark.rfind("/") + 1])
+            self.turn.assign(conditions.on_halt, local, path, "on_halt")
+
+    def _node(self, key: str) -> Node:
+        return self.tree.nodes[int(key.rpartition("/")[2].rstrip("!"))]
+
+    def alarm(self, node: Node, key: str) -> None:
+        """Set the node's timer; its number is given when the tick is over."""
+        self.turn.alarms[key] = node.for_ms
+        self.moved = True
+
+    def clear(self, key: str, held: list[int]) -> None:
+        """Nobody waits for the node's timer any more."""
+        if self.turn.alarms.pop(key, None) is None and held[0]:
+            self.turn.cleared.append(held[0])
+            self.timers.pop(str(held[0]))
+
+    def rang(self, key: str, held: list[int]) -> bool:
+        """Whether the event says that the node's time is over; said once."""
+        if key != self.hit:
+            return False
+        self.hit = ""
+        self.moved = True
+        self.timers.pop(str(held[0]))
+        return True
 
     def _halt_step(self, key: str, step: int) -> None:
         self.moved = True

@@ -5,13 +5,14 @@ its leaf, going down only the branch that holds it; when variables changed and a
 review passes follow, which check the guards again until nothing moves. What a reactive node's branch has
 finished is remembered: a task that is done is not started again unless a guard on the way to it flipped.
 
-The nodes' behaviour is in ``tree_leaves``, ``tree_series`` and ``tree_wide``; ``tick`` is what they share.
+The nodes' behaviour is in ``tree_leaves``, ``tree_series``, ``tree_ways`` and ``tree_wide``; ``tick`` is what they
+share.
 """
 
 from __future__ import annotations
 
-from agentflow.core import tree_leaves, tree_series, tree_wide
-from agentflow.core.moves import Advance, PlanEvent, PlanState, Signal
+from agentflow.core import tree_leaves, tree_series, tree_ways, tree_wide
+from agentflow.core.moves import Advance, Elapsed, PlanEvent, PlanState, Signal
 from agentflow.core.plan import Plan
 from agentflow.core.tick import FAILURE, SUCCESS, Behaviour, Node, Tick, Tree
 from agentflow.core.turn import Turn
@@ -30,6 +31,12 @@ BEHAVIOUR: dict[str, Behaviour] = {
     "repeat": tree_series.repeat,
     "invert": tree_series.invert,
     "force": tree_series.force,
+    "if": tree_ways.branch,
+    "while": tree_ways.loop,
+    "switch": tree_ways.switch,
+    "once": tree_ways.once,
+    "delay": tree_ways.delay,
+    "timeout": tree_ways.timeout,
     "parallel": tree_wide.parallel,
     "map": tree_wide.spread,
 }
@@ -37,7 +44,7 @@ BEHAVIOUR: dict[str, Behaviour] = {
 
 def begin(plan: Plan, tree: Tree, variables: dict[str, JSON]) -> Advance:
     """Tick a fresh tree."""
-    cursor: dict[str, JSON] = {"n": {}, "run": {}, "items": {}}
+    cursor: dict[str, JSON] = {"n": {}, "run": {}, "items": {}, "timers": {}}
     return Tick(Turn(plan, variables, 0), tree, cursor, BEHAVIOUR).run()
 
 
@@ -45,7 +52,10 @@ def advance(plan: Plan, tree: Tree, state: PlanState, event: PlanEvent) -> Advan
     """Tick for ``event``; signals are not for trees."""
     if isinstance(event, Signal):
         return Advance(state, ())
-    key = state.cursor["run"].get(str(event.step))  # type: ignore[union-attr]
+    if isinstance(event, Elapsed):
+        key = state.cursor.get("timers", {}).get(str(event.timer))
+    else:
+        key = state.cursor["run"].get(str(event.step))  # type: ignore[union-attr]
     if key is None:
         return Advance(state, ())
     tick = Tick(Turn(plan, state.vars, state.steps), tree, state.cursor, BEHAVIOUR)

@@ -64,6 +64,10 @@ def verdict(node: Node, ok: int, failed: int, skipped: int) -> int:
     count = len(node.children)
     if skipped == count:
         return SKIPPED
+    if node.wait_all:
+        if ok + failed + skipped < count:
+            return RUNNING
+        return FAILURE if failed >= node.fail_at else SUCCESS
     if ok + skipped >= count if not node.need else ok >= node.need:
         return SUCCESS
     if failed >= node.fail_at or count - failed < (node.need or count):

@@ -53,9 +53,11 @@ class Turn:
         except CelFault as fault:
             raise Unvalued(False, reason(path, f"`{expr.source}`: {fault.message}")) from None
 
-    def assign(self, sets: tuple[tuple[str, Expr], ...], local: Mapping[str, JSON], path: str) -> None:
+    def assign(
+        self, sets: tuple[tuple[str, Expr], ...], local: Mapping[str, JSON], path: str, key: str = "set"
+    ) -> None:
         """Set variables all at once: every expression sees the values from before."""
-        new = {name: self.value(expr, local, f"{path}.set.{name}") for name, expr in sets}
+        new = {name: self.value(expr, local, f"{path}.{key}.{name}") for name, expr in sets}
         self.vars = {**self.vars, **new}
         self.assigned |= new
 

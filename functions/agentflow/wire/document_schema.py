@@ -14,7 +14,8 @@ ID = "agentflow/plan/v1"
 _MODELS = {
     "task": "TaskNode", "check": "CheckNode", "sequence": "SeriesNode", "fallback": "SeriesNode",
     "parallel": "ParallelNode", "retry": "LoopNode", "repeat": "LoopNode", "invert": "InvertNode",
-    "force": "ForceNode", "map": "MapNode",
+    "force": "ForceNode", "map": "MapNode", "once": "OnceNode", "delay": "TimerNode", "timeout": "TimerNode",
+    "switch": "SwitchNode",
 }  # fmt: skip
 
 

@@ -61,12 +61,14 @@ Duration = Annotated[str, StringConstraints(pattern=DURATION), AfterValidator(_d
 Timeout = Annotated[str, StringConstraints(pattern=DURATION), AfterValidator(_positive)]
 Memory = Annotated[str, StringConstraints(pattern=SIZE), AfterValidator(_memory)]
 OutputSize = Annotated[str, StringConstraints(pattern=SIZE), AfterValidator(_output)]
+Case = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Usd = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Text = Annotated[str, StringConstraints(max_length=65_536)]
 Description = Annotated[str, StringConstraints(max_length=4_000)]
 Types = Annotated[dict[FieldName, TypeText], Field(max_length=200)]
 Exprs = Annotated[dict[FieldName, Cel], Field(max_length=200)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
+Threshold = Annotated[int, Field(ge=-500, le=500)]
 
 
 class Shape(BaseModel):
@@ -220,9 +222,17 @@ class State(Shape):
 
 
 class NodeShape(Shape):
-    """What all nodes share."""
+    """What all nodes share. Conditions are looked at before a node starts, ``while`` also as long as it runs."""
 
     description: Description | None = None
+    fail_if: Cel | None = Field(None, description="failure, without starting")
+    success_if: Cel | None = Field(None, description="success, without starting")
+    skip_if: Cel | None = Field(None, description="skipped, without starting")
+    while_: Cel | None = Field(None, alias="while", description="skipped, or halted, when it does not hold")
+    on_success: Exprs | None = Field(None, description="variables set when it succeeds")
+    on_failure: Exprs | None = Field(None, description="variables set when it fails")
+    on_halt: Exprs | None = Field(None, description="variables set when it is halted")
+    post: Exprs | None = Field(None, description="variables set when it succeeds or fails")
 
 
 class TaskNode(NodeShape):
@@ -231,8 +241,6 @@ class TaskNode(NodeShape):
     type: Literal["task"]
     task: Name
     set: Exprs | None = None
-    fail_if: Cel | None = None
-    skip_if: Cel | None = None
     ok_if: Cel | None = None
 
 
@@ -258,12 +266,14 @@ class SeriesNode(NodeShape):
 
 
 class ParallelNode(NodeShape):
-    """All at once: success when ``need`` (all) succeed, failure when ``fail_at`` (1) fail."""
+    """All at once: success when ``need`` (all) succeed, failure when ``fail_at`` (1) fail. Negative ones count from
+    all: -1 is all, -2 all but one. With ``wait: all`` every child ends before it does."""
 
     type: Literal["parallel"]
     children: Children
-    need: Count | None = None
-    fail_at: Count | None = None
+    need: Threshold | None = None
+    fail_at: Threshold | None = None
+    wait: Literal["all"] | None = None
 
 
 class MapNode(NodeShape):
@@ -300,11 +310,43 @@ class ForceNode(NodeShape):
     child: Node
 
 
+class WayNode(NodeShape):
+    """if: the first child decides between the second and the third. while: it is asked again when variables change."""
+
+    type: Literal["if", "while"]
+    children: Annotated[list[Node], Field(min_length=2, max_length=3)]
+
+
+class SwitchNode(NodeShape):
+    """The child whose case the value is; another one when the value changes."""
+
+    type: Literal["switch"]
+    value: Cel
+    cases: Annotated[dict[Case, Node], Field(min_length=1, max_length=500)]
+    default: Node | None = None
+
+
+class OnceNode(NodeShape):
+    """The child once in a run; after that it is skipped, or what it came to."""
+
+    type: Literal["once"]
+    then: Literal["skip", "same"] | None = None
+    child: Node
+
+
+class TimerNode(NodeShape):
+    """delay: the child after some time. timeout: failure when the child takes longer."""
+
+    type: Literal["delay", "timeout"]
+    for_: Timeout = Field(alias="for")
+    child: Node
+
+
 class LaterNode(NodeShape):
     """A type of node that this version names but does not run."""
 
     model_config = ConfigDict(extra="allow")
-    type: Literal["switch", "if", "try", "once", "delay", "timeout", "subtree", "while"]
+    type: Literal["try", "subtree"]
     children: Children | None = None
     child: Node | None = None
 
@@ -319,6 +361,10 @@ Node = Annotated[
     | LoopNode
     | InvertNode
     | ForceNode
+    | WayNode
+    | SwitchNode
+    | OnceNode
+    | TimerNode
     | LaterNode,
     Field(discriminator="type"),
 ]

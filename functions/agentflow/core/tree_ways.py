@@ -1,0 +1,135 @@
+"""Nodes that choose a way (if, while, switch), that run once, and that wait (delay, timeout)."""
+
+from __future__ import annotations
+
+from agentflow.core.tick import FAILURE, RECALL, RUNNING, SKIPPED, SUCCESS, Node, Tick
+from agentflow.core.turn import reason
+
+_ONCE = {SUCCESS: "S", FAILURE: "F"}
+_BEFORE = {"S": SUCCESS, "F": FAILURE}
+
+
+def branch(tick: Tick, node: Node, scope: str) -> int:
+    """if: the first child decides between the second and the third (without one: failure), once.
+
+    The state is [the child that runs].
+    """
+    key = scope + node.key
+    held = tick.n.get(key)
+    if held.__class__ is str:
+        return RECALL[held]
+    index = held[0] if held is not None else 0
+    if index == 0:
+        status = tick.tick(node.children[0], scope)
+        if status == RUNNING:
+            tick.n[key] = [0]
+            return RUNNING
+        if status == SKIPPED:
+            return tick.remember(node, key, SKIPPED)
+        index = 1 if status == SUCCESS else 2
+    return _go(tick, node, scope, index)
+
+
+def loop(tick: Tick, node: Node, scope: str) -> int:
+    """while: as if, but the first child is looked at again whenever variables change; the way that was taken before is
+    halted when it says otherwise. Like BehaviorTree.CPP's WhileDoElse it does not run a child again that has ended.
+    """
+    held = tick.n.get(scope + node.key)
+    if held.__class__ is str:
+        return RECALL[held]
+    if held is not None and held[0] and not tick.reviewing:
+        return _go(tick, node, scope, held[0])
+    status = tick.tick(node.children[0], scope)
+    index = {RUNNING: 0, SUCCESS: 1, FAILURE: 2, SKIPPED: 0}[status]
+    if held is not None and held[0] not in (0, index):
+        tick.halt(node.children[held[0]], scope)
+    if status == RUNNING:
+        tick.n[scope + node.key] = [0]
+        return RUNNING
+    return tick.remember(node, scope + node.key, SKIPPED) if status == SKIPPED else _go(tick, node, scope, index)
+
+
+def switch(tick: Tick, node: Node, scope: str) -> int:
+    """The child whose case the value is, or the default (without one: failure); another one when the value changes."""
+    held = tick.n.get(scope + node.key)
+    if held.__class__ is str:
+        return RECALL[held]
+    if held is not None and not tick.reviewing:
+        return _go(tick, node, scope, held[0])
+    assert node.value is not None
+    value = tick.turn.value(node.value, tick.local(scope), node.path + ".value")
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    index = node.cases.index(text) if text in node.cases else len(node.cases)
+    if held is not None and held[0] != index:
+        tick.halt(node.children[held[0]], scope)
+    if index == len(node.children):
+        tick.why = reason(node.path + ".value", f"no case is {text!r}, and there is no default")
+    return _go(tick, node, scope, index)
+
+
+def _go(tick: Tick, node: Node, scope: str, index: int) -> int:
+    key = scope + node.key
+    if index >= len(node.children):
+        return tick.remember(node, key, FAILURE)
+    status = tick.tick(node.children[index], scope)
+    if status != RUNNING:
+        return tick.remember(node, key, status)
+    tick.n[key] = [index]
+    return RUNNING
+
+
+def once(tick: Tick, node: Node, scope: str) -> int:
+    """The child, until it has ended once in this run; from then on skipped, or what it came to. That is kept, whatever
+    is halted around it."""
+    key = scope + node.key
+    held = tick.n.get(key)
+    if held.__class__ is str:
+        return SKIPPED if node.then_skip else _BEFORE[held]
+    status = tick.tick(node.children[0], scope)
+    if status in _ONCE:
+        tick.n[key] = _ONCE[status]
+    elif status == RUNNING:
+        tick.n[key] = [0]
+    elif held is not None:
+        tick.n.pop(key)
+    return status
+
+
+def delay(tick: Tick, node: Node, scope: str) -> int:
+    """Some time, then the child."""
+    key = scope + node.key
+    held = tick.n.get(key)
+    if held.__class__ is str:
+        return RECALL[held]
+    if held is None:
+        tick.n[key] = [0, 0]
+        tick.alarm(node, key)
+        return RUNNING
+    if not held[1] and not tick.rang(key, held):
+        return RUNNING
+    status = tick.tick(node.children[0], scope)
+    if status != RUNNING:
+        return tick.remember(node, key, status)
+    tick.n[key] = [0, 1]
+    return RUNNING
+
+
+def timeout(tick: Tick, node: Node, scope: str) -> int:
+    """The child, which is halted and has failed when it takes too long."""
+    key = scope + node.key
+    held = tick.n.get(key)
+    if held.__class__ is str:
+        return RECALL[held]
+    if held is not None and tick.rang(key, held):
+        tick.halt(node.children[0], scope)
+        tick.why = reason(node.path, f"it took longer than {node.for_ms} ms")
+        return tick.remember(node, key, FAILURE)
+    status = tick.tick(node.children[0], scope)
+    if status != RUNNING:
+        if held is not None:
+            tick.clear(key, held)
+        return tick.remember(node, key, status)
+    if held is None:
+        tick.n[key] = [0, 1]
+        tick.alarm(node, key)
+    return RUNNING
