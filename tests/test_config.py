@@ -117,3 +117,9 @@ def test_the_table_in_the_documentation_is_the_settings() -> None:
     text = (Path(__file__).parents[1] / "functions" / "README.md").read_text()
     for variable, default, meaning in Settings.table():
         assert f"| `{variable}` | `{default}` | {meaning} |" in text, variable
+
+
+def test_secrets_that_everybody_knows_are_named() -> None:
+    assert Settings().development_secrets() == ["AGENTFLOW_KEY_PEPPER", "AGENTFLOW_AUDIT_KEY"]
+    own = Settings(audit_key="of our own, and long enough", key_pepper="ours")
+    assert own.development_secrets() == []

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from pydantic import BaseModel
 
 from agentflow.wire.document import compile_document
+from agentflow.wire.document_shape import Document, LaterNode, NodeShape, State, Transition
 
 ROOT = Path(__file__).parents[1]
+NODES = [shape for shape in NodeShape.__subclasses__() if shape is not LaterNode]
 PAGES = [ROOT / "README.md", ROOT / "functions" / "README.md"]
 
 
@@ -44,3 +49,24 @@ def test_every_command_in_the_readme_exists() -> None:
     (row,) = re.findall(r"\| CLI \| `agentflow (.*?) \|", (ROOT / "README.md").read_text())
     named = {part.strip("` ").split()[0] for part in row.split(",")}
     assert named <= commands
+
+
+def test_the_machine_in_the_plan_format_is_one() -> None:
+    text = (ROOT / "schemas" / "plan.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(states:.*?)```", text, re.DOTALL)
+    draft = {"kind": "llm", "use": "small", "prompt": "write"}
+    document: dict[str, Any] = {
+        "agentflow": "plan/v1", "kind": "fsm", "name": "example", "limits": {"steps": 9, "usd": 1},
+        "vars": {"text": "string", "rounds": "int", "author": "string"},
+        "initial": "working", "tasks": {"draft": draft},
+    }  # fmt: skip
+    document |= yaml.safe_load(shown)
+    assert compile_document(document).machine is not None
+
+
+@pytest.mark.parametrize("shape", [Document, State, Transition, *NODES], ids=lambda shape: shape.__name__)
+def test_the_plan_format_names_every_key(shape: type[BaseModel]) -> None:
+    text = (ROOT / "schemas" / "plan.md").read_text()
+    words = set(re.findall(r"[a-z_]+", text))
+    missing = {field.alias or name for name, field in shape.model_fields.items()} - words
+    assert missing <= {"agentflow", "description", "children", "type", "for", "value"}

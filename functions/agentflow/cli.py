@@ -204,6 +204,14 @@ def replay(
 
 
 @app.command()
+def graph(what: Annotated[str, typer.Argument(metavar="FILE|RUN", help="A workflow, or a run's id.")]) -> None:
+    """Print a workflow's plan as Mermaid text; of a run with where it is."""
+    from agentflow.terminal.picturing import draw
+
+    print(carrying.run(draw(carrying.settings(), what)))
+
+
+@app.command()
 def cancel(
     run_id: RunId,
     reason: Annotated[str, typer.Option(help="Why; kept with the run.")] = "",

@@ -151,6 +151,11 @@ class Settings:
             raise Invalid(problems)
         return cls(**values)
 
+    def development_secrets(self) -> list[str]:
+        """The variables whose secrets are the ones that everybody knows."""
+        known = {spec.name: spec.default for spec in fields(self) if spec.name in ("audit_key", "key_pepper")}
+        return [PREFIX + name.upper() for name, default in known.items() if getattr(self, name) == default]
+
     @staticmethod
     def environment(**changes: object) -> dict[str, str]:
         """The environment of this process with some settings changed, for a process of ours to be started with.

@@ -50,3 +50,36 @@ async def test_a_state_is_left_when_its_time_is_over_and_waits_for_a_signal(hous
 async def _at(house: House, state: str) -> bool:
     rows = await house.rows("select state -> 'cursor' -> 'at' as at from runs")
     return bool(rows) and rows[0]["at"] == [state]
+
+
+TREE = {
+    "agentflow": "plan/v1", "kind": "bt", "name": "hurried", "limits": {"steps": 20}, "vars": {"n": "int"},
+    "tasks": {
+        "ages": {"kind": "wait", "for": "1h"},
+        "add": {"kind": "tool", "use": "std.echo", "in": {"n": "n + 1"}, "out": {"n": "int"}},
+    },
+    "root": {"sequence": [
+        {"fallback": [{"timeout": "300ms", "child": "ages"}, {"task": "add", "set": {"n": "result.n"}}]},
+        {"delay": "300ms", "child": {"timeout": "1h", "child": {"task": "add", "set": {"n": "result.n"}}}},
+    ]},
+}  # fmt: skip
+
+
+async def test_a_tree_gives_up_what_takes_too_long_and_waits_before_what_is_later(house: House) -> None:
+    await house.register(TREE)
+    async with house.host() as host:
+        run = await house.submit(host, "hurried")
+        await eventually(lambda: house.rows("select 1 from timers where kind = 'after'"))
+    async with house.host():
+        row = await house.ended(run)
+    assert (row["status"], row["output"]) == ("succeeded", {"n": 2})
+    lines = await house.rows("select name, at from history order by seq")
+    assert [line["name"] for line in lines] == [
+        "run.planned", "run.started", "timer.fired", "step.completed", "timer.fired", "step.completed",
+    ]  # fmt: skip
+    for since, until in ((1, 2), (3, 4)):
+        assert lines[until]["at"] - lines[since]["at"] >= timedelta(milliseconds=300)
+    assert [step["status"] for step in await house.rows("select status from steps order by step")] == [
+        "halted", "succeeded", "succeeded",
+    ]  # fmt: skip
+    assert await house.rows("select * from timers") == []

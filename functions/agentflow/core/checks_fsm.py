@@ -144,7 +144,7 @@ def worst_steps(machine: Machine) -> int | None:
 
     A leaf of a strongly connected part is entered at most once between two bounded entries of that part.
     """
-    if any(event not in TASK_EVENTS for event in machine.states[0].on):
+    if machine.states[0].any or any(event not in TASK_EVENTS for event in machine.states[0].on):
         return None
     total = 0
     reached = reachable(machine)

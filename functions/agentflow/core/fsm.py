@@ -145,11 +145,12 @@ class _Turn:
     def _select(self, event: str, local: dict[str, JSON]) -> list[Transition]:
         """The enabled transitions of the configuration, conflicts resolved; event '' selects the eventless."""
         states = self.machine.states
+        any_event = event not in OWN_EVENTS
         enabled: list[Transition] = []
         for leaf in self.on.at:
             for index in leaf.chain:
                 state = states[index]
-                transitions = (state.on.get(event) or state.any) if event else state.eventless
+                transitions = state.on.get(event, state.any if any_event else ()) if event else state.eventless
                 if transitions:
                     chosen = self._first(transitions, local)
                     if chosen is not None:

@@ -3,7 +3,8 @@
 The cursor: ``n`` what running nodes (and remembered ones) need to know, ``run`` the node of each running step,
 ``items`` the lists that maps run over, ``why`` the last failure; in a tree with timers ``timers``, the node of each,
 and ``timer``, the last number given. Keys are node numbers in document order;
-inside a map they carry the item: ``5.2/6`` is node 6 for item 2 of map 5. ``6!`` says that a node with conditions runs.
+inside a map they carry the item: ``5.2/6`` is node 6 for item 2 of map 5. ``6!`` says that a node with conditions runs
+or, under a reactive one, has ended.
 Only active items have entries, and those
 may be 10,000: ``n`` and ``run`` are persistent maps.
 """
@@ -30,6 +31,7 @@ TIMED = frozenset({"delay", "timeout"})
 
 REMEMBERED = {SUCCESS: "s", FAILURE: "f"}
 RECALL = {"s": SUCCESS, "f": FAILURE}
+DONE = "d"  # a node with conditions has ended, and what follows from that is done
 _NO_LOCALS: dict[str, JSON] = {}
 
 
@@ -245,7 +247,8 @@ class Tick:
     def _conditional(self, node: Node, conditions: Conditions, scope: str) -> int:
         """BehaviorTree.CPP's pre- and post-conditions, in its order."""
         mark = f"{scope}{node.key}!"
-        runs = self.n.get(mark) is not None
+        held = self.n.get(mark)
+        runs = held is True
         status = self._before(node, conditions, scope, runs=runs)
         if status == RUNNING:
             status = self.behaviour[node.kind](self, node, scope)
@@ -255,8 +258,11 @@ class Tick:
             if not runs:
                 self.n[mark] = True
             return RUNNING
-        if self.n.get(mark) is not None:
-            self.n.pop(mark)
+        if held == DONE:
+            return status  # looked at again, and nothing has happened since
+        self.n.pop(mark)
+        if node.keep:
+            self.n[mark] = DONE
         if status != SKIPPED:
             name = "on_success" if status == SUCCESS else "on_failure"
             for sets, said in ((getattr(conditions, name), name), (conditions.post, "post")):
@@ -311,7 +317,7 @@ class Tick:
         """Stop what runs below ``node`` and forget what is remembered there."""
         key = scope + node.key
         held = self.n.pop(key)
-        if node.conditions is not None and self.n.pop(key + "!") is not None:
+        if node.conditions is not None and self.n.pop(key + "!") is True:
             self._halted(key + "!")
         if node.kind in TIMED and held.__class__ is list:
             self.clear(key, held)

@@ -105,6 +105,8 @@ class Host:
 
     async def start(self) -> None:
         """Connect, then take in work. ``RetryLater`` when Postgres or NATS stays away."""
+        if self.settings.database_url and (known := self.settings.development_secrets()):
+            log.warning("secrets for development, which everybody knows", settings=known)
         await self.store.open()
         await self._bus.open()
         if self._control is not None:

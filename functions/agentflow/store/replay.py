@@ -49,7 +49,8 @@ class Divergence(NamedTuple):
 class Replay:
     """One run, decided again. ``input``: the run's own; ``attempts``: its rows of steps by (step, attempt).
 
-    ``started`` and ``halted`` say in which line each step was, ``state`` and ``status`` what the lines so far come to.
+    ``started`` and ``halted`` say in which line each step was, ``state`` and ``status`` what the lines so far come to,
+    ``found`` where it went another way.
     """
 
     def __init__(self, plan: Plan, given: Row, attempts: Mapping[tuple[int, int], Row]) -> None:
@@ -59,7 +60,9 @@ class Replay:
         self.epoch = 0
         self.started: dict[int, tuple[int, int]] = {}  # step -> (line that started it, epoch)
         self.halted: dict[int, int] = {}  # step -> line that halted it
-        self.timers: dict[int, tuple[int, int]] = {}  # the planner's, pending -> (line that set it, milliseconds)
+        self.timers: dict[
+            int, tuple[int, int]
+        ] = {}  # the planner's, pending -> (line that set it, milliseconds)
         self.fired: dict[int, tuple[int, int]] = {}  # line -> the timer that fired there
         self.finished_at: int | None = None
         self.output: Row | None = None
@@ -70,7 +73,7 @@ class Replay:
         self._open: set[int] = set()
         self._commands: list[Command] = []
         self._changed: list[JSON] = []
-        self._found: Divergence | None = None
+        self.found: Divergence | None = None
         self._name = ""
 
     def run(self, lines: Iterable[Row]) -> Divergence | None:
@@ -78,7 +81,7 @@ class Replay:
         for line in lines:
             if not self.line(line):
                 break
-        return self._found
+        return self.found
 
     def line(self, line: Row) -> bool:
         """Decide one more line; False when it differs, and it makes no sense to go on."""
@@ -91,12 +94,12 @@ class Replay:
         if not self._decide(self._name, data):
             return False
         self._compare(data)
-        if self._found is None and decision_hash(self.status, self._changed, self._commands) != bytes(
+        if self.found is None and decision_hash(self.status, self._changed, self._commands) != bytes(
             line["hash"]
         ):
             # What was started is as recorded: it is the state, or what steps were given or ended with.
             self._find(HISTORY, f"it comes to another state than was recorded; now {self._said()}")
-        return self._found is None
+        return self.found is None
 
     def _compare(self, data: Row) -> None:
         """What can be told apart in words: the steps that were started, and what they were given."""
@@ -121,8 +124,8 @@ class Replay:
         return f"{self.status}, vars {variables}, commands {self._commands}"
 
     def _find(self, about: str, what: str) -> None:
-        if self._found is None:
-            self._found = Divergence(self.seq, self._name, about, what)
+        if self.found is None:
+            self.found = Divergence(self.seq, self._name, about, what)
 
     # -- one line -----------------------------------------------------------------------------------------
 
@@ -141,7 +144,7 @@ class Replay:
             return False
         for event in handler(self, data):
             self._advance(event)
-        return self._found is None
+        return self.found is None
 
     def _planned(self, data: Row) -> Iterator[PlanEvent]:
         self.status = "planned"

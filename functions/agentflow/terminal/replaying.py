@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentflow.config import Settings
 from agentflow.control import shapes
+from agentflow.core.plan import Plan
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.store.replay import Divergence, Replay
 from agentflow.terminal import output
@@ -42,7 +43,13 @@ class Recording(BaseModel):
 
 async def replay_run(settings: Settings, what: str, save: str, *, as_json: bool) -> bool:
     """Replay a run by id, or a file; whether it came to the same."""
-    recording = read(Path(what)) if _is_file(what) else await record(settings, what)
+    if is_run(what):
+        recording = await record(settings, what)
+    elif is_file(what):
+        recording = read(Path(what))
+    else:
+        mend = "give a run's id, or a file that agentflow replay --save has written"
+        raise Rejected(f"{what[:80]!r} is neither", code="usage", path="RUN|FILE", mend=mend)
     if save:
         write(Path(save), recording)
     found = replay(recording)
@@ -61,24 +68,29 @@ async def replay_run(settings: Settings, what: str, save: str, *, as_json: bool)
 
 def replay(recording: Recording) -> Divergence | None:
     """The first decision that comes to something else, None when none does."""
-    plan = compile_document(recording.document)
-    attempts = {(step.step, step.attempt): step.model_dump() for step in recording.steps}
-    again = Replay(plan, recording.run.input or {}, attempts)
-    try:
-        found = again.run(
-            {**line.model_dump(), "hash": bytes.fromhex(line.hash)} for line in recording.history
-        )
-    except (KeyError, ValueError, TypeError) as fault:
-        said = f"the history can't be followed: {type(fault).__name__}: {fault}"
-        return Divergence(again.seq, "", "history", said)
-    if found is not None:
-        return found
+    _, again = replayed(recording)
     run = recording.run
-    if run.finished_at is not None and again.status != run.status:
+    if again.found is not None or run.finished_at is None:
+        return again.found
+    if again.status != run.status:
         return Divergence(again.seq, "", "history", f"the run is {run.status}; now it is {again.status}")
     if run.status == "succeeded" and again.output != run.output:
         return Divergence(again.seq, "", "history", f"the run came to {run.output}; now to {again.output}")
     return None
+
+
+def replayed(recording: Recording) -> tuple[Plan, Replay]:
+    """The plan, and the replay as far as it came."""
+    plan = compile_document(recording.document)
+    attempts = {(step.step, step.attempt): step.model_dump() for step in recording.steps}
+    again = Replay(plan, recording.run.input or {}, attempts)
+    try:
+        again.run({**line.model_dump(), "hash": bytes.fromhex(line.hash)} for line in recording.history)
+    except (KeyError, ValueError, TypeError) as fault:
+        again.found = Divergence(
+            again.seq, "", "history", f"it can't be followed: {type(fault).__name__}: {fault}"
+        )
+    return plan, again
 
 
 async def record(settings: Settings, run_id: str) -> Recording:
@@ -137,12 +149,15 @@ async def _all(client: Any, path: str) -> list[dict[str, Any]]:
         params["cursor"] = page["next"]
 
 
-def _is_file(text: str) -> bool:
+def is_file(text: str) -> bool:
+    """Whether this is a file."""
+    return Path(text).is_file()
+
+
+def is_run(text: str) -> bool:
+    """Whether this is a run's id."""
     try:
         UUID(text)
     except ValueError:
-        if Path(text).is_file():
-            return True
-        mend = "give a run's id, or a file that agentflow replay --save has written"
-        raise Rejected(f"{text[:80]!r} is neither", code="usage", path="RUN|FILE", mend=mend) from None
-    return False
+        return False
+    return True

@@ -1,0 +1,55 @@
+"""A plan as Mermaid text: everything that is in it, nothing that Mermaid reads as something else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agentflow.core.picture import mermaid
+from agentflow.wire.document import compile_document
+
+from .driving import machine, tree
+
+VECTORS = [
+    vector
+    for path in sorted((Path(__file__).parent / "vectors").glob("*.yaml"))
+    for vector in yaml.safe_load(path.read_text())
+]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_all_that_a_plan_has_is_drawn(vector: dict[str, Any]) -> None:
+    parts = dict(vector["plan"])
+    document = (
+        machine(parts.pop("states"), **parts) if "states" in parts else tree(parts.pop("root"), **parts)
+    )
+    plan = compile_document(document)
+    text = mermaid(plan)
+    arrows = re.findall(r"^ +(\S+) -->(?:\|\"[^\"]*\"\|)? (\S+)", text, re.MULTILINE)
+    if plan.tree is not None:
+        assert len(re.findall(r"^    n\d+[(\[{]", text, re.MULTILINE)) == len(plan.tree.nodes)
+        assert len(arrows) == len(plan.tree.nodes) - 1  # a tree
+        return
+    assert plan.machine is not None
+    drawn = set(re.findall(r"^ +(?:state )?([a-z0-9_]+)(?: :| \{)", text, re.MULTILINE))
+    names = {state.name.replace("_", "__").replace(".", "_p") for state in plan.machine.states if state.index}
+    assert drawn == names
+    assert {end for arrow in arrows for end in arrow} - {"[*]"} <= names
+
+
+def test_where_a_run_is_is_marked() -> None:
+    states = {"s-1": {"run": "a", "transitions": [{"event": "done", "to": "ok"}]}, "ok": {"final": "success"}}
+    plan = compile_document(machine(states))
+    assert "class s_d1 active" in mermaid(plan, ["s-1"])
+    assert "active" not in mermaid(plan)
+    plan = compile_document(tree({"sequence": ["a", "b"]}))
+    assert "class n2 active" in mermaid(plan, ["root.children[1]"])
+
+
+def test_what_mermaid_would_read_as_syntax_is_written_out() -> None:
+    text = mermaid(compile_document(tree({"check": "xs == ['a\"b', '<c>'] || x % 2 == 1"})))
+    assert text.splitlines()[1] == """    n0{{"xs == ['a#34;b', '#60;c#62;'] #124;#124; x #37; 2 == 1"}}"""
