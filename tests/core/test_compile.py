@@ -103,6 +103,16 @@ TREES: dict[str, tuple[Any, list[str]]] = {
         ["root.fail_at: is 5, but there are 2 children (use 1 to 2, or -1 for all, -2 for all but one)"],
     ),
     "a loop without max": ({"retry": "a"}, ["root.max: is missing (add it)"]),
+    "need has no say when all are waited for": (
+        {"type": "parallel", "wait": "all", "need": 1, "children": ["a", "b"]},
+        ["root.need: with `wait: all` only failures are counted (use fail_at)"],
+    ),
+    "an if with four children": (
+        {"type": "if", "children": ["a", "b", "c", "d"]},
+        ["root.children"],
+    ),
+    "a switch without cases": ({"switch": "x"}, ["root.cases: is missing"]),
+    "a delay without a time": ({"type": "delay", "child": "a"}, ["root.for: is missing"]),
     "a node of another time": (
         {"type": "try", "children": ["a"]},
         ["root.type: a node of type 'try' is not yet available (use a fallback whose last child is the handler)"],
@@ -152,6 +162,67 @@ MACHINES: dict[str, tuple[Any, list[str]]] = {
     "unreachable": (
         machine({"s": run("a", done("ok")), "t": run("a", done("ok")), "ok": OK}),
         ["states.t: no way leads to 't' (add a transition to it, or remove it)"],
+    ),
+    "both event and after": (
+        machine({"s": run("a", done("ok"), {"event": "go", "after": "1s", "to": "ok"}), "ok": OK}),
+        ["states.s.transitions[1].after: it has an event, too"],
+    ),
+    "a transition that does nothing": (
+        machine({"s": run("a", done("ok"), {"event": "go"}), "ok": OK}),
+        ["states.s.transitions[1]: it does nothing and leads nowhere"],
+    ),
+    "one that is taken for ever": (
+        machine({"s": run("a", done("ok"), {"set": {"x": "x + 1"}}), "ok": OK}),
+        ["states.s.transitions[1]: it is taken again and again"],
+    ),
+    "after on the whole machine": (
+        machine({"s": run("a", done("ok")), "ok": OK}, transitions=[{"after": "1s", "to": "ok"}]),
+        ["transitions[0].after: the whole machine is never entered"],
+    ),
+    "no time at all": (
+        machine({"s": run("a", done("ok"), {"after": "0s", "to": "ok"}), "ok": OK}),
+        ["states.s.transitions[1].after: must not be zero"],
+    ),
+    "raising what nobody hears": (
+        machine({"s": run("a", done("ok"), entry={"raise": "hello"}), "ok": OK}),
+        ["states.s.entry.raise[0]: no transition takes 'hello'"],
+    ),
+    "raising an event of the machine": (
+        machine({"s": run("a", done("ok"), exit={"raise": ["done"]}), "ok": OK}),
+        ["states.s.exit.raise[0]: 'done' is an event of the machine itself"],
+    ),
+    "internal, but not into itself": (
+        machine({"s": run("a", done("ok", internal=True)), "ok": OK}),
+        ["states.s.transitions[0].internal: only a way from a compound state into itself is internal"],
+    ),
+    "history of nothing": (
+        machine({"s": run("a", done("h")), "h": {"history": "deep", "to": "s"}, "ok": OK}),
+        ["states.h.in: is missing: a history state is inside another"],
+    ),
+    "history without a beginning": (
+        machine({**WORK, "w_was": {"in": "work", "history": "deep"}}),
+        ["states.w_was.to: is missing"],
+    ),
+    "history that begins elsewhere": (
+        machine({**WORK, "w_was": {"in": "work", "history": "deep", "to": "ok"}}),
+        ["states.w_was.to: 'ok' is not a state inside 'work'"],
+    ),
+    "history with ways out": (
+        machine({**WORK, "w_was": {"in": "work", "history": "deep", "to": "w1", "transitions": [done("ok")]}}),
+        ["states.w_was.transitions: a history state has no transitions"],
+    ),
+    "a history state as the initial one": (
+        machine({**WORK, "work": {"initial": "w_was", "transitions": [done("ok")]},
+                 "w_was": {"in": "work", "history": "deep", "to": "w1"}}),
+        ["states.work.initial: 'w_was' is a history state"],
+    ),
+    "shallow history of a parallel state": (
+        machine({**BOTH, "was": {"in": "both", "history": "shallow", "to": "l"}}),
+        ["states.was.history: the regions of a parallel state are always active"],
+    ),
+    "a history state that nobody leads to": (
+        machine({**WORK, "w_was": {"in": "work", "history": "deep", "to": "w1"}}),
+        ["states.w_was: no way leads to 'w_was'"],
     ),
     "dead end": (
         machine({"s": run("a", done("t"), failed("ok")), "t": run("b"), "ok": OK}),

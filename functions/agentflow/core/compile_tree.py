@@ -186,6 +186,8 @@ class _Builder:
         return over, exact.type.of or JSON_TYPE
 
     def _thresholds(self, entry: Table, path: str, count: int) -> None:
+        if "need" in entry and "wait" in entry:
+            self.draft.note(f"{path}.need", "with `wait: all` only failures are counted", "use fail_at", "threshold")
         for key in ("need", "fail_at"):
             if not -count <= entry.get(key, 1) <= count or entry.get(key, 1) == 0:
                 self.draft.note(

@@ -1,6 +1,6 @@
 """Verifying a tenant's audit chain: that what is in the database is what was written there, all of it, in its order.
 
-Reads as agentflow_engine, a hundred entries per transaction, each of which sees one moment; runs go on meanwhile.
+Reads as agentflow_engine, twenty entries per transaction, each of which sees one moment; runs go on meanwhile.
 """
 
 from __future__ import annotations
@@ -83,10 +83,9 @@ class _Walk:
         self._chain: bytes | None = None
         self._number = 0  # of the entry that it has come to
         self._last_ms = 0
-        self._missing: dict[UUID, int] = {}  # runs that are not there -> the entry that names them
-        self._behind: dict[
-            UUID, int
-        ] = {}  # runs that have ended, and whose end has not been met -> the entry
+        # The entries that name runs which are not there, or have ended and whose end has not been met yet.
+        self._missing: dict[UUID, int] = {}
+        self._behind: dict[UUID, int] = {}
         self._workflows: dict[tuple[str, int], str] = {}
         self._emptied: list[int] = []  # entries whose data is gone
         self._until = 0  # the keeper says that data of entries before this one may be gone

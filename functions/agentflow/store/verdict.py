@@ -52,9 +52,7 @@ class Verdict:
         self._run = run
         self._points = named.points
         self._keys = keys
-        self._found: str | None = (
-            None  # what was found first; what comes after can't be told right from wrong
-        )
+        self._found: str | None = None  # the first fault: what comes after can't be told right from wrong
         self._ended = False
         self._lines = self._spent = self._held = 0
         self._youngest = run.born
