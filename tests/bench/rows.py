@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROWS = ("steps", "fanout", "waiting", "flat", "scale", "idle", "cold", "timers", "fairness")
+ROWS = ("steps", "fanout", "waiting", "flat", "scale", "idle", "cold", "timers", "fairness", "decisions")
 HERE = Path(__file__).parent
 LONGEST_S = {False: 300, True: 7200}
 

@@ -98,6 +98,7 @@ def test_a_row_that_does_not_exist_is_refused() -> None:
             "timers.py --pending 100 --rate 20 --seconds 2 --burst 20",
             {"late_p50_ms", "late_p99_ms", "at_once_20"},
         ),
+        ("decisions.py --steps 200", {"tree_10_us", "machine_100_us", "expressions_found_percent"}),
     ],
 )
 def test_a_row_measures_the_engine_as_it_is(command: str, figures: set[str]) -> None:
