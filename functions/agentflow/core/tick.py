@@ -284,10 +284,9 @@ class Tick:
                     return status
         holds = conditions.holds
         # The pass that delivers an event lets it arrive; the review after it looks.
-        looks = holds is not None and (not runs or self.reviewing)
-        if looks and holds is not None and not self.turn.value(holds, self.local(scope), node.path + ".while"):
-            return SKIPPED
-        return RUNNING
+        if holds is None or (runs and not self.reviewing):
+            return RUNNING
+        return RUNNING if self.turn.value(holds, self.local(scope), node.path + ".while") else SKIPPED
 
     def local(self, scope: str) -> dict[str, JSON]:
         """``item`` in this scope: the innermost map's."""
@@ -349,10 +348,10 @@ class Tick:
         self.items = {k: v for k, v in self.items.items() if k != key and not k.startswith(prefix)}
 
     def _halted(self, mark: str) -> None:
-        conditions, path = self._node(mark).conditions, self._node(mark).path
-        if conditions is not None and conditions.on_halt:
+        node = self._node(mark)
+        if node.conditions is not None and node.conditions.on_halt:
             local = self.local(mark[: mark.rfind("/") + 1])
-            self.turn.assign(conditions.on_halt, local, path, "on_halt")
+            self.turn.assign(node.conditions.on_halt, local, node.path, "on_halt")
 
     def _node(self, key: str) -> Node:
         return self.tree.nodes[int(key.rpartition("/")[2].rstrip("!"))]

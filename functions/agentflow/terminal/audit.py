@@ -73,17 +73,10 @@ async def _verify(settings: Settings, database: str, tenant: str, known: list[st
 
 
 async def _list(settings: Settings, *, as_json: bool) -> None:
-    from agentflow.terminal.client import api, call
+    from agentflow.terminal.client import all_pages, api
 
-    items: list[dict[str, Any]] = []
-    params: dict[str, Any] = {"limit": 100}
     async with api(settings) as client:
-        while True:
-            page = await call(client, "GET", "/v1/audit", params=params)
-            items += page["items"]
-            if not page["next"]:
-                break
-            params["cursor"] = page["next"]
+        items = await all_pages(client, "/v1/audit")
     if as_json:
         output.print_json(items)
         return

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 KEY_FILE = "api_key"
 TIMEOUT_S = 30.0
+PAGE = 100
 
 
 @asynccontextmanager
@@ -48,6 +49,18 @@ async def call(client: AsyncClient, method: str, path: str, **request: Any) -> A
     if response.status_code >= 400:
         raise refusal(response)
     return response.json() if response.content else None
+
+
+async def all_pages(client: AsyncClient, path: str) -> list[Any]:
+    """The items of all pages of a list."""
+    items: list[Any] = []
+    params: dict[str, Any] = {"limit": PAGE}
+    while True:
+        page = await call(client, "GET", path, params=params)
+        items += page["items"]
+        if not page["next"]:
+            return items
+        params["cursor"] = page["next"]
 
 
 def unreachable(client: AsyncClient, fault: Exception) -> RetryLater:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from agentflow.config import Settings
 from agentflow.terminal import output
-from agentflow.terminal.client import api, call
+from agentflow.terminal.client import all_pages, api, call
 from agentflow.terminal.running import quoted
 
 
 async def show_limits(settings: Settings, *, as_json: bool) -> None:
     """List what is set, by scope."""
-    items: list[dict[str, Any]] = []
-    params: dict[str, Any] = {"limit": 100}
     async with api(settings) as client:
-        while True:
-            page = await call(client, "GET", "/v1/limits", params=params)
-            items += page["items"]
-            if not page["next"]:
-                break
-            params["cursor"] = page["next"]
+        items = await all_pages(client, "/v1/limits")
     if as_json:
         output.print_json(items)
         return

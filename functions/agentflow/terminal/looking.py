@@ -6,7 +6,7 @@ from typing import Any
 
 from agentflow.config import Settings
 from agentflow.terminal import output
-from agentflow.terminal.client import api, call
+from agentflow.terminal.client import all_pages, api, call
 from agentflow.terminal.progress import Progress, dollars, seconds_between
 from agentflow.terminal.running import quoted
 from agentflow.terminal.sse import LAST, run_events
@@ -42,14 +42,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> None:
     """Show a run and all its steps."""
     async with api(settings) as client:
         run = await call(client, "GET", f"/v1/runs/{quoted(run_id)}")
-        steps: list[dict[str, Any]] = []
-        params: dict[str, Any] = {"limit": 100}
-        while True:
-            page = await call(client, "GET", f"/v1/runs/{quoted(run_id)}/steps", params=params)
-            steps += page["items"]
-            if not page["next"]:
-                break
-            params["cursor"] = page["next"]
+        steps = await all_pages(client, f"/v1/runs/{quoted(run_id)}/steps")
     if as_json:
         output.print_json(run | {"step_list": steps})
         return

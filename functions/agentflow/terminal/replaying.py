@@ -21,12 +21,11 @@ from agentflow.core.plan import Plan
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.store.replay import Divergence, Replay
 from agentflow.terminal import output
-from agentflow.terminal.client import api, call
+from agentflow.terminal.client import all_pages, api, call
 from agentflow.terminal.running import quoted
 from agentflow.wire.document import compile_document
 
 MAX_BYTES = 256 * 1024 * 1024
-PAGE = 100
 
 
 class Recording(BaseModel):
@@ -101,8 +100,8 @@ async def record(settings: Settings, run_id: str) -> Recording:
         run = await call(client, "GET", path)
         if run["version"] is None:
             raise Rejected("the run has not been planned yet", code="not_planned", mend="replay it later")
-        lines = await _all(client, f"{path}/history")
-        steps = await _all(client, f"{path}/steps")
+        lines = await all_pages(client, f"{path}/history")
+        steps = await all_pages(client, f"{path}/steps")
         asked = {"version": run["version"]}
         workflow = await call(client, "GET", f"/v1/workflows/{quoted(run['workflow'])}", params=asked)
     return _checked({"run": run, "document": workflow["document"], "steps": steps, "history": lines})
@@ -136,17 +135,6 @@ def _checked(content: Any) -> Recording:
 
 def _path(parts: Sequence[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
-
-
-async def _all(client: Any, path: str) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    params: dict[str, Any] = {"limit": PAGE}
-    while True:
-        page = await call(client, "GET", path, params=params)
-        items += page["items"]
-        if not page["next"]:
-            return items
-        params["cursor"] = page["next"]
 
 
 def is_file(text: str) -> bool:
