@@ -111,7 +111,7 @@ def _set(plan: Plan, data: Row, lines: list[Row]) -> tuple[datetime, int]:
     if kind == "retry":
         failed = (line for line in lines if line["name"] == "step.completed" and line["data"]["step"] == step)
         at = next(line["at"] for line in failed if line["data"]["attempt"] == data["attempt"])
-        return at, task.backoff_ms * 2 ** (data["attempt"] - 1)
+        return at, task.retry.after_ms(data["attempt"], 0)
     if kind == "wait":
         return at, task.for_ms or 0
     # What a halted call may cost is held for its time-out and a grace.

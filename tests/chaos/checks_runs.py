@@ -91,7 +91,7 @@ def _spent(plan: Plan, step: Row) -> bool:
     """Whether a failed attempt was the last its task allows, and failed for what only the far side decides."""
     task = plan.tasks[step["task"]]
     calls = step["kind"] == "llm" or step["task"] == "effect"
-    return calls and step["attempt"] >= task.retry_max and step["error"]["code"] in PASSING
+    return calls and step["attempt"] >= task.retry.max and step["error"]["code"] in PASSING
 
 
 def check_histories(books: Books) -> Iterator[Violation]:

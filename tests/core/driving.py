@@ -5,6 +5,7 @@ A script is a line of ``event: commands`` parts joined by `` | ``.
 Events: ``>`` begin, ``a`` the oldest running ``a`` is done (``a=5`` with n=5, ``a?`` with ok=false), ``a!`` failed,
 ``a~`` timed out, ``@name`` a signal, ``50ms`` the oldest timer of that length. Commands, in order: ``+a`` start, ``-a``
 halt, ``+50ms`` set a timer, ``-50ms`` clear it, ``ok`` and ``no`` the end.
+``.c`` (``.c!``): the compensation that the planner has carried out itself has ended (failed).
 ``[x y]`` after the commands: the active states.
 """
 
@@ -23,6 +24,7 @@ from agentflow.core.planner import (
     Command,
     Completed,
     Elapsed,
+    Ended,
     Failed,
     Finish,
     Halt,
@@ -80,7 +82,8 @@ class Drive:
         """Advance, check what holds for every advance, and give the commands in short."""
         state = self.state
         if state is not None and self.copied:
-            state = PlanState(_stored(state.vars), _stored(state.cursor), state.steps)
+            undo = _stored(_plain(state.undo)) if state.undo else None
+            state = PlanState(_stored(state.vars), _stored(state.cursor), state.steps, undo)
         before = _text(state)
         moved: Advance = advance(self.plan, state, event)
         assert _text(state) == before, "an advance changed the state it was given"
@@ -96,6 +99,8 @@ class Drive:
                 said.append("+" + command.task)
             elif isinstance(command, Halt):
                 said.append("-" + self.running.pop(command.step))
+            elif isinstance(command, Ended):
+                said.append("." + self.running.pop(command.step) + ("!" if command.result is None else ""))
             elif isinstance(command, SetTimer):
                 assert command.timer not in self.timers
                 assert command.timer > self.last_timer, "a timer's number is used again"
@@ -178,10 +183,14 @@ def plain(state: PlanState) -> tuple[dict[str, Any], dict[str, Any], int]:
     return state.vars, cursor, state.steps
 
 
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=dict))
+
+
 def _with(before: PlanState | None, moved: Advance) -> tuple[dict[str, Any], dict[str, Any]]:
     """The vars and the cursor that ``moved.changed`` makes of the state before."""
     variables, was, _ = plain(before) if before else ({}, {"n": {}, "run": {}, "items": {}}, 0)
-    if not moved.changed:
+    if "cursor" not in moved.changed:
         return variables, was
     variables = {**variables, **moved.changed["vars"]}
     cursor = moved.changed["cursor"]
@@ -202,7 +211,7 @@ def _reversed(value: Any) -> Any:
 
 
 def _text(state: PlanState | None) -> str:
-    return "" if state is None else json.dumps([state.vars, state.cursor], default=dict)
+    return "" if state is None else json.dumps([state.vars, state.cursor, state.undo], default=dict)
 
 
 def play(plan: Mapping[str, Any], script: str, **values: Any) -> Drive:

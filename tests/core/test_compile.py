@@ -30,6 +30,7 @@ def task(**parts: Any) -> dict[str, Any]:
     return tree("t", tasks={"t": {"kind": "tool", "use": "std.echo", **parts}})
 
 
+ECHO = {"kind": "tool", "use": "std.echo"}
 LLM = {"kind": "llm", "use": "small", "prompt": "Hello {who}", "in": {"who": "'you'"}}
 CODE = {"kind": "python", "code": "def run(): return {}"}
 
@@ -351,10 +352,66 @@ PARTS: dict[str, tuple[Any, list[str]]] = {
         ],
     ),
     "a task of another time": (
-        tree("t", tasks={"t": {"kind": "human", "use": "form", "in": {"x": "x"}}}),
-        ["tasks.t.kind: a task of kind 'human' is not yet available (use an llm, tool, wait or event task)"],
+        tree("t", tasks={"t": {"kind": "agent", "use": "form"}}, limits={"steps": 3, "usd": 1.0}),
+        ["tasks.t.kind: a task of kind 'agent' is not yet available (use an llm task, and tools)"],
     ),
-    "undo": (task(undo="t"), ["tasks.t.undo: undo is not yet available"]),
+    "a task that undoes itself": (
+        task(undo="t"),
+        ["tasks.t.undo: 't' cannot undo anything (name a task that does one thing, and that is not undone itself)"],
+    ),
+    "an unknown undoing task": (task(undo="u"), ["tasks.t.undo: unknown task 'u' (known: t)"]),
+    "an undoing task that reads what there is not": (
+        tree("t", tasks={"t": {**ECHO, "out": {"n": "int"}, "undo": "u"}, "u": {**ECHO, "in": {"m": "result.m"}}}),
+        ["tasks.u.in.m: `result.m`: "],
+    ),
+    "an undoing task with a result that runs by itself": (
+        tree(seq("t", "u"), tasks={"t": {**ECHO, "undo": "u"}, "u": {**ECHO, "in": {"m": "result"}}}),
+        ["root.sequence[1]: task 'u' reads `result` (in.m), which is there only where it undoes another"],
+    ),
+    "nothing to compensate": (
+        tree("t", tasks={"t": {"kind": "compensate"}}),
+        ["tasks.t: nothing can be undone (say with `undo` what undoes a task)"],
+    ),
+    "an unknown scope": (
+        tree(seq("t", "c"), tasks={"t": {**ECHO, "undo": "u"}, "u": ECHO, "c": {"kind": "compensate", "scope": "q"}}),
+        ["tasks.c.scope: unknown scope 'q' (known: p)"],
+    ),
+    "a label twice": (
+        tree(seq({"task": "a", "label": "x"}, {"task": "b", "label": "x"})),
+        ["root.sequence[1].label: 'x' is the name of something else (choose another)"],
+    ),
+    "a wait for nothing": (
+        tree("t", tasks={"t": {"kind": "wait"}}),
+        ["tasks.t: waits neither `for` some time nor `until` a time, or for both (give one of them)"],
+    ),
+    "a wait for two things": (
+        tree("t", tasks={"t": {"kind": "wait", "for": "1s", "until": "j"}}),
+        ["tasks.t: waits neither `for` some time nor `until` a time, or for both (give one of them)"],
+    ),
+    "a time that is a number": (
+        tree("t", tasks={"t": {"kind": "wait", "until": "x"}}),
+        ["tasks.t.until: `x`: "],
+    ),
+    "a workflow that runs itself": (
+        tree("t", tasks={"t": {"kind": "workflow", "use": "p@1"}}),
+        ["tasks.t.use: 'p' would run itself, without an end (use a loop in the plan)"],
+    ),
+    "versions the wrong way round": (
+        tree("t", tasks={"t": {"kind": "workflow", "use": "q@5-3"}}),
+        ["tasks.t.use: the last version is before the first (write it as name@first-last)"],
+    ),
+    "a version that is none": (
+        tree("t", tasks={"t": {"kind": "workflow", "use": "q@new"}}),
+        ["tasks.t.use: 'q@new' is not a workflow (write name, name@3 (that version), name@3- or name@3-5)"],
+    ),
+    "a retry of what is not tried again": (
+        task(retry={"max": 2, "only": ["a", "b"], "never": ["b"]}),
+        ["tasks.t.retry.never: 'b' is in `only`, too (keep one of them)"],
+    ),
+    "waiting less than at first": (
+        task(retry={"max": 2, "backoff": "10s", "max_backoff": "1s"}),
+        ["tasks.t.retry.max_backoff: is less than `backoff` (make it at least as long)"],
+    ),
     "an llm task without a budget": (
         tree("t", tasks={"t": LLM}),
         [
@@ -449,7 +506,7 @@ def test_a_task_has_its_defaults() -> None:
         tree("t", tasks={"t": LLM, "w": {"kind": "wait", "for": "90s"}}, limits={"steps": 3, "usd": 0.25})
     )
     llm, wait = plan.tasks["t"], plan.tasks["w"]
-    assert (llm.retry_max, llm.timeout_ms, llm.max_tokens, llm.out, llm.for_ms) == (
+    assert (llm.retry.max, llm.timeout_ms, llm.max_tokens, llm.out, llm.for_ms) == (
         1,
         60_000,
         1024,

@@ -13,7 +13,9 @@ from typing import Any
 from agentflow.core import compile_fsm, compile_tasks, compile_tree
 from agentflow.core.canonical import as_written, digest, normalise
 from agentflow.core.draft import Draft, micro, milliseconds
+from agentflow.core.machine import Machine
 from agentflow.core.plan import Limits, Plan
+from agentflow.core.tick import Tree
 from agentflow.errors import Invalid, Problem
 
 
@@ -50,6 +52,7 @@ def _build(draft: Draft, document: dict[str, Any]) -> Plan:
     fsm = document["kind"] == "fsm"
     machine = compile_fsm.machine(draft) if fsm else None
     tree = None if fsm else compile_tree.tree(draft)
+    _scopes(draft, document, machine, tree)
     return Plan(
         kind=document["kind"],
         name=document["name"],
@@ -63,8 +66,27 @@ def _build(draft: Draft, document: dict[str, Any]) -> Plan:
         output=compile_tasks.output(draft),
         machine=machine,
         tree=tree,
+        compensates=any(task.kind == "compensate" for task in draft.tasks.values()),
         document=document,
     )
+
+
+def _scopes(draft: Draft, document: dict[str, Any], machine: Machine | None, tree: Tree | None) -> None:
+    """What compensations undo is there, and something can be undone."""
+    compensations = [task for task in draft.tasks.values() if task.kind == "compensate"]
+    if compensations and not any("undo" in task for task in document["tasks"].values()):
+        path = f"tasks.{compensations[0].name}"
+        draft.note(path, "nothing can be undone", "say with `undo` what undoes a task", "undo")
+    known = {document["name"]: None}
+    if machine is not None:
+        known |= dict.fromkeys(state.name for state in machine.states if state.name)
+    elif tree is not None:
+        known |= dict.fromkeys(tree.labels)
+    else:
+        return
+    for task in compensations:
+        if task.scope and task.scope not in known:
+            draft.unknown(f"tasks.{task.name}.scope", "scope", task.scope, known)
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Table, micro, milliseconds, size
+from agentflow.core.draft import BOOL, INT, JSON_TYPE, STRING, Draft, Table, micro, milliseconds, result_scope, size
 from agentflow.core.expr import Expr
-from agentflow.core.plan import BUILTIN_TOOLS, Task, ToolSpec, Trigger
+from agentflow.core.plan import BUILTIN_TOOLS, Child, Retry, Task, ToolSpec, Trigger, Undo
 from agentflow.core.prompt import placeholders
 from agentflow.core.types import Type
 
-AVAILABLE_KINDS = frozenset({"llm", "tool", "wait", "event"})
-_LATER = "use an llm, tool, wait or event task"
+AVAILABLE_KINDS = frozenset({"llm", "tool", "wait", "event", "human", "workflow", "compensate"})
+_LATER = "use an llm task, and tools"
+_TIMEOUT = {"llm": "60s", "tool": "60s", "agent": "10m", "event": "60s"}
+"""How long a task may take that does not say so; those that are not here as long as they like."""
+
 _RESULT = {
     "llm": (("text", "result.text", STRING),),
     "event": (("data", "result.data", JSON_TYPE),),
     "wait": (),
+    "compensate": (("undone", "result.undone", INT),),
 }
 """What the result of a task without ``out`` holds; of the other kinds it may be any object."""
 
@@ -60,6 +65,9 @@ def tasks(draft: Draft, known_tools: dict[str, ToolSpec]) -> None:
         draft.tasks[name] = _task(draft, name, entry)
         if entry["kind"] == "tool":
             _tool_use(draft, f"tasks.{name}.use", entry["use"], known_tools)
+    for name, entry in draft.document["tasks"].items():
+        if "undo" in entry:
+            draft.tasks[name] = replace(draft.tasks[name], undo=_undo(draft, name, entry["undo"]))
     _money(draft, known_tools)
 
 
@@ -69,14 +77,18 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
     if kind not in AVAILABLE_KINDS:
         draft.later(f"{path}.kind", f"a task of kind {kind!r}", _LATER)
     out = draft.types(entry["out"], f"{path}.out") if "out" in entry else None
-    inputs = draft.exprs(entry.get("in", {}), {**draft.names, "item": JSON_TYPE}, f"{path}.in")
+    scope = {**draft.names, "item": JSON_TYPE}
+    if any(each.get("undo") == name for each in draft.document["tasks"].values()):
+        scope["result"] = JSON_TYPE
+    inputs = draft.exprs(entry.get("in", {}), scope, f"{path}.in")
     if kind == "llm":
         _prompt(draft, path, entry)
-    retry = entry.get("retry", {})
-    if "undo" in entry:
-        draft.later(f"{path}.undo", "undo", "run the undoing task by a transition or a fallback")
-    match = entry.get("match")
-    key = entry.get("key")
+    if kind == "wait" and ("for" in entry) == ("until" in entry):
+        draft.note(path, "waits neither `for` some time nor `until` a time, or for both", "give one of them", "schema")
+    if "until" in entry and (until := draft.expr(entry["until"], scope, STRING, f"{path}.until")):
+        inputs["until"] = until
+    match, key = entry.get("match"), entry.get("key")
+    timeout = entry.get("timeout", _TIMEOUT.get(kind))
     return Task(
         name=name,
         kind=kind,
@@ -86,16 +98,58 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         inputs=inputs,
         files=frozenset(name for name, expr in inputs.items() if is_file(expr.source, draft.names)),
         out=out,
-        retry_max=retry.get("max", 1),
-        backoff_ms=milliseconds(retry.get("backoff", "1s")),
-        timeout_ms=None if kind == "wait" else milliseconds(entry.get("timeout", "60s")),
+        retry=_retry(draft, entry.get("retry", {}), f"{path}.retry"),
+        timeout_ms=milliseconds(timeout) if timeout else None,
         for_ms=milliseconds(entry["for"]) if "for" in entry else None,
         match=match and draft.expr(match, {**draft.names, "event": JSON_TYPE}, BOOL, f"{path}.match"),
         key=key and draft.expr(key, draft.names, STRING, f"{path}.key"),
         max_tokens=entry.get("max_tokens", 1024),
         price_cap_micro=micro(entry["usd"]) if "usd" in entry else None,
+        child=_child(draft, entry["use"], f"{path}.use") if kind == "workflow" else None,
+        scope=entry.get("scope", "") if kind == "compensate" else "",
         fields=_fields(kind, out),
     )
+
+
+def _retry(draft: Draft, entry: Table, path: str) -> Retry:
+    given: dict[str, Any] = {key: entry[key] for key in ("max", "factor", "jitter") if key in entry}
+    given |= {f"{key}_ms": milliseconds(entry[key]) for key in ("backoff", "max_backoff") if key in entry}
+    given |= {key: frozenset(entry[key]) for key in ("only", "never") if key in entry}
+    if both := given.get("only", frozenset()) & given.get("never", frozenset()):
+        draft.note(f"{path}.never", f"{min(both)!r} is in `only`, too", "keep one of them")
+    retry = Retry(**given)
+    if retry.backoff_ms > retry.max_backoff_ms:
+        if "max_backoff" in entry:
+            draft.note(f"{path}.max_backoff", "is less than `backoff`", "make it at least as long")
+        retry = replace(retry, max_backoff_ms=retry.backoff_ms)
+    return retry
+
+
+def _child(draft: Draft, use: str, path: str) -> Child:
+    """``name``, ``name@3``, ``name@3-`` or ``name@3-5``."""
+    name, at, versions = use.partition("@")
+    first, dash, last = versions.partition("-")
+    child = Child(name, int(first) if at else None, int(last) if last else None if dash or not at else int(first))
+    if child.first and child.last and child.last < child.first:
+        draft.note(path, "the last version is before the first", "write it as name@first-last")
+    if name == draft.document["name"]:
+        draft.note(path, f"{name!r} would run itself, without an end", "use a loop in the plan", "child_cycle")
+    return child
+
+
+def _undo(draft: Draft, name: str, target: str) -> Undo | None:
+    path = f"tasks.{name}.undo"
+    undoing = draft.tasks.get(target)
+    if undoing is None:
+        draft.unknown(path, "task", target, draft.tasks)
+        return None
+    if undoing.kind == "compensate" or "undo" in draft.document["tasks"][target]:
+        mend = "name a task that does one thing, and that is not undone itself"
+        draft.note(path, f"{target!r} cannot undo anything", mend, "undo")
+        return None
+    scope = {**draft.names, "item": JSON_TYPE, **result_scope(draft.tasks[name])}
+    given = draft.document["tasks"][target].get("in", {})
+    return Undo(target, draft.exprs(given, scope, f"tasks.{target}.in"))
 
 
 def _fields(kind: str, out: dict[str, Type] | None) -> tuple[tuple[str, str, Type], ...]:

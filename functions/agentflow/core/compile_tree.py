@@ -33,7 +33,7 @@ def tree(draft: Draft) -> Tree | None:
     if root is None or draft.problems:
         return None
     nodes = tuple(builder.nodes[index] for index in range(builder.count))
-    return Tree(root, nodes, timed=any(node.kind in TIMED for node in nodes))
+    return Tree(root, nodes, timed=any(node.kind in TIMED for node in nodes), labels=builder.labels)
 
 
 class _Builder:
@@ -41,6 +41,7 @@ class _Builder:
         self.draft = draft
         self.count = 0
         self.nodes: dict[int, Node] = {}
+        self.labels: dict[str, tuple[int, int]] = {}
 
     def node(self, entry: Table, path: str, keep: bool, item: Type | None, depth: int) -> Node | None:
         """One node and all below it. ``keep``: a reactive node is above; ``item``: its type inside a map."""
@@ -103,7 +104,14 @@ class _Builder:
         if kind == "task":
             node = self._task(node, entry, task, scope, item)
         self.nodes[index] = node
+        if "label" in entry:
+            self._label(entry["label"], index, path)
         return node
+
+    def _label(self, name: str, index: int, path: str) -> None:
+        if name in self.labels or name == self.draft.document["name"]:
+            self.draft.note(f"{path}.label", f"{name!r} is the name of something else", "choose another", "duplicate")
+        self.labels[name] = (index, self.count - 1)
 
     def _conditions(self, entry: Table, kind: str, scope: Scope, path: str) -> Conditions | None:
         """The conditions of a node. A task looks at ``fail_if`` and ``skip_if`` by itself."""

@@ -17,6 +17,13 @@ from agentflow.core.run import OpenStep, Price, Run
 
 JSON = Any
 
+CHILD = "workflow"
+"""In place of a price list's version: the entry is what a child run may spend or has spent, which its own entries tell
+the tenant's account."""
+
+PERSON = "agentflow.human"
+"""What a step that waits for a person subscribes to: no event has this type."""
+
 
 class StepClosed(NamedTuple):
     """A step's attempt has its one and only result (``status`` succeeded or failed), or was halted.

@@ -20,6 +20,7 @@ Scope = Mapping[str, Type]
 
 JSON_TYPE = parse("json")
 BOOL = parse("bool")
+INT = parse("int")
 STRING = parse("string")
 
 RESERVED = frozenset(
@@ -112,10 +113,13 @@ class Draft:
 
     def task(self, name: str, path: str) -> Task | None:
         """The task that a state or node names."""
-        if name in self.tasks:
-            return self.tasks[name]
-        self.unknown(path, "task", name, self.tasks)
-        return None
+        task = self.tasks.get(name)
+        if task is None:
+            self.unknown(path, "task", name, self.tasks)
+        elif reads := next((key for key, expr in task.inputs.items() if "result" in expr.names), None):
+            message = f"task {name!r} reads `result` (in.{reads}), which is there only where it undoes another"
+            self.note(path, message, "read a variable, or use another task here", "cel")
+        return task
 
 
 def result_scope(task: Task) -> dict[str, Type]:

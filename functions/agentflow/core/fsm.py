@@ -20,7 +20,7 @@ from __future__ import annotations
 from agentflow.core.configuration import NO_LOCALS, Configuration
 from agentflow.core.machine import OWN_EVENTS, Machine, State, Transition
 from agentflow.core.moves import Advance, Completed, Elapsed, Failed, PlanEvent, PlanState, Signal
-from agentflow.core.plan import Plan
+from agentflow.core.plan import Plan, Task
 from agentflow.core.turn import Ends, Turn, Unvalued
 from agentflow.core.types import JSON, Mismatch
 
@@ -52,6 +52,15 @@ def advance(plan: Plan, machine: Machine, state: PlanState, event: PlanEvent) ->
     except Ends as ends:
         return turn.turn.end(list(turn.on.run.values()), ends)
     return turn.close()
+
+
+def where(machine: Machine, state: PlanState, step: int) -> tuple[str, Task, dict[str, JSON]] | None:
+    """The state that runs a step and its task; None when no state does."""
+    for name, running in state.cursor.get("run", {}).items():
+        if running == step:
+            task = machine.by_name[name].task
+            return None if task is None else (name, task, NO_LOCALS)
+    return None
 
 
 class _Turn:

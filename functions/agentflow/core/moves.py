@@ -6,6 +6,7 @@ words without importing each other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentflow.core.types import JSON
@@ -18,13 +19,14 @@ class PlanState:
     ``vars`` holds inputs and working variables (it is the same object as before when nothing was set); ``cursor``
     belongs to the planner, and where it may hold many entries it holds them in an ``immutables.Map``, of which a new
     version costs the same however many there are; ``steps`` counts the steps started so far, so the next one is
-    ``steps + 1``.
+    ``steps + 1``; ``undo`` is what could be undone, and what is being undone (``core.undo``).
     Treat it as immutable: states share structure.
     """
 
     vars: dict[str, JSON]
     cursor: dict[str, JSON]
     steps: int
+    undo: Mapping[str, JSON] | None = None
 
     @property
     def ended(self) -> bool:
@@ -104,6 +106,17 @@ class Halt:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A step that the planner carries out itself, by means of other steps, has ended: with this result, or with the
+    code and message of its failure."""
+
+    step: int
+    result: dict[str, JSON] | None
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SetTimer:
     """Say ``Elapsed`` after so many milliseconds. ``timer`` is a number of its own, never used again in the run."""
 
@@ -127,7 +140,7 @@ class Finish:
     reason: str
 
 
-Command = Start | Halt | SetTimer | ClearTimer | Finish
+Command = Start | Halt | Ended | SetTimer | ClearTimer | Finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,55 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """When a failed attempt is followed by another. ``only`` None: after failures that say that they may pass."""
+
+    max: int = 1
+    backoff_ms: int = 1_000
+    factor: float = 2.0
+    max_backoff_ms: int = 300_000
+    jitter: float = 0.25
+    only: frozenset[str] | None = None
+    never: frozenset[str] = frozenset()
+
+    def again(self, attempt: int, code: str, *, may_pass: bool) -> bool:
+        """Whether another attempt follows the one that failed so."""
+        if attempt >= self.max or code in self.never:
+            return False
+        return may_pass if self.only is None else code in self.only
+
+    def after_ms(self, attempt: int, spread: float) -> int:
+        """How long to wait after that attempt; ``spread`` from 0 to 1 chooses within the jitter."""
+        wait = min(self.backoff_ms * self.factor ** (attempt - 1), self.max_backoff_ms)
+        return int(wait + wait * self.jitter * spread)
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The task that undoes another, and what it is given: ``inputs`` see the variables and that one's ``result``."""
+
+    task: str
+    inputs: dict[str, Expr]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """Which workflow a task runs: the newest version from ``first`` to ``last`` (None: no bound)."""
+
+    workflow: str
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One task of the shared table.
 
     ``inputs`` are typed with ``item`` as json; planners use their own copies where the item's type is known.
-    ``files`` names the inputs that hold a file reference. ``timeout_ms`` is None for a wait, ``for_ms`` for
-    everything else; ``price_cap_micro`` is the document's ``usd``. ``use`` is '' for a wait.
+    ``files`` names the inputs that hold a file reference. ``timeout_ms`` is None for a wait and where a person or
+    another workflow may take as long as it likes, ``for_ms`` for all but a wait for some time; a wait until a time has
+    an input ``until``. ``price_cap_micro`` is the document's ``usd``. ``use`` is '' for a wait and a compensation.
+    ``scope`` is a compensation's: '' is all.
     """
 
     name: str
@@ -71,14 +114,16 @@ class Task:
     inputs: dict[str, Expr]
     files: frozenset[str]
     out: dict[str, Type] | None
-    retry_max: int
-    backoff_ms: int
+    retry: Retry
     timeout_ms: int | None
     for_ms: int | None
     match: Expr | None
     key: Expr | None
     max_tokens: int
     price_cap_micro: int | None
+    undo: Undo | None = None
+    child: Child | None = None
+    scope: str = ""
     fields: tuple[tuple[str, str, Type], ...] = field(default=(), repr=False)
     """What expressions see of the result: (field, name in CEL, type); field '' is the whole result."""
 
@@ -120,5 +165,7 @@ class Plan:
     output: tuple[tuple[str, Expr], ...] | None
     machine: Machine | None = None
     tree: Tree | None = None
+    compensates: bool = False
+    """Whether some task undoes what others have done."""
     document: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The canonical document (short forms written out, descriptions kept)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agentflow.core import fsm, tree
+from agentflow.core import fsm, tree, undo
 from agentflow.core.expr import CelFault, Expr
 from agentflow.core.moves import (
     Advance,
@@ -19,6 +19,7 @@ from agentflow.core.moves import (
     Command,
     Completed,
     Elapsed,
+    Ended,
     Failed,
     Finish,
     Halt,
@@ -29,7 +30,7 @@ from agentflow.core.moves import (
     Start,
     TimedOut,
 )
-from agentflow.core.plan import Plan
+from agentflow.core.plan import Plan, Task
 from agentflow.core.types import JSON, conform, problem, zero
 from agentflow.errors import Problem
 
@@ -40,6 +41,7 @@ __all__ = [
     "Command",
     "Completed",
     "Elapsed",
+    "Ended",
     "Failed",
     "Finish",
     "Halt",
@@ -59,6 +61,12 @@ __all__ = [
 
 def advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
     """Move the run on by one event; ``state`` is None for ``Begin`` and only then (ValueError otherwise)."""
+    if plan.compensates:
+        return undo.advance(plan, _advance, _where, state, event)
+    return _advance(plan, state, event)
+
+
+def _advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
     if state is None:
         if not isinstance(event, Begin):
             raise ValueError(f"a run begins with Begin, not {type(event).__name__}")
@@ -75,6 +83,13 @@ def advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
         return fsm.advance(plan, plan.machine, state, event)
     assert plan.tree is not None
     return tree.advance(plan, plan.tree, state, event)
+
+
+def _where(plan: Plan, state: PlanState, step: int) -> tuple[str, Task, dict[str, JSON]] | None:
+    if plan.machine is not None:
+        return fsm.where(plan.machine, state, step)
+    assert plan.tree is not None
+    return tree.where(plan, plan.tree, state, step)
 
 
 def awaits(state: PlanState | None, timer: int) -> bool:

@@ -17,7 +17,8 @@ JSON = Any
 TRANSITIONS: Mapping[str, frozenset[str]] = {
     "requested": frozenset({"planned", "failed", "cancelled"}),
     "planned": frozenset({"running", "succeeded", "failed", "cancelled"}),
-    "running": frozenset({"succeeded", "failed", "cancelled"}),
+    "running": frozenset({"paused", "succeeded", "failed", "cancelled"}),
+    "paused": frozenset({"running", "succeeded", "failed", "cancelled"}),
     "succeeded": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),
@@ -29,8 +30,9 @@ class OpenStep(NamedTuple):
     """A step that has been started and not yet closed.
 
     ``waits`` says for what: ``call`` (an effect is out), ``decision`` (its result is recorded), ``retry`` (the next
-    attempt's timer), ``timer`` (a wait task) or ``event`` (a CloudEvent). ``at_ms`` is when it was opened; ``input``
-    what it was given, unless a request that is out says so.
+    attempt's timer), ``timer`` (a wait task), ``event`` (a CloudEvent), ``person`` (an answer), ``child`` (another run),
+    ``undo`` (what compensates) or ``resume`` (the run is paused). ``at_ms`` is when it was opened; ``input`` what it was
+    given, unless a request that is out says so.
     """
 
     task: str
@@ -49,6 +51,16 @@ class Price(NamedTuple):
     input_micro_per_mtok: int
     output_micro_per_mtok: int
     price_version: str
+
+
+class Parent(NamedTuple):
+    """The step of another run that waits for this one. ``depth`` is how many runs are around it."""
+
+    run: UUID
+    step: int
+    attempt: int
+    epoch: int
+    depth: int
 
 
 NONE: Mapping[Any, Any] = MappingProxyType({})
@@ -89,6 +101,7 @@ class Run(NamedTuple):
     rev: int = 0  # how often it has been written
     priority: int = 5  # among what its tenant has waiting: 0 to 9, 9 first
     slot: bool = False  # whether it had to wait for its turn, and holds a place until it ends
+    parent: Parent | None = None
     chain: bytes | None = None  # of the rows it has left behind, as it was last written (store/chain.py)
 
     @property
@@ -118,6 +131,8 @@ class Run(NamedTuple):
         if self.plan is not None:
             state["vars"] = self.plan.vars
             state["cursor"] = self.plan.cursor
+            if self.plan.undo:
+                state["undo"] = self.plan.undo
         if self.open:
             state["open"] = {str(step): tuple(opened) for step, opened in self.open.items()}
         if self.holds:
@@ -134,6 +149,8 @@ class Run(NamedTuple):
             state["priority"] = self.priority
         if self.slot:
             state["slot"] = True
+        if self.parent is not None:
+            state["parent"] = [str(self.parent.run), *self.parent[1:]]
         return state
 
 
@@ -149,7 +166,7 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     """The keyword arguments of ``Run`` that ``Run.state_json`` packed."""
     fields: dict[str, Any] = {}
     if "vars" in state:
-        fields["plan"] = PlanState(vars=state["vars"], cursor=state["cursor"], steps=steps)
+        fields["plan"] = PlanState(state["vars"], state["cursor"], steps, state.get("undo"))
     if "open" in state:
         fields["open"] = Map({int(step): OpenStep(*opened) for step, opened in state["open"].items()})
     if "holds" in state:
@@ -162,6 +179,9 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     fields["cancel_reason"] = state.get("cancel")
     fields["priority"] = state.get("priority", 5)
     fields["slot"] = state.get("slot", False)
+    if "parent" in state:
+        around, *place = state["parent"]
+        fields["parent"] = Parent(UUID(around), *place)
     return fields
 
 

@@ -95,11 +95,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tree:
-    """The whole tree. ``nodes`` in document order; ``timed``: some of them set timers."""
+    """The whole tree. ``nodes`` in document order; ``timed``: some of them set timers; ``labels``: the first and the
+    last node of what an author has given a name."""
 
     root: Node
     nodes: tuple[Node, ...]
     timed: bool = False
+    labels: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Entries:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from agentflow.core import tree_leaves, tree_series, tree_ways, tree_wide
 from agentflow.core.moves import Advance, Elapsed, PlanEvent, PlanState, Signal
-from agentflow.core.plan import Plan
+from agentflow.core.plan import Plan, Task
 from agentflow.core.tick import FAILURE, SUCCESS, Behaviour, Node, Tick, Tree
 from agentflow.core.turn import Turn
 from agentflow.core.types import JSON
@@ -61,3 +61,14 @@ def advance(plan: Plan, tree: Tree, state: PlanState, event: PlanEvent) -> Advan
     tick = Tick(Turn(plan, state.vars, state.steps), tree, state.cursor, BEHAVIOUR)
     tick.deliver(key, event)
     return tick.run()
+
+
+def where(plan: Plan, tree: Tree, state: PlanState, step: int) -> tuple[str, Task, dict[str, JSON]] | None:
+    """The node that runs a step, its task and what its expressions see; None when no node does."""
+    key = state.cursor.get("run", {}).get(str(step))
+    if key is None:
+        return None
+    scope, _, index = key.rpartition("/")
+    tick = Tick(Turn(plan, state.vars, state.steps), tree, state.cursor, BEHAVIOUR)
+    task = tree.nodes[int(index)].task
+    return None if task is None else (index, task, tick.local(scope and scope + "/"))

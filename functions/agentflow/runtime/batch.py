@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from uuid import UUID
 
-from agentflow.core.decision import UNLIMITED, Decision, Facts, Headroom, LedgerEntry
+from agentflow.core.decision import CHILD, UNLIMITED, Decision, Facts, Headroom, LedgerEntry
 from agentflow.core.limits import GATED
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
@@ -139,7 +139,8 @@ class Batch:
         functions = self.routes.functions
         gating = self.gating
         if gating is not None and run is None and first.name == "run.requested" and item.consumer == "plan":
-            facts = facts._replace(waits=gating.must_wait_new(first))
+            # A run that another one waits for goes under that one's place: two of them must not wait for each other.
+            facts = facts._replace(waits=not first.data.get("parent") and gating.must_wait_new(first))
         traced = traces.recording(first.trace)
         while queue:
             consumer, message = queue.popleft()
@@ -192,7 +193,7 @@ class Batch:
     def _charge(self, tenant: UUID, entry: LedgerEntry) -> None:
         """What one item of the batch holds is no longer there for the next."""
         seen = self.headroom.get(tenant)
-        if seen is None:
+        if seen is None or entry.price == CHILD:
             return
         spent = entry.amount_micro if entry.entry == "settle" else 0
         self.headroom[tenant] = replace(

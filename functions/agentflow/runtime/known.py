@@ -9,7 +9,7 @@ from uuid import UUID
 from agentflow.core.message import Message
 from agentflow.core.run import Run
 from agentflow.runtime.batch import Item
-from agentflow.runtime.plans import Plans
+from agentflow.runtime.plans import ANY, Plans
 from agentflow.store.postgres import Transaction
 
 
@@ -18,7 +18,7 @@ class Known:
 
     def __init__(self, plans: Plans) -> None:
         self._plans = plans
-        self._newest: dict[tuple[UUID, str], int] = {}
+        self._newest: dict[UUID, int] = {}  # of the workflow of a run that names no version
         self.fresh: set[tuple[UUID, str, str]] = set()
         self.step_inputs: dict[tuple[UUID, int], Mapping[str, Any]] = {}
         self.triggered: dict[UUID, tuple[Any, ...]] = {}
@@ -44,9 +44,10 @@ class Known:
                 await plans.ensure(tx, message.tenant, run.workflow, run.version)
             elif message.name == "run.requested":
                 name, version = message.data["workflow"], message.data["version"]
-                newest = await plans.ensure(tx, message.tenant, name, version)
+                versions = message.data.get("versions") or ANY
+                newest = await plans.ensure(tx, message.tenant, name, version, versions)
                 if newest is not None:
-                    known._newest[message.tenant, name] = newest
+                    known._newest[message.run] = newest
         if retried:
             known.step_inputs = await tx.step_inputs(retried)
         return known
@@ -68,7 +69,7 @@ class Known:
             return self._plans.get(message.tenant, run.workflow, run.version), run.version
         if message.name != "run.requested":
             return None, None
-        version = message.data["version"] or self._newest.get((message.tenant, message.data["workflow"]))
+        version = message.data["version"] or self._newest.get(message.run)
         if version is None:
             return None, None
         return self._plans.get(message.tenant, message.data["workflow"], version), version

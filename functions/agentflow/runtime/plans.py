@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -11,12 +11,16 @@ from agentflow.core.plan import Plan
 from agentflow.wire.document import compile_document
 
 Key = tuple[UUID, str, int]
+Versions = Sequence[int | None]
+"""Which versions may be chosen: from, to; None: no bound."""
+
+ANY: Versions = (None, None)
 
 
 class Reader(Protocol):
     """Reads a workflow's newest version, and a version with its document."""
 
-    async def newest(self, tenant: UUID, name: str) -> int | None: ...
+    async def newest(self, tenant: UUID, name: str, versions: Versions) -> int | None: ...
 
     async def workflow(
         self, tenant: UUID, name: str, version: int | None
@@ -33,10 +37,13 @@ class Plans:
     def get(self, tenant: UUID, name: str, version: int) -> Plan | None:
         return self._plans.get((tenant, name, version))
 
-    async def ensure(self, reader: Reader, tenant: UUID, name: str, version: int | None) -> int | None:
-        """Have a plan at hand; returns its version, or None when there is no such workflow."""
+    async def ensure(
+        self, reader: Reader, tenant: UUID, name: str, version: int | None, versions: Versions = ANY
+    ) -> int | None:
+        """Have a plan at hand, the newest of ``versions`` where none is named; returns its version, or None when there
+        is no such workflow."""
         if version is None:
-            version = await reader.newest(tenant, name)
+            version = await reader.newest(tenant, name, versions)
         if version is None:
             return None
         if (tenant, name, version) in self._plans:

@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 
 from agentflow.core.decision import (
+    CHILD,
     Decided,
     LedgerEntry,
     Row,
@@ -175,6 +176,8 @@ class Changes:
         values = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, row.price, usage)
         self._leave(run, links.entry_values(*values))
         self.add("insert_ledger", (run.tenant, run.created_ms, run.id, *values, run.rev + 1))
+        if row.price == CHILD:
+            return  # the child's own entries charge the tenant
         account = self.budgets.setdefault(run.tenant, [0, 0, False, False])
         account[0] += row.held_micro
         account[3] = account[3] or row.entry == "hold"

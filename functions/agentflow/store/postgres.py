@@ -136,9 +136,9 @@ class Transaction:
         rows = await self.read("read_workflow", (tenant, name, version, version))
         return (rows[0][0], rows[0][1]) if rows else None
 
-    async def newest(self, tenant: UUID, name: str) -> int | None:
-        """The newest version of a workflow."""
-        rows = await self.read("newest_version", (tenant, name))
+    async def newest(self, tenant: UUID, name: str, versions: Sequence[int | None] = (None, None)) -> int | None:
+        """The newest version of a workflow, from and to some version where they are named."""
+        rows = await self.read("newest_version", (tenant, name, *versions))
         return rows[0][0] if rows else None
 
     async def triggers(self, tenant: UUID, event_type: str) -> list[tuple[Any, ...]]:

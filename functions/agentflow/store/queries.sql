@@ -59,7 +59,10 @@ where tenant_id = %b::uuid and name = %b::text and (version = %b::int or %b::int
 order by version desc limit 1;
 
 -- name: newest_version
-select version from agentflow.workflows where tenant_id = %b::uuid and name = %b::text order by version desc limit 1;
+select version from agentflow.workflows
+where tenant_id = %b::uuid and name = %b::text and version >= coalesce(%b::int, 1)
+  and version <= coalesce(%b::int, 2147483647)
+order by version desc limit 1;
 
 -- name: read_triggers
 select workflow, version from agentflow.triggers where tenant_id = %b::uuid and event_type = %b::text order by workflow;

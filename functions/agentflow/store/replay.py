@@ -16,6 +16,7 @@ from agentflow.core.planner import (
     Command,
     Completed,
     Elapsed,
+    Ended,
     Failed,
     Finish,
     Halt,
@@ -31,6 +32,9 @@ from agentflow.store.changes import decision_hash
 
 JSON = Any
 Row = Mapping[str, JSON]
+AT_ONCE = frozenset({"budget_exhausted", "bad_time"})
+"""Codes of steps that were refused by the decision that would have started them."""
+
 HISTORY, RESULT, HALTED = "history", "result", "halted"
 
 
@@ -71,6 +75,7 @@ class Replay:
         self._attempts = attempts
         self._cancelled: str | None = None
         self._open: set[int] = set()
+        self._kept: dict[int, int] = {}  # step -> attempt that was not started, because the run was paused
         self._commands: list[Command] = []
         self._changed: list[JSON] = []
         self.found: Divergence | None = None
@@ -130,7 +135,7 @@ class Replay:
     # -- one line -----------------------------------------------------------------------------------------
 
     def _decide(self, name: str, data: Row) -> bool:
-        expired = name == "timer.fired" and data["kind"] == "hold"
+        expired = (name == "timer.fired" and data["kind"] == "hold") or data.get("late", False)
         if self.finished_at is not None and not expired:
             self._find(HALTED, f"it comes after the end in line {self.finished_at}")
             return False
@@ -174,10 +179,19 @@ class Replay:
             yield Completed(step, row["output"])
             return
         error = row["error"]
-        if error["retryable"] and attempt < self.plan.tasks[data["task"]].retry_max:
+        if self.plan.tasks[data["task"]].retry.again(attempt, error["code"], may_pass=error["retryable"]):
             return
         self._open.discard(step)
         yield Failed(step, error["code"], error["message"])
+
+    def _child(self, data: Row) -> Iterator[PlanEvent]:
+        if data["late"]:
+            return
+        row = self._attempts.get((data["step"], data["attempt"]))
+        if row is not None and row["status"] == "failed":
+            passing = {**row["error"], "retryable": row["error"]["code"] != "cancelled"}
+            self._attempts = {**self._attempts, (data["step"], data["attempt"]): {**row, "error": passing}}
+        yield from self._completed(data)
 
     def _timer(self, data: Row) -> Iterator[PlanEvent]:
         kind, step = data["kind"], data.get("step", 0)
@@ -185,7 +199,7 @@ class Replay:
             self._halt_all()
             self._end("failed")
         elif kind == "retry":
-            yield from self._refused(step, data["attempt"] + 1)
+            yield from self._begun(step, data["attempt"] + 1)
         elif kind == "wait":
             self._open.discard(step)
             yield Completed(step, {})
@@ -211,12 +225,25 @@ class Replay:
         self._open.discard(step)
         yield Completed(step, row["output"])
 
+    def _pause(self, data: Row) -> Iterator[PlanEvent]:
+        self.status = "paused"
+        yield from ()
+
+    def _resume(self, data: Row) -> Iterator[PlanEvent]:
+        self.status = "running"
+        kept, self._kept = self._kept, {}
+        for step, attempt in sorted(kept.items()):
+            if step in self._open:
+                yield from self._begun(step, attempt)
+
     def _cancel(self, data: Row) -> Iterator[PlanEvent]:
         asked_before, self._cancelled = self._cancelled is not None, data["reason"]
-        if self.status == "running" and not asked_before:
-            before = self.state
+        if self.status in ("running", "paused") and not asked_before:
+            before, self.status = self.state, "running"
             yield Signal("cancel", {"reason": data["reason"]})
             if self.finished_at is not None or self.state != before:
+                if self.finished_at is None:
+                    yield from self._resume(data)
                 return
         self._halt_all()
         self._end("cancelled")
@@ -234,12 +261,14 @@ class Replay:
                 if isinstance(command, Start):
                     self.started[command.step] = (self.seq, self.epoch)
                     self._open.add(command.step)
-                    pending += self._refused(command.step, 1)
+                    pending += self._begun(command.step, 1)
                 elif isinstance(command, Halt):
                     if command.step in self._open:
                         self._open.discard(command.step)
                         self.epoch += 1
                     self.halted[command.step] = self.seq
+                elif isinstance(command, Ended):
+                    self._open.discard(command.step)
                 elif isinstance(command, SetTimer):
                     self.timers[command.timer] = (self.seq, command.after_ms)
                 elif isinstance(command, ClearTimer):
@@ -249,11 +278,14 @@ class Replay:
                     self.output = command.output if command.ok else None
                     self._end("succeeded" if command.ok else cancelled)
 
-    def _refused(self, step: int, attempt: int) -> Iterator[PlanEvent]:
+    def _begun(self, step: int, attempt: int) -> Iterator[PlanEvent]:
         """The refusal of an attempt that there was no money for: known by its row, which nobody has reported."""
+        if self.status == "paused":
+            self._kept[step] = attempt
+            return
         row = self._attempts.get((step, attempt))
         error = (row or {}).get("error") or {}
-        if error.get("code") == "budget_exhausted":
+        if error.get("code") in AT_ONCE:
             self._open.discard(step)
             yield Failed(step, error["code"], error["message"])
 
@@ -275,5 +307,9 @@ HANDLERS: Mapping[str, Callable[[Replay, Row], Iterator[PlanEvent]]] = {
     "step.completed": Replay._completed,
     "timer.fired": Replay._timer,
     "signal.received": Replay._signal,
+    "step.answered": Replay._signal,
+    "child.ended": Replay._child,
+    "run.paused": Replay._pause,
+    "run.resumed": Replay._resume,
     "run.cancel_requested": Replay._cancel,
 }

@@ -71,18 +71,25 @@ STREAM_OF_LANE: Mapping[Lane, str] = {
 _EFFECTS = ("invoke_llm", "run_tool")
 _ENTRIES = (
     #      name                    model              kind       lane    producers                   consumers
-    Entry("run.requested", p.RunRequested, "request", "work", ("api", "plan"), ("plan",)),
+    Entry("run.requested", p.RunRequested, "request", "work", ("api", "plan", "dispatch"), ("plan",)),
     Entry("run.planned", p.RunPlanned, "fact", "work", ("plan",), ("dispatch",), public=True),
     Entry("llm.requested", p.LlmRequested, "request", "work", ("dispatch",), ("invoke_llm",)),
     Entry("tool.requested", p.ToolRequested, "request", "work", ("dispatch",), ("run_tool",)),
     Entry("step.completed", p.StepCompleted, "fact", "work", _EFFECTS, ("account_cost", "dispatch")),
     Entry("timer.fired", p.TimerFired, "request", "work", ("relay",), ("dispatch",)),
-    Entry("run.cancel_requested", p.CancelRequested, "request", "work", ("api",), ("dispatch",)),
+    Entry("run.cancel_requested", p.CancelRequested, "request", "work", ("api", "dispatch"), ("dispatch",)),
+    Entry("run.pause_requested", p.PauseRequested, "request", "work", ("api", "dispatch"), ("dispatch",)),
+    Entry("run.resume_requested", p.ResumeRequested, "request", "work", ("api", "dispatch"), ("dispatch",)),
+    Entry("step.answered", p.StepAnswered, "request", "work", ("api",), ("dispatch",)),
+    Entry("child.ended", p.ChildEnded, "fact", "work", ("plan", "dispatch"), ("dispatch",)),
     Entry("signal.received", p.SignalReceived, "request", "work", ("api", "plan"), ("dispatch",)),
     Entry("event.received", p.EventReceived, "request", "work", ("api",), ("plan",)),
     Entry("run.completed", p.RunCompleted, "fact", "fact", ("dispatch",), (), public=True),
     Entry("run.failed", p.RunFailed, "fact", "fact", ("plan", "dispatch"), (), public=True),
     Entry("run.cancelled", p.RunCancelled, "fact", "fact", ("plan", "dispatch"), (), public=True),
+    Entry("run.paused", p.RunPaused, "fact", "fact", ("dispatch",), (), public=True),
+    Entry("run.resumed", p.RunResumed, "fact", "fact", ("dispatch",), (), public=True),
+    Entry("human.requested", p.HumanRequested, "fact", "fact", ("dispatch",), (), public=True),
     Entry("budget.exhausted", p.BudgetExhausted, "fact", "fact", ("dispatch",), (), public=True),
 )
 

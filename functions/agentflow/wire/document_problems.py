@@ -24,6 +24,7 @@ _PATTERNS = {
     shape.TOOL: ("is not the name of a tool", "a key of `tools`, or a built-in such as std.echo"),
     shape.DURATION: ("is not a duration", "write e.g. 500ms, 30s, 5m, 2h or 1d"),
     shape.SIZE: ("is not a size", "write e.g. 64KiB or 256MiB"),
+    shape.WORKFLOW: ("is not a workflow", "write name, name@3 (that version), name@3- or name@3-5"),
     shape.EVENT_TYPE: ("is not a CloudEvent type", "e.g. com.example.order.placed"),
 }
 _WANTED = {

@@ -19,6 +19,7 @@ PLACE = r"^[a-z][a-z0-9_-]{0,63}(\.[a-z][a-z0-9_-]{0,63})?$"
 TOOL = r"^[a-z][a-z0-9_-]{0,63}(\.[a-z][a-z0-9_-]{0,63}){0,3}$"
 DURATION = r"^[0-9]{1,9}(ms|s|m|h|d)$"
 SIZE = r"^[0-9]{1,9}(B|KiB|MiB|GiB)$"
+WORKFLOW = r"^[a-z][a-z0-9_-]{0,63}(@[1-9][0-9]{0,8}(-([1-9][0-9]{0,8})?)?)?$"
 EVENT_TYPE = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,254}$"
 
 YEAR_MS = 366 * 86_400_000
@@ -53,6 +54,7 @@ FieldName = Annotated[str, StringConstraints(pattern=FIELD)]
 EventName = Annotated[str, StringConstraints(pattern=EVENT_NAME)]
 Place = Annotated[str, StringConstraints(pattern=PLACE)]
 ToolName = Annotated[str, StringConstraints(pattern=TOOL)]
+WorkflowRange = Annotated[str, StringConstraints(pattern=WORKFLOW)]
 EventType = Annotated[str, StringConstraints(pattern=EVENT_TYPE)]
 _CEL_SCHEMA = {"type": ["string", "number", "boolean"], "maxLength": 1_000, "description": "a CEL expression"}
 Cel = Annotated[str, StringConstraints(min_length=1, max_length=1_000), WithJsonSchema(_CEL_SCHEMA)]
@@ -68,6 +70,8 @@ Description = Annotated[str, StringConstraints(max_length=4_000)]
 Types = Annotated[dict[FieldName, TypeText], Field(max_length=200)]
 Exprs = Annotated[dict[FieldName, Cel], Field(max_length=200)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
+ErrorCode = Annotated[str, StringConstraints(pattern=FIELD)]
+Codes = Annotated[list[ErrorCode], Field(min_length=1, max_length=50)]
 Threshold = Annotated[int, Field(ge=-500, le=500)]
 
 
@@ -110,10 +114,16 @@ class Tool(Shape):
 
 
 class Retry(Shape):
-    """How often a task is tried, and how long to wait at first (doubled each time, at most 5m)."""
+    """How often a task is tried, and how long to wait between: ``backoff`` at first, ``factor`` times as long each time,
+    at most ``max_backoff``, and up to ``jitter`` longer, as a part of that."""
 
     max: Annotated[int, Field(ge=1, le=100)]
     backoff: Duration | None = None
+    factor: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] | None = None
+    max_backoff: Timeout | None = None
+    jitter: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    only: Codes | None = Field(None, description="error codes that are tried again; without it those that may pass")
+    never: Codes | None = Field(None, description="error codes that are not tried again")
 
 
 class TaskShape(Shape):
@@ -145,15 +155,16 @@ class ToolTask(TaskShape):
     kind: Literal["tool"]
     use: ToolName = Field(description="a key of tools, or a built-in such as std.echo")
     key: Cel | None = Field(None, description="idempotency key of the call")
-    undo: Name | None = None
+    undo: Name | None = Field(None, description="the task that undoes this one; its `in` may read `result`")
 
 
 class WaitTask(Shape):
-    """Time passes."""
+    """Time passes: some time, or until a point in time."""
 
     description: Description | None = None
     kind: Literal["wait"]
-    for_: Duration = Field(alias="for")
+    for_: Duration | None = Field(None, alias="for")
+    until: Cel | None = Field(None, description="CEL: the time as text, as in 2026-12-24T18:00:00Z")
 
 
 class EventTask(Shape):
@@ -167,14 +178,45 @@ class EventTask(Shape):
     timeout: Timeout | None = None
 
 
+class HumanTask(Shape):
+    """A person answers, with what ``out`` declares."""
+
+    description: Description | None = None
+    kind: Literal["human"]
+    use: Name = Field(description="who or what it is for: a form, a role, a queue")
+    in_: Exprs | None = Field(None, alias="in", description="what the person is shown: CEL by name")
+    out: Types | None = Field(None, description="the typed fields of the answer")
+    timeout: Timeout | None = None
+    undo: Name | None = Field(None, description="the task that undoes this one")
+
+
+class WorkflowTask(TaskShape):
+    """Another workflow runs, and is cancelled with this run. Its output is the result; ``usd`` is its budget."""
+
+    kind: Literal["workflow"]
+    use: WorkflowRange = Field(description="a workflow: name, name@3 (that version), name@3- or name@3-5 (newest of those)")
+    undo: Name | None = Field(None, description="the task that undoes this one")
+
+
+class CompensateTask(Shape):
+    """What has been done in the scope, and can be undone, is undone: the last first."""
+
+    description: Description | None = None
+    kind: Literal["compensate"]
+    scope: Name | None = Field(None, description="the workflow's name: all of it; or a state, or the label of a node")
+
+
 class LaterTask(TaskShape):
     """A kind of task that this version names but does not run."""
 
     model_config = ConfigDict(extra="allow")
-    kind: Literal["agent", "human", "workflow", "compensate"]
+    kind: Literal["agent"]
 
 
-Task = Annotated[LlmTask | ToolTask | WaitTask | EventTask | LaterTask, Field(discriminator="kind")]
+Task = Annotated[
+    LlmTask | ToolTask | WaitTask | EventTask | HumanTask | WorkflowTask | CompensateTask | LaterTask,
+    Field(discriminator="kind"),
+]
 
 
 Raised = Annotated[list[Name], Field(min_length=1, max_length=20)]
@@ -225,6 +267,7 @@ class NodeShape(Shape):
     """What all nodes share. Conditions are looked at before a node starts, ``while`` also as long as it runs."""
 
     description: Description | None = None
+    label: Name | None = Field(None, description="a name for the node and what is in it, as the scope of a compensate task")
     fail_if: Cel | None = Field(None, description="failure, without starting")
     success_if: Cel | None = Field(None, description="success, without starting")
     skip_if: Cel | None = Field(None, description="skipped, without starting")

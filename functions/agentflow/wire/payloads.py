@@ -70,6 +70,13 @@ class RunError(Payload):
     path: Annotated[str, Field(max_length=1_000)] = ""
 
 
+class ChildError(Payload):
+    """Why a run that another one waits for has not succeeded."""
+
+    code: Code
+    message: Text
+
+
 class Usage(Payload):
     """What an attempt consumed: tokens as the provider counts them, and calls made."""
 
@@ -79,15 +86,27 @@ class Usage(Payload):
     calls: Count = 0
 
 
+class ParentStep(Payload):
+    """The attempt of another run's step that waits for a run; ``depth`` is how many runs are around it."""
+
+    run: Uuid
+    step: Ordinal
+    attempt: Ordinal
+    epoch: Count
+    depth: Ordinal
+
+
 class RunRequested(Payload):
-    """Start a run of a workflow; without ``version`` the newest one."""
+    """Start a run of a workflow; without ``version`` the newest one, or the newest of ``versions`` (from, to)."""
 
     run: Uuid
     workflow: Name
     version: Ordinal | None = None
+    versions: Annotated[list[Ordinal | None], Field(min_length=2, max_length=2)] | None = None
     input: Object
     budget_micro: Micro | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+    parent: ParentStep | None = None
 
 
 class RunPlanned(Payload):
@@ -186,10 +205,43 @@ class TimerFired(Payload):
 
 
 class CancelRequested(Payload):
-    """Stop a run."""
+    """Stop a run; ``by_parent``: it may not have been recorded yet."""
 
     run: Uuid
     reason: Text
+    by_parent: bool = False
+
+
+class PauseRequested(CancelRequested):
+    """Let a run start nothing more until it is resumed."""
+
+
+class ResumeRequested(CancelRequested):
+    """Let a paused run go on."""
+
+
+class StepAnswered(Payload):
+    """A person has answered a step that asked; ``by`` says who, as far as it is known."""
+
+    run: Uuid
+    step: Ordinal
+    output: Object
+    by: Label
+
+
+class ChildEnded(Payload):
+    """A run that a step of this one waits for has ended. ``cost_micro`` is all that it may have spent."""
+
+    run: Uuid
+    step: Ordinal
+    attempt: Ordinal
+    epoch: Count
+    child: Uuid
+    status: Literal["succeeded", "failed"]
+    output: Object | None = None
+    error: ChildError | None = None
+    cost_micro: Micro
+    duration_ms: Millis
 
 
 class SignalReceived(Payload):
@@ -241,6 +293,32 @@ class RunCancelled(Payload):
     steps: Count
     spent_micro: Micro
     duration_ms: Millis
+
+
+class RunPaused(Payload):
+    """The run starts nothing more until it is resumed."""
+
+    run: Uuid
+    workflow: Name
+    version: Ordinal
+    reason: Text
+
+
+class RunResumed(RunPaused):
+    """The run goes on."""
+
+
+class HumanRequested(Payload):
+    """A step waits for a person: what ``use`` stands for is shown ``input`` and asked for an answer."""
+
+    run: Uuid
+    workflow: Name
+    version: Ordinal
+    step: Ordinal
+    task: Name
+    use: Name
+    input: Object
+    timeout_ms: Millis | None = None
 
 
 class BudgetExhausted(Payload):

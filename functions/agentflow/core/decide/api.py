@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from agentflow.core.decision import NOTHING, Decision, Facts
 from agentflow.core.message import Message
-from agentflow.core.run import Run
+from agentflow.core.run import Parent, Run
 from agentflow.errors import Conflict, Rejected
 
 
@@ -35,6 +37,7 @@ def _accept_run(run: Run | None, message: Message, facts: Facts) -> Decision:
 def requested(message: Message, facts: Facts) -> Run:
     """The run that a run.requested message asks for."""
     data = message.data
+    around = data.get("parent")
     return Run(
         tenant=message.tenant,
         id=message.run,
@@ -46,6 +49,7 @@ def requested(message: Message, facts: Facts) -> Run:
         trace=message.trace,
         created_ms=facts.now_ms,
         priority=data.get("priority", 5),
+        parent=Parent(**{**around, "run": UUID(around["run"])}) if around else None,
     )
 
 

@@ -21,9 +21,9 @@ def known(run: Run | None, message: Message) -> Run:
 def failed(run: Run, facts: Facts, code: str, message: str, *, path: str = "") -> Decision:
     """The run fails before anything was started."""
     counted = run.but(seq=run.seq + 1)
-    ended, fact = end(counted, facts, "failed", error={"code": code, "message": message, "path": path})
+    ended, facts_out = end(counted, facts, "failed", error={"code": code, "message": message, "path": path})
     line = Decided("run.failed", {"error": ended.error})
-    return Decision(run=ended, rows=(line, RunEnded()), messages=(fact,))
+    return Decision(run=ended, rows=(line, RunEnded()), messages=facts_out)
 
 
 def end(
@@ -33,8 +33,9 @@ def end(
     *,
     output: Mapping[str, Any] | None = None,
     error: Mapping[str, Any] | None = None,
-) -> tuple[Run, Message]:
-    """The ended run and the public fact that says so (run.completed, run.failed or run.cancelled)."""
+) -> tuple[Run, tuple[Message, ...]]:
+    """The ended run and the public fact that says so (run.completed, run.failed or run.cancelled); a run that another
+    one waits for tells that, too."""
     ended = run.move(status, output=output, error=error, open=EMPTY)
     data: dict[str, Any] = {
         "run": str(run.id),
@@ -53,4 +54,30 @@ def end(
     else:
         data["reason"] = run.cancel_reason or ""
         name = "run.cancelled"
-    return ended, Message(name, run.tenant, run.id, "ended", data, run.trace)
+    fact = Message(name, run.tenant, run.id, "ended", data, run.trace)
+    return ended, (fact, _told(ended, data)) if run.parent else (fact,)
+
+
+def _told(run: Run, data: Mapping[str, Any]) -> Message:
+    """What the run that waits is told. What is still held may yet be spent: it is counted as if it were."""
+    parent = run.parent
+    assert parent is not None
+    error = None
+    if run.status == "failed":
+        error = {key: data["error"].get(key, "") for key in ("code", "message")}
+    elif run.status == "cancelled":
+        error = {"code": "cancelled", "message": run.cancel_reason or ""}
+    told = {
+        "run": str(parent.run),
+        "step": parent.step,
+        "attempt": parent.attempt,
+        "epoch": parent.epoch,
+        "child": str(run.id),
+        "status": "failed" if error else "succeeded",
+        "output": None if error else data["output"],
+        "error": error,
+        "cost_micro": run.spent_micro + run.held_micro,
+        "duration_ms": data["duration_ms"],
+    }
+    key = f"{parent.step}.{parent.attempt}:child"
+    return Message("child.ended", run.tenant, parent.run, key, told, run.trace)

@@ -15,6 +15,9 @@ from agentflow.core.planner import check_input, match_trigger
 from agentflow.core.run import Price, Run
 from agentflow.errors import Rejected
 
+MAX_DEPTH = 10
+"""Runs that may wait for each other: a workflow that runs itself by way of others ends here at the latest."""
+
 
 def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     """Plan a requested run, or start and wake runs by an external event."""
@@ -29,6 +32,9 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     plan = facts.plan
     if plan is None:
         return failed(run, facts, "unknown_workflow", f"there is no workflow {run.workflow}", path="workflow")
+    if run.parent is not None and run.parent.depth > MAX_DEPTH:
+        said = f"more than {MAX_DEPTH} workflows are running inside each other"
+        return failed(run, facts, "too_deep", said, path="workflow")
     given = message.data["input"]
     problems = check_input(plan, given)
     if problems:
@@ -37,7 +43,9 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         models = _pin_models(plan, facts)
     except Rejected as refusal:
         return failed(run, facts, refusal.code, str(refusal), path=refusal.problem.path)
-    limit = plan.limits.micro if not run.limit_micro else min(plan.limits.micro, run.limit_micro)
+    limit = plan.limits.micro
+    if run.limit_micro or run.parent is not None:
+        limit = min(limit, run.limit_micro)
     planned = run.move(
         "planned",
         version=facts.version,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
-from agentflow.core.chat import chat, output_schema
 from agentflow.core.decide.ending import end
+from agentflow.core.decide.starts import Fault, begin, child_id, unwait
 from agentflow.core.decision import (
+    CHILD,
     Decided,
     Decision,
     Facts,
@@ -16,22 +18,18 @@ from agentflow.core.decision import (
     Row,
     RunEnded,
     StepClosed,
-    Subscribed,
     TimerCleared,
     TimerSet,
-    Unsubscribed,
     Withdrawn,
 )
 from agentflow.core.message import Message
-from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
 from agentflow.core.plan import Plan, Task
-from agentflow.core.planner import ClearTimer, Failed, Finish, Halt, PlanEvent, SetTimer, Start, advance
+from agentflow.core.planner import ClearTimer, Ended, Failed, Finish, Halt, PlanEvent, SetTimer, Start, advance
 from agentflow.core.run import EMPTY, OpenStep, Run, without
 
 JSON = Any
-MAX_BACKOFF_MS = 300_000
+MAX_RETRY_AFTER_MS = 300_000
 HOLD_GRACE_MS = 60_000
-Fault = tuple[str, str]  # code, message
 
 
 class Turn:
@@ -42,7 +40,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_changed", "_commands", "_epoch", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "facts",
+        "_changed", "_commands", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "epoch", "facts",
         "open", "plan", "run", "state",
     )  # fmt: skip
 
@@ -52,7 +50,7 @@ class Turn:
         self.state = run.plan
         self.open = run.open
         self._holds = run.holds
-        self._epoch = run.epoch
+        self.epoch = run.epoch
         self.facts = facts
         self.plan: Plan = facts.plan
         self._rows: list[Row] = []
@@ -76,7 +74,7 @@ class Turn:
         run = self.run.but(
             plan=self.state,
             seq=self.run.seq + 1,
-            epoch=self._epoch,
+            epoch=self.epoch,
             open=EMPTY if self.run.terminal else self.open,
             holds=self._holds,
             held_micro=self.run.held_micro + self._held_now,
@@ -100,6 +98,10 @@ class Turn:
                     refused.append(Failed(command.step, *fault))
             elif isinstance(command, Halt):
                 self.halt(command.step)
+            elif isinstance(command, Ended):
+                opened = self.open[command.step]
+                status = "failed" if command.result is None else "succeeded"
+                self.finish(command.step, opened, status, command.result, code=command.code, message=command.message)
             elif isinstance(command, SetTimer):
                 key = f"after:{command.timer}"
                 self._rows.append(TimerSet(key, "after", command.after_ms, command.timer))
@@ -112,20 +114,7 @@ class Turn:
     def _start(self, command: Start) -> Fault | None:
         task = self.plan.tasks[command.task]
         self._started.append({"step": command.step, "task": task.name, "kind": task.kind})
-        if task.kind in ("llm", "tool"):
-            return self.request(command.step, task.name, command.input, 1)
-        waits = "timer" if task.kind == "wait" else "event"
-        opened = OpenStep(task.name, 1, self._epoch, waits, self.facts.now_ms, command.input)
-        self.open = self.open.set(command.step, opened)
-        if task.kind == "wait":
-            self._rows.append(TimerSet(f"wait:{command.step}", "wait", task.for_ms or 0, command.step, 1))
-            return None
-        self._rows.append(Subscribed(command.step, task.use))
-        if task.timeout_ms:
-            self._rows.append(
-                TimerSet(f"timeout:{command.step}", "timeout", task.timeout_ms, command.step, 1)
-            )
-        return None
+        return begin(self, command.step, task, command.input, 1)
 
     def _finish(self, command: Finish) -> None:
         if command.ok:
@@ -138,62 +127,25 @@ class Turn:
 
     # -- steps ----------------------------------------------------------------------------------------
 
-    def request(self, step: int, task_name: str, given: Mapping[str, JSON], attempt: int) -> Fault | None:
-        """Ask for one attempt of an llm or tool step, with its worst price held; a refusal is returned."""
-        task = self.plan.tasks[task_name]
-        data: dict[str, JSON] = {
-            "run": str(self.run.id),
-            "step": step,
-            "attempt": attempt,
-            "epoch": self._epoch,
-            "task": task.name,
-        }
-        if task.kind == "llm":
-            price = self.run.models[task.use]
-            messages, schema = chat(task, given), output_schema(task)
-            bound = input_tokens_bound(messages, len(str(schema)) if schema else 0)
-            held, version = llm_micro(price, bound, task.max_tokens), price.price_version
-            data |= {
-                "model": {"provider": price.provider, "model": price.model},
-                "messages": messages,
-                "input": dict(given),
-                "max_output_tokens": task.max_tokens,
-                "output_schema": schema,
-            }
-        else:
-            held, version = tool_micro(self.plan, task), "plan"
-            data |= {
-                "tool": task.use,
-                "workflow": self.run.workflow,
-                "version": self.run.version,
-                "input": dict(given),
-                "key": None,
-            }
-        data |= {"timeout_ms": task.timeout_ms or 60_000, "hold_micro": held}
-        refusal = self._hold(step, attempt, task, held, version)
-        opened = OpenStep(task.name, attempt, self._epoch, "call", self.facts.now_ms)
+    def row(self, row: Row) -> None:
+        """One more row to write."""
+        self._rows.append(row)
+
+    def send(self, name: str, key: str, data: dict[str, JSON], *, run: UUID | None = None) -> None:
+        """One more message, about this run or another."""
+        self._messages.append(Message(name, self.run.tenant, run or self.run.id, key, data, self.run.trace))
+
+    def opened(
+        self, step: int, task: Task, waits: str, attempt: int, given: Mapping[str, JSON] | None
+    ) -> OpenStep:
+        """The step is open from now on, and waits for that. ``given`` None: its request says what it was given."""
+        opened = OpenStep(task.name, attempt, self.epoch, waits, self.facts.now_ms, given)
         self.open = self.open.set(step, opened)
-        if refusal:
-            code, message = refusal
-            error = {"code": code, "message": message}
-            self._rows.append(StepClosed(step, attempt, opened, task.kind, "failed", given, error=error))
-            self._drop(step)
-            return refusal
-        self._messages.append(
-            Message(
-                f"{task.kind}.requested",
-                self.run.tenant,
-                self.run.id,
-                f"{step}.{attempt}",
-                data,
-                self.run.trace,
-            )
-        )
-        return None
+        return opened
 
     def close(self, step: int) -> None:
-        """The step has its result (recorded before): it is no longer open."""
-        self._drop(step)
+        """The step has its result: it is no longer open."""
+        self.open = self.open.delete(step)
 
     def finish(
         self,
@@ -204,20 +156,22 @@ class Turn:
         *,
         code: str = "",
         message: str = "",
+        cost_micro: int = 0,
     ) -> None:
-        """End a step that waited for a timer or an event."""
+        """End a step that nobody else has recorded the result of."""
         error = {"code": code, "message": message} if code else None
-        self._rows.append(self._closed(step, opened, status, output, error))
-        self._unwait(step, opened)
-        self._drop(step)
+        self._rows.append(self._closed(step, opened, status, output, error)._replace(cost_micro=cost_micro))
+        self._rows += unwait(step, opened.waits)
+        if opened.waits == "child" and code == "timeout":
+            self._cancel_child(step, opened)
+        self.close(step)
 
     def retry(self, step: int, opened: OpenStep, at_least_ms: int) -> None:
-        """Wait before the next attempt: exponential, capped, spread by a jitter derived from the step's name."""
-        task = self.plan.tasks[opened.task]
-        delay = min(task.backoff_ms * 2 ** (opened.attempt - 1), MAX_BACKOFF_MS)
-        spread = hashlib.blake2b(f"{self.run.id}:{step}.{opened.attempt}".encode(), digest_size=2).digest()
-        delay += delay * int.from_bytes(spread) // (4 * 65_536)
-        delay = max(delay, min(at_least_ms, MAX_BACKOFF_MS))
+        """Wait before the next attempt; the jitter is derived from the step's name, so that it is the same again."""
+        retry = self.plan.tasks[opened.task].retry
+        digest = hashlib.blake2b(f"{self.run.id}:{step}.{opened.attempt}".encode(), digest_size=2).digest()
+        delay = retry.after_ms(opened.attempt, int.from_bytes(digest) / 65_536)
+        delay = max(delay, min(at_least_ms, MAX_RETRY_AFTER_MS))
         self.open = self.open.set(step, opened._replace(waits="retry"))
         self._rows.append(TimerSet(f"retry:{step}", "retry", delay, step, opened.attempt))
 
@@ -251,28 +205,31 @@ class Turn:
         elif opened.waits != "decision":
             if opened.waits != "retry":
                 self._rows.append(self._closed(step, opened, "halted"))
-            self._unwait(step, opened)
-        self._drop(step)
-        self._epoch += 1
+            self._rows += unwait(step, opened.waits)
+            if opened.waits == "child":
+                self._cancel_child(step, opened)
+        self.close(step)
+        self.epoch += 1
 
     def halt_all(self) -> None:
         for step in sorted(self.open):
             self.halt(step)
 
-    def _unwait(self, step: int, opened: OpenStep) -> None:
-        if opened.waits == "retry":
-            self._rows.append(TimerCleared(f"retry:{step}"))
-        elif opened.waits == "timer":
-            self._rows.append(TimerCleared(f"wait:{step}"))
-        elif opened.waits == "event":
-            self._rows += [Unsubscribed(step), TimerCleared(f"timeout:{step}")]
+    def _cancel_child(self, step: int, opened: OpenStep) -> None:
+        """What the run that was started may spend stays held until it has ended, and says so."""
+        child = child_id(self.run.id, step, opened.attempt)
+        data = {"run": str(child), "reason": f"run {self.run.id} does not wait for it any more", "by_parent": True}
+        self.send("run.cancel_requested", f"cancel:{self.run.id}", data, run=child)
 
-    def _drop(self, step: int) -> None:
-        self.open = self.open.delete(step)
+    def children(self) -> list[UUID]:
+        """The runs that this one has started and waits for."""
+        waiting = ((step, opened) for step, opened in sorted(self.open.items()) if opened.waits == "child")
+        return [child_id(self.run.id, step, opened.attempt) for step, opened in waiting]
 
     # -- money ------------------------------------------------------------------------------------------
 
-    def _hold(self, step: int, attempt: int, task: Task, amount: int, price: str) -> Fault | None:
+    def hold(self, step: int, attempt: int, task: Task, amount: int, price: str) -> Fault | None:
+        """Reserve what an attempt may cost; why not, when a limit is in the way."""
         if amount == 0:
             return None
         run = self.run
@@ -281,7 +238,7 @@ class Turn:
         short_of = None
         if amount > run_headroom:
             short_of = ("run", run.limit_micro, run.spent_micro, held)
-        elif not self.facts.headroom.admits(self._held_now + amount):
+        elif price != CHILD and not self.facts.headroom.admits(self._held_now + amount):
             scope = self.facts.headroom
             short_of = ("tenant", scope.limit_micro or 0, scope.spent_micro, scope.held_micro)
         if short_of:
@@ -297,7 +254,9 @@ class Turn:
             }
             key = f"{step}.{attempt}:budget"
             self._messages.append(Message("budget.exhausted", run.tenant, run.id, key, data, run.trace))
-            mend = "raise limits.usd" if scope_name == "run" else "raise the tenant's limit"
+            mend = "raise the tenant's limit"
+            if scope_name == "run":
+                mend = "raise usd of the task that runs it" if run.parent else "raise limits.usd"
             return "budget_exhausted", (
                 f"tasks.{task.name}: may cost up to {amount} micro-dollars, but the {scope_name} has "
                 f"{limit - spent - held} left of {limit} ({mend} or lower max_tokens)"
@@ -309,15 +268,24 @@ class Turn:
 
     def settle_whole(self, step: int, attempt: int, held: int) -> None:
         """Count a whole hold as spent (late, after the run's end or not)."""
+        self._settle(step, attempt, held, held, "expired")
+        self.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
+
+    def settle(self, step: int, attempt: int, cost: int) -> None:
+        """Count what a child run has cost in place of what was held for it."""
+        self._settle(step, attempt, self._holds.get(f"{step}.{attempt}", 0), cost, CHILD)
+
+    def _settle(self, step: int, attempt: int, held: int, cost: int, price: str) -> None:
         key = f"{step}.{attempt}"
-        self._holds = self._holds.delete(key)
+        self._holds = without(self._holds, key)
         self.run = self.run.but(
-            spent_micro=self.run.spent_micro + held,
+            spent_micro=self.run.spent_micro + cost,
             held_micro=self.run.held_micro - held,
             halted=without(self.run.halted, key),
+            frozen=self.run.frozen or cost > held,
         )
-        self._rows.append(LedgerEntry(step, attempt, "settle", held, -held, "expired"))
-        self.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
+        if held or cost:
+            self._rows.append(LedgerEntry(step, attempt, "settle", cost, -held, price))
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -335,6 +303,6 @@ class Turn:
         error: Mapping[str, JSON] | None = None,
     ) -> None:
         so_far = self.run.but(plan=self.state)
-        self.run, fact = end(so_far, self.facts, status, output=output, error=error)
+        self.run, facts = end(so_far, self.facts, status, output=output, error=error)
         self._rows.append(RunEnded())
-        self._messages.append(fact)
+        self._messages += facts

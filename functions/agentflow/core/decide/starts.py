@@ -1,0 +1,221 @@
+"""How a step of each kind begins: what is asked of whom, and what is waited for.
+
+``begin(turn, step, given, attempt)`` opens one attempt of a step and returns why it was refused, if it was. What a step
+waits for is written down in ``OpenStep.waits``; ``WAITING`` says for each how it is ended and when its time is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+from agentflow.core.chat import chat, output_schema
+from agentflow.core.decision import CHILD, PERSON, Row, StepClosed, Subscribed, TimerCleared, TimerSet, Unsubscribed
+from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
+from agentflow.core.plan import Task
+
+if TYPE_CHECKING:
+    from agentflow.core.decide.turn import Turn
+
+JSON = Any
+Given = Mapping[str, JSON]
+Fault = tuple[str, str]  # code, message
+YEAR_MS = 366 * 86_400_000
+
+
+def begin(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    """Open one attempt of a step; why it was refused, None when it goes on. In a paused run it waits for that to end."""
+    if turn.run.status == "paused":
+        turn.opened(step, task, "resume", attempt, given)
+        return None
+    return _BEGIN[task.kind](turn, step, task, given, attempt)
+
+
+def _llm(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    price = turn.run.models[task.use]
+    messages, schema = chat(task, given), output_schema(task)
+    bound = input_tokens_bound(messages, len(str(schema)) if schema else 0)
+    asked = {
+        "model": {"provider": price.provider, "model": price.model},
+        "messages": messages,
+        "input": dict(given),
+        "max_output_tokens": task.max_tokens,
+        "output_schema": schema,
+    }
+    held = llm_micro(price, bound, task.max_tokens)
+    return _call(turn, step, task, given, attempt, asked, held, price.price_version)
+
+
+def _tool(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    asked = {
+        "tool": task.use,
+        "workflow": turn.run.workflow,
+        "version": turn.run.version,
+        "input": dict(given),
+        "key": None,
+    }
+    return _call(turn, step, task, given, attempt, asked, tool_micro(turn.plan, task), "plan")
+
+
+def _call(
+    turn: Turn, step: int, task: Task, given: Given, attempt: int, asked: dict[str, JSON], held: int, version: str
+) -> Fault | None:
+    """Ask for a call of a model or tool, with its worst price held."""
+    data = {
+        "run": str(turn.run.id),
+        "step": step,
+        "attempt": attempt,
+        "epoch": turn.epoch,
+        "task": task.name,
+        **asked,
+        "timeout_ms": task.timeout_ms or 60_000,
+        "hold_micro": held,
+    }
+    refusal = _held(turn, step, task, given, attempt, "call", held, version)
+    if refusal is None:
+        turn.send(f"{task.kind}.requested", f"{step}.{attempt}", data)
+    return refusal
+
+
+def _held(
+    turn: Turn, step: int, task: Task, given: Given, attempt: int, waits: str, held: int, price: str
+) -> Fault | None:
+    """Open the step with what it may cost held; refused, it is closed at once."""
+    refusal = turn.hold(step, attempt, task, held, price)
+    opened = turn.opened(step, task, waits, attempt, given if waits != "call" else None)
+    if refusal:
+        code, message = refusal
+        error = {"code": code, "message": message}
+        turn.row(StepClosed(step, attempt, opened, task.kind, "failed", given, error=error))
+        turn.close(step)
+    return refusal
+
+
+def _wait(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    opened = turn.opened(step, task, "timer", attempt, given)
+    after_ms = task.for_ms or 0
+    if "until" in given:
+        until_ms = _milliseconds(given["until"])
+        if until_ms is None or until_ms - turn.facts.now_ms > YEAR_MS:
+            said = "is no time such as 2026-12-24T18:00:00Z" if until_ms is None else "is more than 366 days away"
+            code, message = "bad_time", f"tasks.{task.name}.until: {given['until']!r} {said}"[:500]
+            turn.row(StepClosed(step, attempt, opened, task.kind, "failed", given, error=_error(code, message)))
+            turn.close(step)
+            return code, message
+        after_ms = max(0, until_ms - turn.facts.now_ms)
+    turn.row(TimerSet(f"wait:{step}", "wait", after_ms, step, attempt))
+    return None
+
+
+def _milliseconds(text: str) -> int | None:
+    """A point in time as milliseconds since the epoch; one without an offset is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _error(code: str, message: str) -> dict[str, JSON]:
+    return {"code": code, "message": message}
+
+
+def _event(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    turn.opened(step, task, "event", attempt, given)
+    turn.row(Subscribed(step, task.use))
+    _limit(turn, step, task, attempt)
+    return None
+
+
+def _human(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    turn.opened(step, task, "person", attempt, given)
+    turn.row(Subscribed(step, PERSON))
+    _limit(turn, step, task, attempt)
+    data = {
+        "run": str(turn.run.id),
+        "workflow": turn.run.workflow,
+        "version": turn.run.version,
+        "step": step,
+        "task": task.name,
+        "use": task.use,
+        "input": dict(given),
+        "timeout_ms": task.timeout_ms,
+    }
+    turn.send("human.requested", f"{step}.{attempt}:human", data)
+    return None
+
+
+def _workflow(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    """Ask for a run of another workflow; all that it may spend is held here, so that both limits are kept."""
+    assert task.child is not None
+    budget = task.price_cap_micro or 0
+    refusal = _held(turn, step, task, given, attempt, "child", budget, CHILD)
+    if refusal:
+        return refusal
+    _limit(turn, step, task, attempt)
+    run, child = turn.run, task.child
+    exact = child.first if child.first == child.last else None
+    data: dict[str, JSON] = {
+        "run": str(child_id(run.id, step, attempt)),
+        "workflow": child.workflow,
+        "version": exact,
+        "versions": None if exact or not child.first else [child.first, child.last],
+        "input": dict(given),
+        "budget_micro": budget,
+        "priority": run.priority,
+        "parent": {
+            "run": str(run.id),
+            "step": step,
+            "attempt": attempt,
+            "epoch": turn.epoch,
+            "depth": run.parent.depth + 1 if run.parent else 1,
+        },
+    }
+    turn.send("run.requested", "requested", data, run=UUID(data["run"]))
+    return None
+
+
+def child_id(run: UUID, step: int, attempt: int) -> UUID:
+    """The run that an attempt of a workflow task starts."""
+    return uuid5(run, f"{step}.{attempt}")
+
+
+def _compensate(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    turn.opened(step, task, "undo", attempt, given)  # the planner carries it out, and says when it has ended
+    return None
+
+
+_BEGIN: Mapping[str, Callable[[Turn, int, Task, Given, int], Fault | None]] = {
+    "llm": _llm,
+    "tool": _tool,
+    "wait": _wait,
+    "event": _event,
+    "human": _human,
+    "workflow": _workflow,
+    "compensate": _compensate,
+}
+
+
+def _limit(turn: Turn, step: int, task: Task, attempt: int) -> None:
+    if task.timeout_ms:
+        turn.row(TimerSet(f"timeout:{step}", "timeout", task.timeout_ms, step, attempt))
+
+
+def unwait(step: int, waits: str) -> list[Row]:
+    """What is no longer needed when a step stops waiting."""
+    return [make(step) for make in _UNWAIT.get(waits, ())]
+
+
+def _clear(prefix: str) -> Callable[[int], Row]:
+    return lambda step: TimerCleared(f"{prefix}:{step}")
+
+
+_UNWAIT: Mapping[str, tuple[Callable[[int], Row], ...]] = {
+    "retry": (_clear("retry"),),
+    "timer": (_clear("wait"),),
+    "event": (Unsubscribed, _clear("timeout")),
+    "person": (Unsubscribed, _clear("timeout")),
+    "child": (_clear("timeout"),),
+}
