@@ -218,9 +218,60 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     """Ask a run to stop."""
-    from agentflow.terminal.running import cancel_run
+    from agentflow.terminal.running import tell_run
 
-    carrying.run(cancel_run(carrying.settings(), run_id, reason, as_json=as_json))
+    carrying.run(tell_run(carrying.settings(), run_id, "cancel", reason, as_json=as_json))
+
+
+@app.command()
+def pause(
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="Why; kept with the run.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Let a run start nothing more; what is under way goes on."""
+    from agentflow.terminal.running import tell_run
+
+    carrying.run(tell_run(carrying.settings(), run_id, "pause", reason, as_json=as_json))
+
+
+@app.command()
+def resume(
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="Why; kept with the run.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Let a paused run go on."""
+    from agentflow.terminal.running import tell_run
+
+    carrying.run(tell_run(carrying.settings(), run_id, "resume", reason, as_json=as_json))
+
+
+@app.command()
+def tasks(
+    run_id: Annotated[str, typer.Option("--run", help="Only what this run asks.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List what waits for people."""
+    from agentflow.terminal.human import show_tasks
+
+    carrying.run(show_tasks(carrying.settings(), run_id, as_json=as_json))
+
+
+@app.command()
+def answer(
+    run_id: RunId,
+    step: Annotated[int, typer.Argument(min=1, help="The step that asks.")],
+    given: Annotated[
+        list[str] | None, typer.Option("--result", "-r", help="name=value, or name=@file; repeatable.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who answers.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Answer a step that waits for a person."""
+    from agentflow.terminal.human import answer_task
+
+    carrying.run(answer_task(carrying.settings(), run_id, step, given or [], by, as_json=as_json))
 
 
 @app.command()

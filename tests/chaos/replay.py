@@ -39,9 +39,10 @@ class Replay(replay.Replay):
         if self.status == "succeeded" and self.output != self._row["output"]:
             self._violated(8, f"its history comes to {self.output}, the run to {self._row['output']}")
         stored = self._row["state"] or {}
-        if self.state is not None and (stored.get("vars"), stored.get("cursor")) != (
+        if self.state is not None and (stored.get("vars"), stored.get("cursor"), stored.get("undo")) != (
             self.state.vars,
             orjson.loads(dump(self.state.cursor) or b""),
+            orjson.loads(dump(self.state.undo) or b"null"),
         ):
             self._violated(8, f"its history comes to {self.state}, the run's state is {stored}")
 

@@ -59,7 +59,7 @@ SCRIPTS = {
     ),
     "two at once share the work": (
         {"sequence": ["a", "b", {"parallel": ["c", "c"]}]},
-        ">: +a | a: +b | b: +c +c +ub +ua | ub: | ua: .c .c ok",
+        ">: +a | a: +b | b: +c +c +ub +ua | ub: .c | ua: .c ok",
     ),
     "every item of a map": (
         {"sequence": [{"map": "i", "over": "['p', 'q']", "max": 2, "concurrency": 1}, "c"]},

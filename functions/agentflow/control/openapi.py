@@ -26,6 +26,7 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "parked": {"type": "string", "format": "uuid"},
     "name": {"type": "string", "pattern": shapes.NAME},
     "scope": {"type": "string"},
+    "step": {"type": "integer", "minimum": 1},
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from agentflow.control.call import Models, no_workflow
-from agentflow.core.plan import Plan
+from agentflow.core.plan import Child, Plan
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.wire.document import compile_document
 from agentflow.wire.json_value import loads
@@ -22,7 +22,9 @@ MAX_PLANS = 500
 class WorkflowStore(Protocol):
     """Where registered documents are kept."""
 
-    async def newest_version(self, tenant: UUID, name: str) -> int | None: ...
+    async def newest_version(
+        self, tenant: UUID, name: str, first: int | None = None, last: int | None = None
+    ) -> int | None: ...
 
     async def workflow(self, tenant: UUID, name: str, version: int | None) -> dict[str, Any] | None: ...
 
@@ -59,6 +61,13 @@ class Registry:
         else:
             self._plans.move_to_end(key)
         return number, plan
+
+    async def newest(self, tenant: UUID, child: Child) -> tuple[int, Plan]:
+        """The version of a workflow that a task of another would run now; ``Rejected`` (not_found) when none would."""
+        number = await self._store.newest_version(tenant, child.workflow, child.first, child.last)
+        if number is None:
+            raise no_workflow(child.workflow, child.first)
+        return await self.plan(tenant, child.workflow, number)
 
     async def _in_thread(self, work: Callable[..., Plan], *given: object) -> Plan:
         return await asyncio.get_running_loop().run_in_executor(self._compiler, work, *given)

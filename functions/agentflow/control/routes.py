@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from agentflow.control import audit, events, limits, parked, retention, runs, shapes, streams, workflows
+from agentflow.control import (
+    audit,
+    events,
+    human,
+    limits,
+    parked,
+    retention,
+    runs,
+    shapes,
+    streams,
+    workflows,
+)
 from agentflow.control.call import Call
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -116,6 +127,26 @@ ROUTES = (
         "POST", "/v1/runs/{run}/cancel", runs.cancel_run, "Cancel a run",
         {202: Answer("The run will stop, or has been cancelled before.", shapes.Noted)},
         (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.CancelRequest}, optional_body=True,
+    ),
+    Route(
+        "POST", "/v1/runs/{run}/pause", runs.pause_run, "Pause a run",
+        {202: Answer("The run will start nothing more.", shapes.Noted)},
+        (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.PauseRequest}, optional_body=True,
+    ),
+    Route(
+        "POST", "/v1/runs/{run}/resume", runs.resume_run, "Resume a paused run",
+        {202: Answer("The run will go on.", shapes.Noted)},
+        (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.PauseRequest}, optional_body=True,
+    ),
+    Route(
+        "GET", "/v1/tasks", human.list_tasks, "List what waits for people",
+        {200: Answer("A page of steps that wait for an answer.", shapes.HumanTasks)},
+        (400,), query=shapes.HumanTasksQuery,
+    ),
+    Route(
+        "POST", "/v1/runs/{run}/steps/{step}/answer", human.answer_task, "Answer a step that waits for a person",
+        {202: Answer("Accepted and durable.", shapes.Noted)},
+        (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.AnswerRequest}, optional_body=True,
     ),
     Route(
         "POST", "/v1/runs/{run}/signals/{name}", runs.signal_run, "Send a run a signal",

@@ -23,7 +23,7 @@ from agentflow.control.waiting import ended
 from agentflow.core.fair import DEFAULT
 from agentflow.core.message import Message
 from agentflow.core.planner import check_input
-from agentflow.core.run import TERMINAL
+from agentflow.core.run import TERMINAL, child_id
 from agentflow.errors import Conflict, Invalid, Problem, Rejected
 from agentflow.store.control import RunKey
 
@@ -73,7 +73,12 @@ async def get_run(call: Call) -> Response:
     row = await call.services.store.run(call.tenant, call.run_id())
     if row is None:
         raise no_run()
-    return answer(shapes.Run, row | {"id": row["run_id"]})
+    return answer(shapes.Run, _whole(row))
+
+
+def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
+    around = row["parent"]
+    return {**row, "id": row["run_id"], "parent": {"run": around[0], "step": around[1]} if around else None}
 
 
 async def list_steps(call: Call) -> Response:
@@ -83,9 +88,13 @@ async def list_steps(call: Call) -> Response:
     exists, rows = await call.services.store.steps(call.tenant, call.run_id(), after, query.limit + 1)
     if not exists:
         raise no_run()
-    items = rows[: query.limit]
+    items = [_step(call.run_id(), row) for row in rows[: query.limit]]
     cursor = cursors.encode(items[-1]["step"], items[-1]["attempt"]) if len(rows) > len(items) else None
     return page(shapes.Steps, items, cursor)
+
+
+def _step(run: UUID, row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"child": child_id(run, row["step"], row["attempt"]) if row["kind"] == "workflow" else None}
 
 
 async def list_history(call: Call) -> Response:
@@ -110,6 +119,26 @@ async def cancel_run(call: Call) -> Response:
     if known["status"] != "cancelled":
         data = {"run": str(run), "reason": asked.reason}
         await _tell(call, run, "run.cancel_requested", f"cancel:{uuid4()}", data)
+    return answer(shapes.Noted, {"id": run}, 202, _location(run))
+
+
+async def pause_run(call: Call) -> Response:
+    """Let the run start nothing more; what is under way goes on, and what it comes to is kept."""
+    return await _pausing(call, "pause")
+
+
+async def resume_run(call: Call) -> Response:
+    """Let a paused run go on."""
+    return await _pausing(call, "resume")
+
+
+async def _pausing(call: Call, verb: str) -> Response:
+    run = call.run_id()
+    asked = await read_json(call.request, shapes.PauseRequest, SMALL, optional=True)
+    if await call.services.store.run_status(call.tenant, run) is None:
+        raise no_run()
+    data = {"run": str(run), "reason": asked.reason}
+    await _tell(call, run, f"run.{verb}_requested", f"{verb}:{uuid4()}", data)
     return answer(shapes.Noted, {"id": run}, 202, _location(run))
 
 
@@ -166,7 +195,7 @@ async def _started(call: Call, known: Mapping[str, Any], wait_s: float) -> Respo
     if wait_s and (known["status"] in TERMINAL or await ended(call, run, wait_s)):
         row = await call.services.store.run(call.tenant, run)
         assert row is not None
-        return answer(shapes.Run, row | {"id": run}, 200, _location(run))
+        return answer(shapes.Run, _whole(row), 200, _location(run))
     return answer(shapes.Accepted, {**known, "id": run}, 202, _location(run))
 
 

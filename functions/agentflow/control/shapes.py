@@ -20,7 +20,7 @@ AGE = r"^(forever|[1-9][0-9]{0,4}d)$"
 REFERENCE = r"^[a-z][a-z0-9_-]{0,63}(@[1-9][0-9]{0,8})?$"
 MAX_PAGE = 100
 
-Status = Literal["requested", "planned", "running", "succeeded", "failed", "cancelled"]
+Status = Literal["requested", "planned", "running", "paused", "succeeded", "failed", "cancelled"]
 Json = dict[str, Any]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Most items of the page.")]
 Cursor = Annotated[
@@ -98,6 +98,21 @@ class CancelRequest(Request):
     reason: Annotated[str, Field(min_length=1, max_length=1000)] = "cancelled by request"
 
 
+class PauseRequest(Request):
+    """Let a run start nothing more, or go on."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1000)] = "by request"
+
+
+class AnswerRequest(Request):
+    """A person's answer to a step that asks."""
+
+    result: Annotated[Json, Field(description="By the types of the task's `out`.")] = {}
+    by: Annotated[
+        str | None, Field(min_length=1, max_length=200, description="Who answers; without it the API key.")
+    ] = None
+
+
 class SignalRequest(Request):
     """Tell a run something."""
 
@@ -133,6 +148,12 @@ class RunsQuery(PageQuery):
 
     status: Annotated[Status | None, Field(description="Only runs in this status.")] = None
     workflow: Annotated[str | None, Field(pattern=NAME, description="Only runs of this workflow.")] = None
+
+
+class HumanTasksQuery(PageQuery):
+    """A page of what waits for people."""
+
+    run: Annotated[UUID | None, Field(description="Only what this run asks.")] = None
 
 
 class VersionQuery(Query):
@@ -232,6 +253,7 @@ class Run(RunSummary):
     input: Json | None
     output: Json | None
     error: Json | None
+    parent: Annotated[Json | None, Field(description="The `run` and `step` that wait for this run.")]
 
 
 class Runs(Answer):
@@ -257,12 +279,35 @@ class Step(Answer):
     cost_micro: int
     requested_at: datetime
     completed_at: datetime | None
+    child: Annotated[UUID | None, Field(description="The run that a workflow task has started.")] = None
 
 
 class Steps(Answer):
     """The run's attempts, in order of step and attempt."""
 
     items: list[Step]
+    next: Next
+
+
+class HumanTask(Answer):
+    """A step that waits for a person."""
+
+    run: UUID
+    step: int
+    workflow: str
+    version: int
+    task: str
+    use: Annotated[str, Field(description="Who or what it is for, as the workflow names it.")]
+    input: Json | None
+    out: Annotated[dict[str, str] | None, Field(description="The answer's fields and their types; null: any object.")]
+    asked_at: datetime
+    due_at: Annotated[datetime | None, Field(description="When it is too late.")]
+
+
+class HumanTasks(Answer):
+    """What waits for people, by run and step."""
+
+    items: list[HumanTask]
     next: Next
 
 

@@ -9,8 +9,10 @@ from starlette.responses import Response
 from agentflow.control import cursors, shapes
 from agentflow.control.bodies import JSON_TYPES, YAML_TYPES, media_type, read, read_query, unsupported
 from agentflow.control.call import Call, answer, no_workflow, page
+from agentflow.control.children import check_children
 from agentflow.control.registry import MAX_DOCUMENT
 from agentflow.core.plan import Plan
+from agentflow.errors import Invalid
 
 _NAME = re.compile(shapes.NAME)
 
@@ -58,7 +60,10 @@ async def _document(call: Call) -> Plan:
     if media not in JSON_TYPES and media not in YAML_TYPES:
         raise unsupported(media, ("application/yaml", *JSON_TYPES))
     body = await read(call.request, MAX_DOCUMENT)
-    return await call.services.registry.check(body, yaml=media in YAML_TYPES)
+    plan = await call.services.registry.check(body, yaml=media in YAML_TYPES)
+    if problems := await check_children(call.services.registry, call.tenant, plan):
+        raise Invalid(problems, code="invalid_plan")
+    return plan
 
 
 def _summary(plan: Plan) -> dict[str, str]:

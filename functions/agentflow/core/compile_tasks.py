@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agentflow.core.draft import BOOL, INT, JSON_TYPE, STRING, Draft, Table, micro, milliseconds, result_scope, size
+from agentflow.core.draft import (
+    BOOL,
+    INT,
+    JSON_TYPE,
+    STRING,
+    Draft,
+    Table,
+    micro,
+    milliseconds,
+    result_scope,
+    size,
+)
 from agentflow.core.expr import Expr
 from agentflow.core.plan import BUILTIN_TOOLS, Child, Retry, Task, ToolSpec, Trigger, Undo
 from agentflow.core.prompt import placeholders

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from immutables import Map
 
@@ -30,9 +30,9 @@ class OpenStep(NamedTuple):
     """A step that has been started and not yet closed.
 
     ``waits`` says for what: ``call`` (an effect is out), ``decision`` (its result is recorded), ``retry`` (the next
-    attempt's timer), ``timer`` (a wait task), ``event`` (a CloudEvent), ``person`` (an answer), ``child`` (another run),
-    ``undo`` (what compensates) or ``resume`` (the run is paused). ``at_ms`` is when it was opened; ``input`` what it was
-    given, unless a request that is out says so.
+    attempt's timer), ``timer`` (a wait task), ``event`` (a CloudEvent), ``person`` (an answer), ``child`` (another
+    run), ``undo`` (what compensates) or ``resume`` (the run is paused). ``at_ms`` is when it was opened; ``input`` what
+    it was given, unless a request that is out says so.
     """
 
     task: str
@@ -152,6 +152,11 @@ class Run(NamedTuple):
         if self.parent is not None:
             state["parent"] = [str(self.parent.run), *self.parent[1:]]
         return state
+
+
+def child_id(run: UUID, step: int, attempt: int) -> UUID:
+    """The run that an attempt of a workflow task starts."""
+    return uuid5(run, f"{step}.{attempt}")
 
 
 def without(table: Map[str, Any], key: str) -> Map[str, Any]:

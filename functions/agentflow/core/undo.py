@@ -29,7 +29,6 @@ from agentflow.core.moves import (
     PlanEvent,
     PlanState,
     Start,
-    TimedOut,
 )
 from agentflow.core.plan import Plan, Task
 from agentflow.core.turn import reason

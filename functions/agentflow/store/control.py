@@ -104,9 +104,11 @@ class ControlStore:
                 await conn.execute(SQL["insert_trigger"], line)
             return version, True
 
-    async def newest_version(self, tenant: UUID, name: str) -> int | None:
-        """The newest version of a workflow, None when there is no such workflow."""
-        row = await self._one(tenant, "newest_version", name=name)
+    async def newest_version(
+        self, tenant: UUID, name: str, first: int | None = None, last: int | None = None
+    ) -> int | None:
+        """The newest version of a workflow, from and to some version where they are named; None when there is none."""
+        row = await self._one(tenant, "newest_version", name=name, first=first, last=last)
         return row["version"] if row else None
 
     async def workflow(self, tenant: UUID, name: str, version: int | None) -> Row | None:
@@ -181,6 +183,14 @@ class ControlStore:
         line = {"run": run, "after": after, "limit": limit}
         found, lines = await self._read(tenant, ("read_run", {"run": run}), ("list_history", line))
         return (found[0] if found else None), lines
+
+    async def human(
+        self, tenant: UUID, *, run: UUID | None, step: int | None, after: tuple[UUID, int], limit: int
+    ) -> list[Row]:
+        """Steps that wait for a person after (run, step), in that order; of one run, or one step, where it is named."""
+        return await self._all(
+            tenant, "list_human", run=run, step=step, after_run=after[0], after_step=after[1], limit=limit
+        )
 
     # -- parked ----------------------------------------------------------------------------------------
 

@@ -31,7 +31,9 @@ insert into agentflow.triggers (tenant_id, event_type, workflow, version)
 values (%(tenant)s, %(event_type)s, %(name)s, %(version)s);
 
 -- name: newest_version
-select version from agentflow.workflows where name = %(name)s order by version desc limit 1;
+select version from agentflow.workflows
+where name = %(name)s and version >= coalesce(%(first)s::int, 1) and version <= coalesce(%(last)s::int, 2147483647)
+order by version desc limit 1;
 
 -- name: read_workflow
 select name, version, hash, document, created_at from agentflow.workflows
@@ -68,7 +70,7 @@ returning b.ref;
 
 -- name: read_run
 select run_id, workflow, version, status, seq, steps, tokens, limit_micro, spent_micro, held_micro, input, output,
-       error, request_hash, created_at, updated_at, finished_at
+       error, request_hash, created_at, updated_at, finished_at, state -> 'parent' as parent
 from agentflow.runs where run_id = %(run)s;
 
 -- name: read_run_status
@@ -130,6 +132,20 @@ select * from (
   select * from open where (step, attempt) > (%(step)s, %(attempt)s)
 ) both_kinds
 order by step, attempt
+limit %(limit)s;
+
+-- name: list_human
+-- Steps that wait for a person, by run and step: they subscribe to what no event is.
+select s.run_id as run, s.step, r.workflow, r.version, o.value ->> 0 as task, o.value -> 5 as input,
+       timestamptz 'epoch' + (o.value ->> 4)::bigint * interval '1 millisecond' as asked_at, t.fire_at as due_at
+from agentflow.subscriptions s
+join agentflow.runs r on r.tenant_id = s.tenant_id and r.run_id = s.run_id
+cross join lateral (select r.state -> 'open' -> s.step::text as value) o
+left join agentflow.timers t on t.tenant_id = s.tenant_id and t.run_id = s.run_id and t.key = 'timeout:' || s.step
+where s.event_type = 'agentflow.human' and (s.run_id, s.step) > (%(after_run)s::uuid, %(after_step)s::int)
+  and (%(run)s::uuid is null or s.run_id = %(run)s::uuid)
+  and (%(step)s::int is null or s.step = %(step)s::int) and o.value is not null
+order by s.run_id, s.step
 limit %(limit)s;
 
 -- name: list_history

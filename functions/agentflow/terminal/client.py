@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +51,10 @@ async def call(client: AsyncClient, method: str, path: str, **request: Any) -> A
     return response.json() if response.content else None
 
 
-async def all_pages(client: AsyncClient, path: str) -> list[Any]:
+async def all_pages(client: AsyncClient, path: str, filters: Mapping[str, Any] | None = None) -> list[Any]:
     """The items of all pages of a list."""
     items: list[Any] = []
-    params: dict[str, Any] = {"limit": PAGE}
+    params: dict[str, Any] = {"limit": PAGE, **(filters or {})}
     while True:
         page = await call(client, "GET", path, params=params)
         items += page["items"]

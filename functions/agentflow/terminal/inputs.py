@@ -15,24 +15,27 @@ MAX_FILE = 12 * 1024 * 1024
 """Most bytes of a file: quoted as JSON it still has to fit into one request of 16 MiB."""
 
 
-def read_inputs(given: Sequence[str], types: Mapping[str, Type]) -> dict[str, Any]:
+def read_inputs(
+    given: Sequence[str], types: Mapping[str, Type], *, option: str = "--input", of: str = "workflow"
+) -> dict[str, Any]:
     """The input in arguments ``name=value``, ``name=@file`` or ``name=@@text`` (text that starts with @).
 
-    ``types`` are the workflow's inputs and vars. ``Invalid`` names every argument at fault.
+    ``types`` are what is asked for (a workflow's inputs and vars, a task's answer), ``option`` is what gives them and
+    ``of`` what asks. ``Invalid`` names every argument at fault.
     """
     found: dict[str, Any] = {}
     problems: list[Problem] = []
     for argument in given:
         name, equals, text = argument.partition("=")
-        path = f"--input {name[:64]}"
+        path = f"{option} {name[:64]}"
         kind = types.get(name)
         if not equals or not name:
             problems.append(
-                Problem("--input", f"{argument[:64]!r} has no name", "write name=value or name=@file")
+                Problem(option, f"{argument[:64]!r} has no name", "write name=value or name=@file")
             )
         elif kind is None:
             known = ", ".join(types) or "none"
-            problems.append(Problem(path, "is not an input of this workflow", f"it has: {known}"))
+            problems.append(Problem(path, f"is not an {option.strip('-')} of this {of}", f"it has: {known}"))
         elif name in found:
             problems.append(Problem(path, "is given twice", "give it once"))
         else:

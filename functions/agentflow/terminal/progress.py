@@ -71,10 +71,19 @@ class Progress:
                 lines.append(self._close(data["step"], data["task"], "succeeded"))
             else:
                 lines.append(f"signal {data['name']}")
+        elif event.name == "step.answered":
+            lines.append(self._close(data["step"], data["task"], "succeeded") + f", answered by {data['by']}")
+        elif event.name == "child.ended" and not data["late"]:
+            self.cost_micro += data["cost_micro"]
+            lines.append(self._close(data["step"], data["task"], data["status"]) + f", run {data['child']}")
+        elif event.name in ("run.paused", "run.resumed"):
+            self.status = "paused" if event.name == "run.paused" else "running"
+            lines.append(f"{self.status}: {data['reason']}")
         elif event.name == "run.cancel_requested":
             lines.append(f"cancel requested: {data['reason']}")
+        lines += [self._close(each["step"], each["task"], each["status"]) for each in data.get("ended", ())]
         for started in data.get("started", ()):
-            state = "waiting" if started["kind"] in ("wait", "event") else "running"
+            state = "waiting" if started["kind"] in ("wait", "event", "human") else "running"
             step = self._step(started["step"], started["task"], started["kind"])
             step.state, step.began = state, self.seconds
             lines.append(f"step {step.number} {step.task} ({step.kind}) {state}")

@@ -1,4 +1,4 @@
-"""Commands that make something happen: check, run and cancel."""
+"""Commands that make something happen: check, run, cancel, pause and resume."""
 
 from __future__ import annotations
 
@@ -104,15 +104,18 @@ async def follow_to_end(client: AsyncClient, run_id: str, *, as_json: bool = Fal
     return 0 if run["status"] == "succeeded" else 1
 
 
-async def cancel_run(settings: Settings, run_id: str, reason: str, *, as_json: bool) -> None:
-    """Ask a run to stop."""
+async def tell_run(settings: Settings, run_id: str, verb: str, reason: str, *, as_json: bool) -> None:
+    """Ask a run to cancel, pause or resume."""
     async with api(settings) as client:
         body = {"reason": reason} if reason else {}
-        done = await call(client, "POST", f"/v1/runs/{quoted(run_id)}/cancel", json=body)
+        done = await call(client, "POST", f"/v1/runs/{quoted(run_id)}/{verb}", json=body)
     if as_json:
         output.print_json(done)
     else:
-        print(f"run {run_id} will stop")
+        print(f"run {run_id} will {FOLLOWS[verb]}")
+
+
+FOLLOWS = {"cancel": "stop", "pause": "start nothing more", "resume": "go on"}
 
 
 def quoted(part: str) -> str:

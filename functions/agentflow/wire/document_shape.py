@@ -114,8 +114,8 @@ class Tool(Shape):
 
 
 class Retry(Shape):
-    """How often a task is tried, and how long to wait between: ``backoff`` at first, ``factor`` times as long each time,
-    at most ``max_backoff``, and up to ``jitter`` longer, as a part of that."""
+    """How often a task is tried, and how long to wait between: ``backoff`` at first, ``factor`` times as long each
+    time, at most ``max_backoff``, and up to ``jitter`` longer, as a part of that."""
 
     max: Annotated[int, Field(ge=1, le=100)]
     backoff: Duration | None = None
@@ -194,7 +194,7 @@ class WorkflowTask(TaskShape):
     """Another workflow runs, and is cancelled with this run. Its output is the result; ``usd`` is its budget."""
 
     kind: Literal["workflow"]
-    use: WorkflowRange = Field(description="a workflow: name, name@3 (that version), name@3- or name@3-5 (newest of those)")
+    use: WorkflowRange = Field(description="a workflow: name, name@3 (that version), name@3- or name@3-5 (the newest)")
     undo: Name | None = Field(None, description="the task that undoes this one")
 
 
@@ -267,7 +267,7 @@ class NodeShape(Shape):
     """What all nodes share. Conditions are looked at before a node starts, ``while`` also as long as it runs."""
 
     description: Description | None = None
-    label: Name | None = Field(None, description="a name for the node and what is in it, as the scope of a compensate task")
+    label: Name | None = Field(None, description="a name for the node and what is in it, a scope of compensate tasks")
     fail_if: Cel | None = Field(None, description="failure, without starting")
     success_if: Cel | None = Field(None, description="success, without starting")
     skip_if: Cel | None = Field(None, description="skipped, without starting")

@@ -220,7 +220,8 @@ def _tell(turn: Turn, fact: str, request: str, data: Mapping[str, JSON]) -> None
     said = {"run": str(run.id), "workflow": run.workflow, "version": run.version, "reason": data["reason"]}
     turn.send(fact, f"{fact}:{seq}", said)
     for child in turn.children():
-        turn.send(request, f"{request}:{run.id}:{seq}", {"run": str(child), "reason": data["reason"], "by_parent": True}, run=child)
+        asked = {"run": str(child), "reason": data["reason"], "by_parent": True}
+        turn.send(request, f"{request}:{run.id}:{seq}", asked, run=child)
 
 
 def _start_kept(turn: Turn) -> None:

@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from agentflow.core.chat import chat, output_schema
-from agentflow.core.decision import CHILD, PERSON, Row, StepClosed, Subscribed, TimerCleared, TimerSet, Unsubscribed
+from agentflow.core.decision import (
+    CHILD,
+    PERSON,
+    Row,
+    StepClosed,
+    Subscribed,
+    TimerCleared,
+    TimerSet,
+    Unsubscribed,
+)
 from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
 from agentflow.core.plan import Task
+from agentflow.core.run import child_id
 
 if TYPE_CHECKING:
     from agentflow.core.decide.turn import Turn
@@ -26,7 +36,7 @@ YEAR_MS = 366 * 86_400_000
 
 
 def begin(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
-    """Open one attempt of a step; why it was refused, None when it goes on. In a paused run it waits for that to end."""
+    """Open one attempt of a step; why it was refused, None when it goes on. In a paused run it waits until that ends."""
     if turn.run.status == "paused":
         turn.opened(step, task, "resume", attempt, given)
         return None
@@ -175,11 +185,6 @@ def _workflow(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> 
     }
     turn.send("run.requested", "requested", data, run=UUID(data["run"]))
     return None
-
-
-def child_id(run: UUID, step: int, attempt: int) -> UUID:
-    """The run that an attempt of a workflow task starts."""
-    return uuid5(run, f"{step}.{attempt}")
 
 
 def _compensate(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from agentflow.core.decide.ending import end
-from agentflow.core.decide.starts import Fault, begin, child_id, unwait
+from agentflow.core.decide.starts import Fault, begin, unwait
 from agentflow.core.decision import (
     CHILD,
     Decided,
@@ -24,8 +24,18 @@ from agentflow.core.decision import (
 )
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan, Task
-from agentflow.core.planner import ClearTimer, Ended, Failed, Finish, Halt, PlanEvent, SetTimer, Start, advance
-from agentflow.core.run import EMPTY, OpenStep, Run, without
+from agentflow.core.planner import (
+    ClearTimer,
+    Ended,
+    Failed,
+    Finish,
+    Halt,
+    PlanEvent,
+    SetTimer,
+    Start,
+    advance,
+)
+from agentflow.core.run import EMPTY, OpenStep, Run, child_id, without
 
 JSON = Any
 MAX_RETRY_AFTER_MS = 300_000
@@ -40,8 +50,8 @@ class Turn:
     """
 
     __slots__ = (
-        "_changed", "_commands", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "epoch", "facts",
-        "open", "plan", "run", "state",
+        "_changed", "_commands", "_ended", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "epoch",
+        "facts", "open", "plan", "run", "state",
     )  # fmt: skip
 
     def __init__(self, run: Run, facts: Facts) -> None:
@@ -59,6 +69,7 @@ class Turn:
         self._changed: list[JSON] = []
         self._line: tuple[str, Mapping[str, JSON]] | None = None
         self._started: list[dict[str, JSON]] = []
+        self._ended: list[dict[str, JSON]] = []  # by the planner
         self._held_now = 0
 
     def note(self, name: str, data: Mapping[str, JSON]) -> None:
@@ -71,6 +82,8 @@ class Turn:
         name, data = self._line
         if self._started:
             data = {**data, "started": self._started}
+        if self._ended:
+            data = {**data, "ended": self._ended}
         run = self.run.but(
             plan=self.state,
             seq=self.run.seq + 1,
@@ -102,6 +115,7 @@ class Turn:
                 opened = self.open[command.step]
                 status = "failed" if command.result is None else "succeeded"
                 self.finish(command.step, opened, status, command.result, code=command.code, message=command.message)
+                self._ended.append({"step": command.step, "task": opened.task, "status": status})
             elif isinstance(command, SetTimer):
                 key = f"after:{command.timer}"
                 self._rows.append(TimerSet(key, "after", command.after_ms, command.timer))

@@ -1,0 +1,84 @@
+"""Handlers: what waits for people, and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+from starlette.responses import Response
+
+from agentflow.control import cursors, shapes
+from agentflow.control.bodies import read_json, read_query
+from agentflow.control.call import Call, answer, no_run, page
+from agentflow.core.message import Message
+from agentflow.core.types import Type, problem
+from agentflow.errors import Conflict, Invalid, Problem
+from agentflow.store.control import ACTOR, NO_RUN
+
+MAX_ANSWER = 256 * 1024
+
+
+async def list_tasks(call: Call) -> Response:
+    """By run and step, the oldest runs first."""
+    query = read_query(call.request, shapes.HumanTasksQuery)
+    after = cursors.decode(query.cursor, _place) if query.cursor else (NO_RUN, 0)
+    store = call.services.store
+    rows = await store.human(call.tenant, run=query.run, step=None, after=after, limit=query.limit + 1)
+    items = [await _described(call, row) for row in rows[: query.limit]]
+    last = cursors.encode(items[-1]["run"].hex, items[-1]["step"]) if len(rows) > len(items) else None
+    return page(shapes.HumanTasks, items, last)
+
+
+async def answer_task(call: Call) -> Response:
+    """The answer is checked by the types the task declares, and counts once: the first is taken."""
+    run, step = call.run_id(), _step(call.path("step"))
+    asked = await read_json(call.request, shapes.AnswerRequest, MAX_ANSWER, optional=True)
+    rows = await call.services.store.human(call.tenant, run=run, step=step, after=(NO_RUN, 0), limit=1)
+    if not rows:
+        if await call.services.store.run_status(call.tenant, run) is None:
+            raise no_run()
+        raise Conflict(f"step {step} does not wait for a person (see GET /v1/tasks)", code="not_waiting")
+    _, plan = await call.services.registry.plan(call.tenant, rows[0]["workflow"], rows[0]["version"])
+    if faults := _faults(asked.result, plan.tasks[rows[0]["task"]].out):
+        raise Invalid(faults, code="invalid_answer")
+    by = asked.by or f"key:{ACTOR.get()}"
+    data = {"run": str(run), "step": step, "output": asked.result, "by": by}
+    message = Message("step.answered", call.tenant, run, f"answer:{step}:{uuid4()}", data, call.trace)
+    await call.services.engine.submit(message)
+    return answer(shapes.Noted, {"id": run}, 202, {"location": f"/v1/runs/{run}"})
+
+
+async def _described(call: Call, row: dict[str, Any]) -> dict[str, Any]:
+    _, plan = await call.services.registry.plan(call.tenant, row["workflow"], row["version"])
+    task = plan.tasks[row["task"]]
+    out = None if task.out is None else {name: type_.name for name, type_ in task.out.items()}
+    return {**row, "use": task.use, "out": out}
+
+
+def _faults(result: Mapping[str, Any], out: Mapping[str, Type] | None) -> list[Problem]:
+    """What is wrong with an answer; anything goes where the task declares nothing."""
+    if out is None:
+        return []
+    wanted = ", ".join(f"{name}: {type_}" for name, type_ in out.items()) or "nothing"
+    faults = [
+        Problem(f"result.{name}", "is missing", f"give a value of type {type_}", "missing")
+        for name, type_ in out.items()
+        if name not in result
+    ]
+    for name, value in result.items():
+        if name not in out:
+            faults.append(Problem(f"result.{name[:64]}", "is not asked for", f"asked for is: {wanted}", "unknown"))
+        elif fault := problem(value, out[name], f"result.{name}"):
+            faults.append(fault)
+    return faults
+
+
+def _step(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _place(run: str, step: int) -> tuple[UUID, int]:
+    if type(step) is not int or not 0 <= step < 2**31:
+        raise ValueError
+    return UUID(run), step
