@@ -1,6 +1,7 @@
 """api: accept what comes from outside, durably, and show what has become of it.
 
-HTTP in (see schemas/openapi.json); emits run.requested, run.cancel_requested, signal.received and event.received.
+HTTP in (see schemas/openapi.json); emits run.requested, requests to cancel, pause and resume, signal.received,
+step.answered and event.received.
 """
 
 from agentflow.core.decide.api import decide

@@ -1,7 +1,7 @@
 """dispatch: advance the plan by what has happened and request what comes next.
 
-Consumes run.planned, step.completed, timer.fired, signal.received and run.cancel_requested; emits
-llm.requested, tool.requested and how the run ended.
+Consumes run.planned, step.completed, timer.fired, signal.received, step.answered, child.ended and requests to cancel,
+pause and resume; emits llm.requested, tool.requested, run.requested (of a child) and how the run ended.
 """
 
 from agentflow.core.decide.dispatch import decide

@@ -1,4 +1,4 @@
-"""Tasks that are neither a model's nor a tool's: for people, for other workflows, for undoing; and runs that are paused."""
+"""Tasks that are neither a model's nor a tool's: for people, other workflows and undoing; and runs that are paused."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def read_inputs(
             )
         elif kind is None:
             known = ", ".join(types) or "none"
-            problems.append(Problem(path, f"is not an {option.strip('-')} of this {of}", f"it has: {known}"))
+            problems.append(Problem(path, f"is no {option.strip('-')} of this {of}", f"it has: {known}"))
         elif name in found:
             problems.append(Problem(path, "is given twice", "give it once"))
         else:

@@ -36,7 +36,7 @@ YEAR_MS = 366 * 86_400_000
 
 
 def begin(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
-    """Open one attempt of a step; why it was refused, None when it goes on. In a paused run it waits until that ends."""
+    """Open one attempt of a step; why it was refused, None when it goes on. In a paused run it waits."""
     if turn.run.status == "paused":
         turn.opened(step, task, "resume", attempt, given)
         return None
