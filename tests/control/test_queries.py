@@ -20,9 +20,12 @@ from generate_series(1, 3) n;
 insert into agentflow.workflows (tenant_id, name, version, hash, document)
 select tenant_id, 'w' || n, v, n || '.' || v, '{{}}'
 from agentflow.tenants, generate_series(1, 5) n, generate_series(1, 500) v;
-insert into agentflow.runs (tenant_id, run_id, workflow, version, status, created_at)
-select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'w1', 1, 'succeeded', timestamptz '2026-01-01' + n * interval '1 s'
+insert into agentflow.runs (tenant_id, run_id, workflow, version, status, created_at, state)
+select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'w1', 1, 'succeeded', timestamptz '2026-01-01' + n * interval '1 s',
+       '{{"open": {{"1": ["t", 1, 0, "person", 0, null]}}}}'
 from agentflow.tenants, generate_series(1, {many}) n;
+insert into agentflow.subscriptions (tenant_id, event_type, run_id, step)
+select tenant_id, 'agentflow.human', run_id, 1 from agentflow.runs;
 insert into agentflow.steps (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at)
 select tenant_id, created_at, run_id, n, a, 0, 't', 'tool', 'succeeded', created_at
 from agentflow.runs, generate_series(1, {many} / 2) n, generate_series(1, 2) a where run_id = '{run}';
@@ -32,7 +35,7 @@ from agentflow.runs, generate_series(1, {many}) n where run_id = '{run}';
 insert into agentflow.parked (tenant_id, parked_id, consumer, subject, reason, headers, payload, tries)
 select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'plan', 's', 'r', '{{}}', 'x', 1
 from agentflow.tenants, generate_series(1, {many}) n;
-analyze agentflow.workflows, agentflow.runs, agentflow.steps, agentflow.history, agentflow.parked;
+analyze agentflow.subscriptions, agentflow.workflows, agentflow.runs, agentflow.steps, agentflow.history, agentflow.parked;
 """
 
 TENANT = "0000000a-0000-0000-0000-000000000002"
@@ -48,7 +51,10 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("list_history", {"run": RUN, "after": MANY // 2, "limit": 200}, 200),
     ("list_workflows", {"after": "w2", "limit": 51}, 55),
     ("read_workflow", {"name": "w3", "version": None}, 1),
-    ("newest_version", {"name": "w3"}, 1),
+    ("newest_version", {"name": "w3", "first": None, "last": None}, 1),
+    ("newest_version", {"name": "w3", "first": 3, "last": 40}, 1),
+    ("list_human", {"run": None, "step": None, "after_run": UUID(int=MANY // 2), "after_step": 1, "limit": 51}, 55),
+    ("list_human", {"run": UUID(int=MANY // 2), "step": 1, "after_run": UUID(int=0), "after_step": 0, "limit": 1}, 1),
     ("list_parked", {"after": UUID(int=MANY // 2), "limit": 51}, 51),
     ("read_run", {"run": RUN}, 1),
     ("read_run_status", {"run": RUN}, 1),

@@ -253,7 +253,7 @@ class Run(RunSummary):
     input: Json | None
     output: Json | None
     error: Json | None
-    parent: Annotated[Json | None, Field(description="The `run` and `step` that wait for this run.")]
+    parent: Annotated[Json | None, Field(description="The `run` and `step` that wait for this run.")] = None
 
 
 class Runs(Answer):

@@ -136,17 +136,20 @@ limit %(limit)s;
 
 -- name: list_human
 -- Steps that wait for a person, by run and step: they subscribe to what no event is.
-select s.run_id as run, s.step, r.workflow, r.version, o.value ->> 0 as task, o.value -> 5 as input,
+with page as materialized (
+  select tenant_id, run_id, step from agentflow.subscriptions
+  where event_type = 'agentflow.human' and (run_id, step) > (%(after_run)s::uuid, %(after_step)s::int)
+    and (%(run)s::uuid is null or run_id = %(run)s::uuid) and (%(step)s::int is null or step = %(step)s::int)
+  order by run_id, step
+  limit %(limit)s
+)
+select p.run_id as run, p.step, r.workflow, r.version, o.value ->> 0 as task, o.value -> 5 as input,
        timestamptz 'epoch' + (o.value ->> 4)::bigint * interval '1 millisecond' as asked_at, t.fire_at as due_at
-from agentflow.subscriptions s
-join agentflow.runs r on r.tenant_id = s.tenant_id and r.run_id = s.run_id
-cross join lateral (select r.state -> 'open' -> s.step::text as value) o
-left join agentflow.timers t on t.tenant_id = s.tenant_id and t.run_id = s.run_id and t.key = 'timeout:' || s.step
-where s.event_type = 'agentflow.human' and (s.run_id, s.step) > (%(after_run)s::uuid, %(after_step)s::int)
-  and (%(run)s::uuid is null or s.run_id = %(run)s::uuid)
-  and (%(step)s::int is null or s.step = %(step)s::int) and o.value is not null
-order by s.run_id, s.step
-limit %(limit)s;
+from page p
+join agentflow.runs r on r.tenant_id = p.tenant_id and r.run_id = p.run_id
+cross join lateral (select r.state -> 'open' -> p.step::text as value) o
+left join agentflow.timers t on t.tenant_id = p.tenant_id and t.run_id = p.run_id and t.key = 'timeout:' || p.step
+order by p.run_id, p.step;
 
 -- name: list_history
 -- The run's birth, as a subquery, leads to its one partition and its place there.
