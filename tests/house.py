@@ -19,6 +19,7 @@ from agentflow.core.message import Message
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.host import Host
 from agentflow.store.admin import create_tenant
+from agentflow.store.replay import Replay
 from agentflow.wire.document import compile_document
 
 ALL = tuple(NAMES)
@@ -110,6 +111,19 @@ async def eventually(look: Callable[[], Awaitable[Any]], *, within_s: float = 20
         assert loop.time() < until, f"nothing after {within_s} s; last seen: {found!r}"
         await asyncio.sleep(0.02)
     return found
+
+
+async def all_decided_again(house: House) -> None:
+    """Every planned run's history, decided again, comes to the same."""
+    for run in await house.rows("select * from runs where version is not null"):
+        known = "select document from workflows where name = %s and version = %s"
+        (workflow,) = await house.rows(known, run["workflow"], run["version"])
+        attempts = await house.rows("select * from steps where run_id = %s", run["run_id"])
+        by_number = {(row["step"], row["attempt"]): row for row in attempts}
+        replay = Replay(compile_document(workflow["document"]), run["input"], by_number)
+        lines = await house.rows("select * from history where run_id = %s order by seq", run["run_id"])
+        assert replay.run(lines) is None, replay.found
+        assert (replay.status, replay.output) == (run["status"], run["output"])
 
 
 @pytest.fixture

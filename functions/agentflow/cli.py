@@ -158,6 +158,23 @@ def run(
 
 
 @app.command()
+def plan(
+    workflow: Annotated[
+        str, typer.Argument(metavar="FILE", help="A workflow file, or a registered name[@version].")
+    ],
+    goal: Annotated[str, typer.Option(help="What is to be reached with its tasks; default: its own goal.")] = "",
+    use: Annotated[str, typer.Option(help="The model that writes the plan.")] = "",
+    given: Inputs = None,
+    as_json: Json = False,
+) -> None:
+    """Have a model write a plan for a goal, and print it; nothing else is run."""
+    from agentflow.terminal.planning import write_plan
+
+    work = write_plan(carrying.settings(), workflow, goal, use, given or [], as_json=as_json)
+    raise typer.Exit(carrying.run(work))
+
+
+@app.command()
 def runs(
     status: Annotated[str | None, typer.Option(help="Only runs in this status.")] = None,
     workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,

@@ -35,7 +35,8 @@ from agentflow.runs, generate_series(1, {many}) n where run_id = '{run}';
 insert into agentflow.parked (tenant_id, parked_id, consumer, subject, reason, headers, payload, tries)
 select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'plan', 's', 'r', '{{}}', 'x', 1
 from agentflow.tenants, generate_series(1, {many}) n;
-analyze agentflow.subscriptions, agentflow.workflows, agentflow.runs, agentflow.steps, agentflow.history, agentflow.parked;
+analyze agentflow.subscriptions, agentflow.workflows, agentflow.runs, agentflow.steps, agentflow.history,
+  agentflow.parked;
 """
 
 TENANT = "0000000a-0000-0000-0000-000000000002"
@@ -53,8 +54,8 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("read_workflow", {"name": "w3", "version": None}, 1),
     ("newest_version", {"name": "w3", "first": None, "last": None}, 1),
     ("newest_version", {"name": "w3", "first": 3, "last": 40}, 1),
-    ("list_human", {"run": None, "step": None, "after_run": UUID(int=MANY // 2), "after_step": 1, "limit": 51}, 55),
-    ("list_human", {"run": UUID(int=MANY // 2), "step": 1, "after_run": UUID(int=0), "after_step": 0, "limit": 1}, 1),
+    ("list_human", {"run": None, "step": None, "after_run": UUID(int=9), "after_step": 1, "limit": 51}, 55),
+    ("list_human", {"run": UUID(int=7), "step": 1, "after_run": UUID(int=0), "after_step": 0, "limit": 1}, 1),
     ("list_parked", {"after": UUID(int=MANY // 2), "limit": 51}, 51),
     ("read_run", {"run": RUN}, 1),
     ("read_run_status", {"run": RUN}, 1),

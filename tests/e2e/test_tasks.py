@@ -7,29 +7,19 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from house import House, eventually
+from house import House, all_decided_again, eventually
 
 from agentflow.core.message import Message
 from agentflow.core.run import child_id
 from agentflow.errors import Conflict
 from agentflow.runtime.host import Host
-from agentflow.store.replay import Replay
-from agentflow.wire.document import compile_document
 
 
 @pytest.fixture
 async def house(house: House) -> AsyncIterator[House]:
     """After each test all runs are decided again, and come to the same."""
     yield house
-    for run in await house.rows("select * from runs where version is not null"):
-        known = "select document from workflows where name = %s and version = %s"
-        (workflow,) = await house.rows(known, run["workflow"], run["version"])
-        attempts = await house.rows("select * from steps where run_id = %s", run["run_id"])
-        by_number = {(row["step"], row["attempt"]): row for row in attempts}
-        replay = Replay(compile_document(workflow["document"]), run["input"], by_number)
-        lines = await house.rows("select * from history where run_id = %s order by seq", run["run_id"])
-        assert replay.run(lines) is None, replay.found
-        assert (replay.status, replay.output) == (run["status"], run["output"])
+    await all_decided_again(house)
 
 
 def plan(name: str, tasks: dict[str, Any], root: Any, **parts: Any) -> dict[str, Any]:

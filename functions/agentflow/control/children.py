@@ -5,6 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from agentflow.control.registry import Registry
+from agentflow.core.canonical import as_written
+from agentflow.core.goal import AUTHOR
 from agentflow.core.plan import Child, Plan, Task
 from agentflow.core.types import Type
 from agentflow.errors import Problem, Rejected
@@ -29,11 +31,11 @@ async def check_children(registry: Registry, tenant: UUID, plan: Plan) -> list[P
         if way := await _way_back(registry, tenant, plan.name, child):
             said = "would run itself again: " + " → ".join((plan.name, *way))
             problems.append(Problem(path, said, "use a loop in one plan", "child_cycle"))
-    return problems
+    return [as_written(problem, AUTHOR) for problem in problems]
 
 
 def _running_others(plan: Plan) -> list[Task]:
-    return [task for task in plan.tasks.values() if task.child is not None]
+    return [task for task in plan.tasks.values() if task.child is not None and task.child.workflow]
 
 
 def _given(task: Task, child: Plan) -> list[Problem]:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from agentflow.control.call import Models, no_workflow
+from agentflow.core.canonical import as_written
+from agentflow.core.goal import AUTHOR
 from agentflow.core.plan import Child, Plan
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.wire.document import compile_document
@@ -73,7 +75,10 @@ class Registry:
         return await asyncio.get_running_loop().run_in_executor(self._compiler, work, *given)
 
     def _check(self, body: bytes, yaml: bool) -> Plan:
-        plan = compile_document(body if yaml else _object(loads(body)))
+        return self.checked(compile_document(body if yaml else _object(loads(body))))
+
+    def checked(self, plan: Plan) -> Plan:
+        """The plan, when there is a model for every task that needs one; else ``Invalid``."""
         problems = []
         for task in plan.tasks.values():
             if task.kind != "llm":
@@ -82,7 +87,8 @@ class Registry:
                 self._models.resolve(task.use)
             except Rejected as refusal:
                 found = refusal.problem
-                problems.append(Problem(f"tasks.{task.name}.use", found.message, found.mend, found.code))
+                fault = Problem(f"tasks.{task.name}.use", found.message, found.mend, found.code)
+                problems.append(as_written(fault, AUTHOR))
         if problems:
             raise Invalid(problems, code="invalid_plan")
         return plan

@@ -14,6 +14,7 @@ from agentflow.control import (
     human,
     limits,
     parked,
+    plans,
     retention,
     runs,
     shapes,
@@ -93,6 +94,15 @@ ROUTES = (
         "POST", "/v1/runs", runs.start_run, "Start a run",
         {202: Answer("Accepted and durable.", shapes.Accepted), 200: Answer("It has ended.", shapes.Run)},
         (400, 404, 408, 413, 415, 422), {JSON: shapes.RunRequest},
+        query=shapes.WaitQuery, headers=("Idempotency-Key",),
+    ),
+    Route(
+        "POST", "/v1/plans", plans.write_plan, "Have a plan written for a goal",
+        {
+            202: Answer("A run that ends with the plan: its output names the workflow.", shapes.Accepted),
+            200: Answer("It has ended.", shapes.Run),
+        },
+        (400, 404, 408, 413, 415, 422), {JSON: shapes.PlanRequest},
         query=shapes.WaitQuery, headers=("Idempotency-Key",),
     ),
     Route(

@@ -42,16 +42,20 @@ _SIGNAL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 async def start_run(call: Call) -> Response:
     """Accept a run: durable when this answers. 202 with its place, or with ?wait= 200 with the result."""
+    return await accept(call, await read_json(call.request, shapes.RunRequest, MAX_REQUEST))
+
+
+async def accept(call: Call, asked: shapes.RunRequest, *, only_plan: bool = False) -> Response:
+    """Accept a run that is asked for; ``only_plan``: of a goal, up to the plan."""
     wait_s = _seconds(read_query(call.request, shapes.WaitQuery).wait)
     key = idempotency_key(call.request)
-    asked = await read_json(call.request, shapes.RunRequest, MAX_REQUEST)
     if wait_s:
         call.services.waits.check()
     digest = _digest(asked)
     run = uuid5(call.tenant, f"idempotency:{key}") if key else _new_id()
     known = await call.services.store.run_status(call.tenant, run) if key else None
     if known is None:
-        known = await _submit(call, run, asked, digest)
+        known = await _submit(call, run, asked, digest, only_plan=only_plan)
     elif known["request_hash"] != digest:
         raise Conflict("this Idempotency-Key was used with another request", code="idempotency_mismatch")
     return await _started(call, known, wait_s)
@@ -157,7 +161,9 @@ async def signal_run(call: Call) -> Response:
     return answer(shapes.Noted, {"id": run}, 202, _location(run))
 
 
-async def _submit(call: Call, run: UUID, asked: shapes.RunRequest, digest: str) -> dict[str, Any]:
+async def _submit(
+    call: Call, run: UUID, asked: shapes.RunRequest, digest: str, *, only_plan: bool
+) -> dict[str, Any]:
     """Check the request against its workflow, keep its files and make it durable; the run's status."""
     name, _, version = asked.workflow.partition("@")
     number, plan = await call.services.registry.plan(call.tenant, name, int(version) if version else None)
@@ -183,7 +189,7 @@ async def _submit(call: Call, run: UUID, asked: shapes.RunRequest, digest: str) 
     data = {
         "run": str(run), "workflow": name, "version": number, "input": given, "budget_micro": budget,
         "priority": asked.priority, "request_hash": digest,
-    }  # fmt: skip
+    } | ({"only_plan": True} if only_plan else {})  # fmt: skip
     message = Message("run.requested", call.tenant, run, "requested", data, call.trace)
     made = await call.services.engine.submit(message)
     status = made.status if made else "requested"

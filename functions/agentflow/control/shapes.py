@@ -92,6 +92,22 @@ class RunRequest(Request):
     ] = DEFAULT
 
 
+class PlanRequest(RunRequest):
+    """Have a plan written for a goal, without running it."""
+
+    goal: Annotated[
+        str | None,
+        Field(
+            min_length=1, max_length=65_536,
+            description="What is to be reached with the workflow's tasks, with {name} placeholders of its inputs; "
+            "without it the workflow's own goal.",
+        ),
+    ] = None
+    use: Annotated[str | None, Field(max_length=128, description="The model that writes the plan.")] = None
+    kind: Literal["bt", "fsm", "any"] = "bt"
+    tasks: Annotated[list[str] | None, Field(max_length=200, description="The tasks it may use.")] = None
+
+
 class CancelRequest(Request):
     """Stop a run."""
 
@@ -191,7 +207,7 @@ class Checked(Answer):
     """A valid document."""
 
     name: str
-    kind: Literal["fsm", "bt"]
+    kind: Literal["fsm", "bt", "goal"]
     hash: Annotated[
         str, Field(description="SHA-256 of the canonical document: the same content, the same hash.")
     ]

@@ -55,11 +55,14 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
     if isinstance(tools := canonical.get("tools"), dict):
         canonical["tools"] = {name: _given(tool) for name, tool in tools.items()}
     canonical["limits"] = _given(canonical.get("limits", {}))
+    if isinstance(goal := canonical.get("plan"), dict):
+        canonical["plan"] = {"by": "llm", "kind": "bt", **_given(goal)}
+        canonical.setdefault("kind", "goal")
     return canonical, author
 
 
 def _state(state: Any) -> Any:
-    state = _given(state)
+    state = _with_cel(state, ("reason",), ())
     if not isinstance(state, dict):
         return state
     if isinstance(transitions := state.get("transitions"), list):

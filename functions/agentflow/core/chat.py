@@ -20,6 +20,8 @@ def chat(task: Task, given: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def output_schema(task: Task) -> dict[str, Any] | None:
     """The JSON Schema of the reply an llm task declares, strict; None for free text."""
+    if task.reply is not None:
+        return task.reply
     if not task.out:
         return None
     return {

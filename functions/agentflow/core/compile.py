@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agentflow.core import compile_fsm, compile_tasks, compile_tree
+from agentflow.core import compile_fsm, compile_tasks, compile_tree, goal
 from agentflow.core.canonical import as_written, digest, normalise
 from agentflow.core.draft import Draft, micro, milliseconds
 from agentflow.core.machine import Machine
 from agentflow.core.plan import Limits, Plan
+from agentflow.core.prompt import placeholders
 from agentflow.core.tick import Tree
 from agentflow.errors import Invalid, Problem
 
@@ -24,7 +25,7 @@ def compile_plan(document: Mapping[str, Any]) -> Plan:
     canonical, author = normalise(document)
     draft = Draft(canonical)
     try:
-        plan = _build(draft, canonical)
+        plan = _pursue(draft, canonical, author) if "plan" in canonical else _build(draft, canonical)
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
         if not draft.problems:
             message = f"is not shaped like a plan/v1 document ({type(fault).__name__}: {fault})"
@@ -37,7 +38,39 @@ def compile_plan(document: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def _build(draft: Draft, document: dict[str, Any]) -> Plan:
+def _pursue(draft: Draft, document: dict[str, Any], author: dict[str, str]) -> Plan:
+    """The plan of a goal: a machine that has a model write one."""
+    _goal(draft, document)
+    if draft.problems:
+        raise ValueError
+    draft.document = goal.expand(document)
+    author |= goal.AUTHOR
+    return goal.pursued(_build(draft, draft.document), document)
+
+
+def _goal(draft: Draft, document: Mapping[str, Any]) -> None:
+    """What only a plan that a model writes may have wrong."""
+    asked = document["plan"]
+    try:
+        names = placeholders(asked["goal"])
+    except ValueError as fault:
+        draft.note("plan.goal", str(fault), "write {{ or }} for a brace", "prompt")
+        names = set()
+    given = {**document.get("input", {}), **document.get("vars", {})}
+    for name in sorted(names - given.keys()):
+        draft.note("plan.goal", f"{{{name}}} is no input", "declare it under `input`", "prompt")
+    for i, name in enumerate(asked.get("tasks", ())):
+        if name not in document["tasks"]:
+            draft.unknown(f"plan.tasks[{i}]", "task", name, document["tasks"])
+    if micro(asked.get("usd", 0)) > micro(document["limits"].get("usd", 0)):
+        draft.note("plan.usd", "is more than limits.usd", "leave something for the plan itself", "no_budget")
+    for key in ("input", "vars", "tasks"):
+        for name in document.get(key, ()):
+            if name.startswith(goal.RESERVED):
+                draft.note(f"{key}.{name}", f"{name!r} is reserved", "choose another name", "reserved_name")
+
+
+def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
     inputs = draft.types(document.get("input", {}), "input")
     variables = draft.types(document.get("vars", {}), "vars")
     for name in sorted(inputs.keys() & variables.keys()):
@@ -67,11 +100,11 @@ def _build(draft: Draft, document: dict[str, Any]) -> Plan:
         machine=machine,
         tree=tree,
         compensates=any(task.kind == "compensate" for task in draft.tasks.values()),
-        document=document,
+        document=dict(document),
     )
 
 
-def _scopes(draft: Draft, document: dict[str, Any], machine: Machine | None, tree: Tree | None) -> None:
+def _scopes(draft: Draft, document: Mapping[str, Any], machine: Machine | None, tree: Tree | None) -> None:
     """What compensations undo is there, and something can be undone."""
     compensations = [task for task in draft.tasks.values() if task.kind == "compensate"]
     if compensations and not any("undo" in task for task in document["tasks"].values()):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from agentflow.core import checks_fsm
 from agentflow.core.configuration import entry_set
-from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Scope, Table, milliseconds, result_scope
+from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Scope, Table, milliseconds, result_scope
 from agentflow.core.expr import Expr
 from agentflow.core.hierarchy import MACHINE, Hierarchy, Place
 from agentflow.core.machine import ANY, NOWHERE, OWN_EVENTS, Action, Machine, State, Transition
@@ -73,9 +73,17 @@ class _Builder:
             first=self.nodes[str(first)].index if first is not None and kind != "machine" else NOWHERE,
             deep=entry.get("history") == "deep",
             memories=tuple(child.index for child in children if child.kind == "history"),
+            reason=self._reason(entry, f"{node.path}.reason"),
             entry=self._action(entry.get("entry"), draft.names, f"{node.path}.entry"),
             exit=self._action(entry.get("exit"), draft.names, f"{node.path}.exit"),
         )
+
+    def _reason(self, entry: Table, path: str) -> Expr | None:
+        if "reason" not in entry:
+            return None
+        if entry.get("final") != "failure":
+            self.draft.note(path, "only a final state that is a failure has a reason", "remove it")
+        return self.draft.expr(entry["reason"], self.draft.names, STRING, path)
 
     def _with_transitions(self, node: Place, state: State, states: tuple[State, ...]) -> State:
         found: list[Transition] = []

@@ -21,10 +21,13 @@ from agentflow.core.draft import (
 )
 from agentflow.core.expr import Expr
 from agentflow.core.plan import BUILTIN_TOOLS, Child, Retry, Task, ToolSpec, Trigger, Undo
+from agentflow.core.planning_wire import schema
 from agentflow.core.prompt import placeholders
 from agentflow.core.types import Type
 
-AVAILABLE_KINDS = frozenset({"llm", "tool", "wait", "event", "human", "workflow", "compensate"})
+OWN_KINDS = ("judge", "keep")
+AVAILABLE_KINDS = frozenset({"llm", "tool", "wait", "event", "human", "workflow", "compensate", *OWN_KINDS})
+# An llm task's `reply` and the kinds of OWN_KINDS are not for documents: core.planning makes such tasks.
 _LATER = "use an llm task, and tools"
 _TIMEOUT = {"llm": "60s", "tool": "60s", "agent": "10m", "event": "60s"}
 """How long a task may take that does not say so; those that are not here as long as they like."""
@@ -34,6 +37,13 @@ _RESULT = {
     "event": (("data", "result.data", JSON_TYPE),),
     "wait": (),
     "compensate": (("undone", "result.undone", INT),),
+    "judge": (
+        ("fits", "result.fits", BOOL),
+        ("faults", "result.faults", STRING),
+        ("workflow", "result.workflow", STRING),
+        ("document", "result.document", JSON_TYPE),
+    ),
+    "keep": (),
 }
 """What the result of a task without ``out`` holds; of the other kinds it may be any object."""
 
@@ -117,8 +127,9 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         max_tokens=entry.get("max_tokens", 1024),
         price_cap_micro=micro(entry["usd"]) if "usd" in entry else None,
         child=_child(draft, entry["use"], f"{path}.use") if kind == "workflow" else None,
+        reply=schema(*entry["reply"]) if "reply" in entry else None,
         scope=entry.get("scope", "") if kind == "compensate" else "",
-        fields=_fields(kind, out),
+        fields=_fields("" if "reply" in entry else kind, out),
     )
 
 
@@ -137,7 +148,7 @@ def _retry(draft: Draft, entry: Table, path: str) -> Retry:
 
 
 def _child(draft: Draft, use: str, path: str) -> Child:
-    """``name``, ``name@3``, ``name@3-`` or ``name@3-5``."""
+    """``name``, ``name@3``, ``name@3-`` or ``name@3-5``; '' where the input says which."""
     name, at, versions = use.partition("@")
     first, dash, last = versions.partition("-")
     child = Child(name, int(first) if at else None, int(last) if last else None if dash or not at else int(first))

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agentflow.core.machine import NOWHERE, Action, Machine, State, Transition
-from agentflow.core.turn import Ends, Turn, Unvalued
+from agentflow.core.turn import Ends, Turn, Unvalued, reason
 from agentflow.core.types import JSON
 
 MAX_MICROSTEPS = 1_000
@@ -182,8 +182,12 @@ class Configuration:
         """What follows from a final state: events of the states around, or the end of the run."""
         states = self.machine.states
         if state.parent == 0:
-            ok = state.kind == "success"
-            return Ends(ok, "" if ok else f"{state.path}: the run ended in the failure state {state.name!r}")
+            if state.kind == "success":
+                return Ends(True)
+            said = f"the run ended in the failure state {state.name!r}"
+            if state.reason is not None:
+                said = self.turn.value(state.reason, NO_LOCALS, f"{state.path}.reason") or said
+            return Ends(False, reason(state.path, said))
         around = states[state.parent]
         if around.kind == "compound":
             self.internal.append(("done" if state.kind == "success" else "failed", around, NO_LOCALS))

@@ -81,6 +81,20 @@ class SlotTaken(NamedTuple):
     """The run waited for its turn: from now until it ends, a row stands for it among those in progress."""
 
 
+class PlanFrozen(NamedTuple):
+    """A plan that a model has written is a workflow from now on; its name holds its hash."""
+
+    name: str
+    document: Mapping[str, JSON]
+
+
+class TemplateKept(NamedTuple):
+    """The workflow has reached the goal that ``key`` stands for: the next run for it need not have a plan written."""
+
+    key: str
+    workflow: str
+
+
 class LedgerEntry(NamedTuple):
     """``entry`` is hold, settle or release; ``held_micro`` is what it adds to or takes from the hold."""
 
@@ -111,6 +125,8 @@ Row = (
     | Withdrawn
     | RunEnded
     | SlotTaken
+    | PlanFrozen
+    | TemplateKept
     | LedgerEntry
     | Decided
 )
@@ -152,7 +168,7 @@ class Facts(NamedTuple):
     ``price(alias)``: the model an alias stands for today. ``headroom``: the tenant's. ``step_input``: the input of
     the step a retry timer names. ``triggered``: for event.received, the plans that declare a trigger on the
     event's type (by workflow, with version) and the steps subscribed to it (run id, step). ``waits``: whether a run
-    that is asked for has to wait for its turn.
+    that is asked for has to wait for its turn. ``template``: the workflow that has reached the plan's goal before.
     """
 
     now_ms: int
@@ -164,3 +180,4 @@ class Facts(NamedTuple):
     triggered: tuple[tuple[Plan, int], ...] = ()
     subscribers: tuple[tuple[UUID, int], ...] = ()
     waits: bool = False
+    template: str | None = None

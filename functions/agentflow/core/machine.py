@@ -70,6 +70,7 @@ class State:
     first: int = NOWHERE
     deep: bool = False
     memories: tuple[int, ...] = ()
+    reason: Expr | None = None  # of a final state that is a failure
     entry: Action | None = None
     exit: Action | None = None
     on: dict[str, tuple[Transition, ...]] = field(default_factory=dict)

@@ -156,3 +156,20 @@ class Advance:
     state: PlanState
     commands: tuple[Command, ...]
     changed: dict[str, JSON] = field(default_factory=dict)
+
+
+def both(first: Advance, ended: Ended, then: Advance) -> Advance:
+    """Two advances as one: what ``ended`` in the first has led to the second."""
+    changed = changed_twice(first.changed, then.changed)
+    return Advance(then.state, (*first.commands, ended, *then.commands), changed)
+
+
+def changed_twice(first: dict[str, JSON], then: dict[str, JSON]) -> dict[str, JSON]:
+    """What two changes, one after the other, come to: a tree's tables add up, all else is replaced."""
+    if not first or not then:
+        return first or then
+    was, cursor = first["cursor"], then["cursor"]
+    if "n" in was and "n" in cursor:
+        tables = {name: {**was[name], **cursor[name]} for name in ("n", "run", "timers") if name in cursor}
+        cursor = {**was, **cursor, **tables}
+    return {**first, **then, "vars": {**first["vars"], **then["vars"]}, "cursor": cursor}

@@ -124,6 +124,8 @@ class Task:
     undo: Undo | None = None
     child: Child | None = None
     scope: str = ""
+    reply: dict[str, Any] | None = None
+    """The JSON Schema of a model's answer that ``out`` cannot say."""
     fields: tuple[tuple[str, str, Type], ...] = field(default=(), repr=False)
     """What expressions see of the result: (field, name in CEL, type); field '' is the whole result."""
 
@@ -146,6 +148,21 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Planning:
+    """What a model that pursues a goal may plan: the document around its plan, the kind (fsm, bt or any), the tasks.
+
+    ``key`` is of the goal's class and of all that a plan may be made of: plans for one key serve each other as
+    templates, where ``cache`` allows it.
+    """
+
+    base: dict[str, Any]
+    kind: str
+    tasks: tuple[str, ...]
+    key: str
+    cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A compiled workflow: the tasks and limits all planners share, and the machine or the tree.
 
@@ -165,6 +182,8 @@ class Plan:
     output: tuple[tuple[str, Expr], ...] | None
     machine: Machine | None = None
     tree: Tree | None = None
+    planning: Planning | None = None
+    """Where a model writes the plan, and the machine is what has it written."""
     compensates: bool = False
     """Whether some task undoes what others have done."""
     document: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

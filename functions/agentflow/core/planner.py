@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agentflow.core import fsm, tree, undo
+from agentflow.core import fsm, planning, tree, undo
 from agentflow.core.expr import CelFault, Expr
+from agentflow.core.goal import RESERVED
 from agentflow.core.moves import (
     Advance,
     Begin,
@@ -61,6 +62,8 @@ __all__ = [
 
 def advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
     """Move the run on by one event; ``state`` is None for ``Begin`` and only then (ValueError otherwise)."""
+    if plan.planning is not None:
+        return planning.advance(plan, _advance, advance, state, event)
     if plan.compensates:
         return undo.advance(plan, _advance, _where, state, event)
     return _advance(plan, state, event)
@@ -114,6 +117,8 @@ def check_input(plan: Plan, given: Mapping[str, JSON]) -> list[Problem]:
                 Problem(f"input.{name}", "is missing", f"give a value of type {type_}", "missing")
             )
     declared = {**plan.input, **plan.vars}
+    if plan.planning is not None:
+        declared = {name: type_ for name, type_ in declared.items() if not name.startswith(RESERVED)}
     for name, value in given.items():
         if name not in declared:
             known = ", ".join(declared) or "nothing"

@@ -31,8 +31,8 @@ class OpenStep(NamedTuple):
 
     ``waits`` says for what: ``call`` (an effect is out), ``decision`` (its result is recorded), ``retry`` (the next
     attempt's timer), ``timer`` (a wait task), ``event`` (a CloudEvent), ``person`` (an answer), ``child`` (another
-    run), ``undo`` (what compensates) or ``resume`` (the run is paused). ``at_ms`` is when it was opened; ``input`` what
-    it was given, unless a request that is out says so.
+    run), ``planner`` (which carries it out itself) or ``resume`` (the run is paused). ``at_ms`` is when it was opened;
+    ``input`` what it was given, unless a request that is out says so.
     """
 
     task: str

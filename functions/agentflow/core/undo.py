@@ -12,7 +12,7 @@ step that undoes now; the one it undoes; how many have been undone; those that c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from immutables import Map
@@ -29,6 +29,7 @@ from agentflow.core.moves import (
     PlanEvent,
     PlanState,
     Start,
+    changed_twice,
 )
 from agentflow.core.plan import Plan, Task
 from agentflow.core.turn import reason
@@ -88,11 +89,7 @@ class _Ledger:
         ran = self.where(self.plan, self.state, event.step) if isinstance(event, Completed) else None
         moved = self.planner(self.plan, None if began else self.state, event)
         self.state = moved.state
-        if moved.changed:
-            self.changed = {
-                "vars": {**self.changed.get("vars", {}), **moved.changed["vars"]},
-                "cursor": _later(self.changed.get("cursor", {}), moved.changed["cursor"]),
-            }
+        self.changed = changed_twice(self.changed, moved.changed)
         if ran is not None and isinstance(event, Completed):
             self._keep(event, *ran)
         begun = []
@@ -184,14 +181,3 @@ class _Ledger:
         message = reason("undo", f"{count} undone, {len(failed)} could not be: " + "; ".join(failed))
         self.commands.append(Ended(step, None, "undo_failed", message))
         self._plan(Failed(step, "undo_failed", message))
-
-
-def _later(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
-    """Two changes of a cursor, one after the other: tables of a tree add up, all else is replaced."""
-    if "n" not in first or "n" not in then:
-        return dict(then or first)
-    both = {**first, **then}
-    for table in ("n", "run", "timers"):
-        if table in first and table in then:
-            both[table] = {**first[table], **then[table]}
-    return both

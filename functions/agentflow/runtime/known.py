@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from agentflow.core.message import Message
+from agentflow.core.plan import Plan
 from agentflow.core.run import Run
 from agentflow.runtime.batch import Item
 from agentflow.runtime.plans import ANY, Plans
@@ -21,6 +22,7 @@ class Known:
         self._newest: dict[UUID, int] = {}  # of the workflow of a run that names no version
         self.fresh: set[tuple[UUID, str, str]] = set()
         self.step_inputs: dict[tuple[UUID, int], Mapping[str, Any]] = {}
+        self.templates: dict[UUID, str | None] = {}
         self.triggered: dict[UUID, tuple[Any, ...]] = {}
         self.subscribers: dict[UUID, tuple[Any, ...]] = {}
 
@@ -42,15 +44,22 @@ class Known:
                 retried.append((message.tenant, run.created_ms, message.run, step, attempt))
             if run is not None and run.version is not None:
                 await plans.ensure(tx, message.tenant, run.workflow, run.version)
+                if message.name == "run.requested":
+                    await known._template(tx, message, plans.get(message.tenant, run.workflow, run.version))
             elif message.name == "run.requested":
                 name, version = message.data["workflow"], message.data["version"]
                 versions = message.data.get("versions") or ANY
                 newest = await plans.ensure(tx, message.tenant, name, version, versions)
                 if newest is not None:
                     known._newest[message.run] = newest
+                    await known._template(tx, message, plans.get(message.tenant, name, newest))
         if retried:
             known.step_inputs = await tx.step_inputs(retried)
         return known
+
+    async def _template(self, tx: Transaction, message: Message, plan: Plan | None) -> None:
+        if plan is not None and plan.planning is not None and plan.planning.cache:
+            self.templates[message.run] = await tx.template(message.tenant, plan.planning.key)
 
     async def _route(self, tx: Transaction, message: Message) -> None:
         event_type = message.data["event"]["type"]

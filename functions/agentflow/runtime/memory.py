@@ -91,12 +91,14 @@ class Memory:
             # told of has been accepted, mostly by another process.
             new = message.name == NEW and item.consumer == "api"
             version = message.data["version"] if new else None
-            return version is not None and self._has(message.tenant, message.data["workflow"], version)
+            return version is not None and self._has(message, message.data["workflow"], version)
         if run.version is None or message.name == "event.received":
             return False
         if message.name == "timer.fired" and message.data["kind"] == "retry":
             return False  # needs what the last attempt was given
-        return self._has(message.tenant, run.workflow, run.version)
+        return self._has(message, run.workflow, run.version)
 
-    def _has(self, tenant: UUID, workflow: str, version: int) -> bool:
-        return self._plans.get(tenant, workflow, version) is not None
+    def _has(self, message: Message, workflow: str, version: int) -> bool:
+        plan = self._plans.get(message.tenant, workflow, version)
+        # What is to be planned may have been planned before: only the database knows.
+        return plan is not None and (plan.planning is None or message.name != NEW)

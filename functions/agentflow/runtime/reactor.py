@@ -313,6 +313,7 @@ class Reactor:
                 step_input=known.step_inputs.get((message.run, message.data.get("step", 0))),
                 triggered=known.triggered.get(message.run, ()),
                 subscribers=known.subscribers.get(message.run, ()),
+                template=known.templates.get(message.run),
             )
 
         return facts

@@ -9,15 +9,18 @@ from uuid import UUID
 
 import orjson
 
+from agentflow.core.canonical import digest
 from agentflow.core.decision import (
     CHILD,
     Decided,
     LedgerEntry,
+    PlanFrozen,
     Row,
     RunEnded,
     SlotTaken,
     StepClosed,
     Subscribed,
+    TemplateKept,
     TimerCleared,
     TimerSet,
     Unsubscribed,
@@ -171,6 +174,12 @@ class Changes:
             (run.tenant, run.id, SLOT, "gate", SLOT, b"{}", None, gate, run.priority, True),
         )
 
+    def _frozen(self, run: Run, row: PlanFrozen) -> None:
+        self.add("insert_workflows", (run.tenant, row.name, digest(row.document), dump(row.document)))
+
+    def _kept(self, run: Run, row: TemplateKept) -> None:
+        self.add("keep_templates", (run.tenant, row.key, row.workflow))
+
     def _entry(self, run: Run, row: LedgerEntry) -> None:
         usage = dump(row.usage)
         values = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, row.price, usage)
@@ -209,4 +218,6 @@ ROWS: dict[type, Any] = {
     SlotTaken: Changes._slot,
     LedgerEntry: Changes._entry,
     Decided: Changes._decided,
+    PlanFrozen: Changes._frozen,
+    TemplateKept: Changes._kept,
 }

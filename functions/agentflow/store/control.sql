@@ -114,7 +114,7 @@ with closed as (
 ), open as (
   select o.key::int as step, (o.value ->> 1)::int as attempt, (o.value ->> 2)::int as epoch, o.value ->> 0 as task,
          case o.value ->> 3 when 'timer' then 'wait' when 'event' then 'event' when 'person' then 'human'
-              when 'child' then 'workflow' when 'undo' then 'compensate' when 'resume' then 'paused'
+              when 'child' then 'workflow' when 'planner' then 'compensate' when 'resume' then 'paused'
               else case t.name when 'llm.requested' then 'llm' else 'tool' end end as kind,
          'requested' as status, coalesce(t.data -> 'input', o.value -> 5) as input, null::json as output,
          null::json as error, null::json as usage, coalesce((t.data ->> 'hold_micro')::bigint, 0) as held_micro,
@@ -124,7 +124,7 @@ with closed as (
   left join agentflow.outbox t
     on t.tenant_id = r.tenant_id and t.run_id = r.run_id and t.key = o.key || '.' || (o.value ->> 1)
    and t.name in ('llm.requested', 'tool.requested')
-  where r.run_id = %(run)s and o.value ->> 3 in ('call', 'timer', 'event', 'person', 'child', 'undo', 'resume')
+  where r.run_id = %(run)s and o.value ->> 3 in ('call', 'timer', 'event', 'person', 'child', 'planner', 'resume')
 )
 select * from (
   select * from closed

@@ -49,6 +49,8 @@ ORDER = (
     "unsubscribe",
     "end_subscriptions",
     "insert_blobs",
+    "insert_workflows",
+    "keep_templates",
     "charge_budgets",
 )
 # Every statement looks rows up by key, a batch of them at a time. Its plan is made once per connection, and must not
@@ -144,6 +146,11 @@ class Transaction:
     async def triggers(self, tenant: UUID, event_type: str) -> list[tuple[Any, ...]]:
         """Workflows (name, version) that an event of this type starts."""
         return await self.read("read_triggers", (tenant, event_type))
+
+    async def template(self, tenant: UUID, key: str) -> str | None:
+        """The workflow that has reached a goal before."""
+        rows = await self.read("read_template", (tenant, key))
+        return rows[0][0] if rows else None
 
     async def subscribers(self, tenant: UUID, event_type: str) -> list[tuple[Any, ...]]:
         """Steps (run, step) that wait for an event of this type."""

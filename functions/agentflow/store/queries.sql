@@ -199,6 +199,22 @@ insert into agentflow.subscriptions (tenant_id, run_id, step, event_type)
 select * from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::text[]) as c (tenant_id, run_id, step, event_type)
 on conflict do nothing;
 
+-- name: insert_workflows
+-- Plans that models have written, each once: its name holds its hash.
+insert into agentflow.workflows (tenant_id, name, version, hash, document)
+select c.tenant_id, c.name, 1, c.hash, c.document::json
+from unnest(%b::uuid[], %b::text[], %b::text[], %b::text[]) as c (tenant_id, name, hash, document)
+on conflict do nothing;
+
+-- name: keep_templates
+insert into agentflow.templates (tenant_id, key, workflow)
+select * from unnest(%b::uuid[], %b::text[], %b::text[]) as c (tenant_id, key, workflow)
+order by 1, 2
+on conflict (tenant_id, key) do update set workflow = excluded.workflow, kept_at = clock_timestamp();
+
+-- name: read_template
+select workflow from agentflow.templates where tenant_id = %b::uuid and key = %b::text;
+
 -- name: unsubscribe
 delete from agentflow.subscriptions s
 using unnest(%b::uuid[], %b::uuid[], %b::int[]) as c (tenant_id, run_id, step)

@@ -155,6 +155,7 @@ class Replay:
         self.status = "planned"
         if data["plan_hash"] != self.plan.hash:
             self._find(HISTORY, f"it pinned plan {data['plan_hash'][:12]}; this one is {self.plan.hash[:12]}")
+        self._given = {**self._given, **data.get("goal", {})}
         yield from ()
 
     def _failed(self, data: Row) -> Iterator[PlanEvent]:

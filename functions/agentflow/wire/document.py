@@ -152,7 +152,7 @@ def _remove(document: Any, path: str) -> None:
     document.pop(last, None)
 
 
-_BELONGS = {"fsm": ("initial", "states"), "bt": ("root",)}
+_BELONGS = {"fsm": ("initial", "states"), "bt": ("root",), "goal": ("plan",)}
 
 
 def _kind_problems(document: Mapping[str, Any]) -> list[Problem]:
@@ -163,7 +163,8 @@ def _kind_problems(document: Mapping[str, Any]) -> list[Problem]:
         for key in _BELONGS[kind]
         if key not in document
     ]
-    foreign = ("root",) if kind == "fsm" else ("initial", "states", "transitions")
+    own = (*_BELONGS[kind], "transitions") if kind == "fsm" else _BELONGS[kind]
+    foreign = [key for key in ("root", "initial", "states", "transitions", "plan") if key not in own]
     problems += [
         Problem(key, f"does not belong to a plan of kind {kind}", "remove it, or change `kind`", "schema")
         for key in foreign

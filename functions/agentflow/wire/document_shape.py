@@ -254,6 +254,7 @@ class State(Shape):
     regions: Annotated[list[Name], Field(min_length=2, max_length=100)] | None = None
     visits: Count | None = Field(None, description="how often it may be entered")
     final: Literal["success", "failure"] | None = None
+    reason: Cel | None = Field(None, description="of a final failure state: why, as CEL text")
     history: Literal["shallow", "deep"] | None = Field(
         None, description="stands for the states that were active when the state around it was left last"
     )
@@ -261,6 +262,36 @@ class State(Shape):
     entry: Action | None = Field(None, description="what is done when the state is entered")
     exit: Action | None = Field(None, description="what is done when the state is left")
     transitions: Annotated[list[Transition], Field(max_length=100)] | None = None
+
+
+class Approval(Shape):
+    """A person looks at a plan before it runs."""
+
+    by: Name = Field(description="who or what it is for: a form, a role, a queue")
+    timeout: Timeout | None = None
+
+
+class Goal(Shape):
+    """A model writes the plan."""
+
+    goal: Annotated[Text, StringConstraints(min_length=1)] = Field(
+        description="what is to be reached, with {name} placeholders of inputs"
+    )
+    by: Literal["llm"]
+    use: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(description="a model alias")
+    kind: Literal["bt", "fsm", "any"] = Field(description="what it may write")
+    tasks: Annotated[list[Name], Field(min_length=1, max_length=200)] | None = Field(
+        None, description="the tasks it may use; all when not given"
+    )
+    usd: Usd | None = Field(None, description="what of limits.usd is for writing the plan")
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    timeout: Timeout | None = None
+    approve: Approval | None = None
+    fallback: WorkflowRange | None = Field(None, description="the workflow that runs when there is no plan")
+    class_: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = Field(
+        None, alias="class", description="goals of one class share their plans; the goal itself when not given"
+    )
+    cache: bool | None = Field(None, description="false: a new plan for each run")
 
 
 class NodeShape(Shape):
@@ -418,7 +449,9 @@ class Document(Shape):
     """A workflow: ``agentflow: plan/v1``."""
 
     agentflow: Literal["plan/v1"]
-    kind: Literal["fsm", "bt"] = Field(description="a state machine or a behaviour tree")
+    kind: Literal["fsm", "bt", "goal"] = Field(
+        description="a state machine, a behaviour tree, or a goal that a model plans for"
+    )
     name: Name
     description: Description | None = None
     limits: Limits
@@ -434,3 +467,4 @@ class Document(Shape):
         None, description="transitions that any state may take, with the lowest priority"
     )
     root: Node | None = None
+    plan: Goal | None = None

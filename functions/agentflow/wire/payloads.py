@@ -97,7 +97,8 @@ class ParentStep(Payload):
 
 
 class RunRequested(Payload):
-    """Start a run of a workflow; without ``version`` the newest one, or the newest of ``versions`` (from, to)."""
+    """Start a run of a workflow; without ``version`` the newest one, or the newest of ``versions`` (from, to).
+    ``only_plan``: of a goal, end once there is a plan."""
 
     run: Uuid
     workflow: Name
@@ -107,10 +108,12 @@ class RunRequested(Payload):
     budget_micro: Micro | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     parent: ParentStep | None = None
+    only_plan: bool = False
 
 
 class RunPlanned(Payload):
-    """The run was admitted: plan, models and prices are pinned, and its first steps may start."""
+    """The run was admitted: plan, models and prices are pinned, and its first steps may start. ``goal``: of a plan that
+    is to be written, what is known of it."""
 
     run: Uuid
     workflow: Name
@@ -119,6 +122,7 @@ class RunPlanned(Payload):
     input: Object
     models: dict[Name, PricedModel]
     limit_micro: Micro | None = None
+    goal: Object = Field(default_factory=dict)
 
 
 class LlmRequested(Payload):

@@ -59,7 +59,7 @@ def _planned(turn: Turn, data: Mapping[str, JSON]) -> None:
     turn.run = turn.run.move("running")
     turn.wall()
     turn.note("run.started", {})
-    _advance(turn, Begin(dict(data["input"])))
+    _advance(turn, Begin({**data["input"], **data.get("goal", {})}))
 
 
 def _completed(turn: Turn, data: Mapping[str, JSON]) -> None:

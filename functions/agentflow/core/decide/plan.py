@@ -8,6 +8,7 @@ from uuid import uuid5
 from agentflow.core.decide.api import requested
 from agentflow.core.decide.ending import failed
 from agentflow.core.decision import NOTHING, Decided, Decision, Facts, Row, SlotTaken
+from agentflow.core.goal import CHILD_NAME, ONLY
 from agentflow.core.limits import GATED
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
@@ -63,9 +64,11 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         "models": {alias: _price_json(price) for alias, price in models.items()},
         "limit_micro": limit,
     }
-    line = Decided(
-        "run.planned", {"workflow": run.workflow, "version": facts.version, "plan_hash": plan.hash}
-    )
+    pinned: dict[str, Any] = {"workflow": run.workflow, "version": facts.version, "plan_hash": plan.hash}
+    if plan.planning is not None:
+        known = facts.template if plan.planning.cache else None
+        pinned["goal"] = data["goal"] = {CHILD_NAME: known or "", ONLY: bool(message.data.get("only_plan"))}
+    line = Decided("run.planned", pinned)
     message_out = Message("run.planned", run.tenant, run.id, "planned", data, run.trace)
     rows: tuple[Row, ...] = (line, SlotTaken()) if run.slot else (line,)
     return Decision(run=planned, rows=rows, messages=(message_out,))

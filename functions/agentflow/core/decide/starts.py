@@ -22,8 +22,9 @@ from agentflow.core.decision import (
     TimerSet,
     Unsubscribed,
 )
+from agentflow.core.goal import CHILD_NAME
 from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
-from agentflow.core.plan import Task
+from agentflow.core.plan import Child, Task
 from agentflow.core.run import child_id
 
 if TYPE_CHECKING:
@@ -166,6 +167,9 @@ def _workflow(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> 
         return refusal
     _limit(turn, step, task, attempt)
     run, child = turn.run, task.child
+    if not child.workflow:  # a plan that has been written
+        child = Child(given[CHILD_NAME], 1, 1)
+        given = {name: value for name, value in given.items() if name != CHILD_NAME}
     exact = child.first if child.first == child.last else None
     data: dict[str, JSON] = {
         "run": str(child_id(run.id, step, attempt)),
@@ -187,8 +191,8 @@ def _workflow(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> 
     return None
 
 
-def _compensate(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
-    turn.opened(step, task, "undo", attempt, given)  # the planner carries it out, and says when it has ended
+def _planner(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    turn.opened(step, task, "planner", attempt, given)  # which carries it out, and says when it has ended
     return None
 
 
@@ -199,7 +203,9 @@ _BEGIN: Mapping[str, Callable[[Turn, int, Task, Given, int], Fault | None]] = {
     "event": _event,
     "human": _human,
     "workflow": _workflow,
-    "compensate": _compensate,
+    "compensate": _planner,
+    "judge": _planner,
+    "keep": _planner,
 }
 
 

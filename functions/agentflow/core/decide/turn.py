@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from agentflow.core.decide.ending import end
+from agentflow.core.decide.goals import written
 from agentflow.core.decide.starts import Fault, begin, unwait
 from agentflow.core.decision import (
     CHILD,
@@ -116,6 +117,7 @@ class Turn:
                 status = "failed" if command.result is None else "succeeded"
                 self.finish(command.step, opened, status, command.result, code=command.code, message=command.message)
                 self._ended.append({"step": command.step, "task": opened.task, "status": status})
+                self._rows += written(self.plan, self.plan.tasks[opened.task], opened.input or {}, command.result or {})
             elif isinstance(command, SetTimer):
                 key = f"after:{command.timer}"
                 self._rows.append(TimerSet(key, "after", command.after_ms, command.timer))
