@@ -17,6 +17,7 @@ from chaos.violation import Violation
 CHECKS = (
     checks_runs.check_submissions,
     checks_runs.check_ends,
+    checks_runs.check_children,
     checks_runs.check_histories,
     checks_runs.check_results,
     checks_runs.check_order,

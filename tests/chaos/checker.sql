@@ -46,12 +46,14 @@ where r.spent_micro <> coalesce(l.spent, 0) or r.held_micro <> coalesce(l.held, 
    or (r.version is not null and not r.frozen and r.spent_micro + r.held_micro > r.limit_micro);
 
 -- name: money_of_tenants
--- Tenants with a budget whose account is not the sum of their runs, or which are over their limit.
+-- Tenants with a budget whose account is not the sum of their runs' ledgers, or which are over their limit. What a run
+-- holds for another that it has started, and settles, is that one's to charge.
 select b.tenant_id, b.limit_micro, b.spent_micro, b.held_micro, coalesce(r.spent, 0) as runs_spent,
        coalesce(r.held, 0) as runs_held
 from agentflow.budgets b
 left join (
-  select tenant_id, sum(spent_micro) as spent, sum(held_micro) as held from agentflow.runs group by tenant_id
+  select tenant_id, sum(amount_micro) filter (where entry = 'settle') as spent, sum(held_micro) as held
+  from agentflow.ledger where price <> 'workflow' group by tenant_id
 ) r using (tenant_id)
 where b.scope = 'tenant' and (b.spent_micro <> coalesce(r.spent, 0) or b.held_micro <> coalesce(r.held, 0)
    or (not b.frozen and b.limit_micro is not null and b.spent_micro + b.held_micro > b.limit_micro));

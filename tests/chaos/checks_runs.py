@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from agentflow.core.plan import Plan
+from agentflow.core.run import child_id
 from chaos.books import TERMINAL, Books, nonce_of
 from chaos.checks_roads import EARLY
 from chaos.replay import Replay
 from chaos.statements import Row
 from chaos.violation import Violation
+from chaos.workflows import BY_NAME, UNPRICED
 
 ENDS = {"succeeded": "run.completed", "failed": "run.failed", "cancelled": "run.cancelled"}
 PASSING = frozenset({"rate_limited", "model_unavailable", "timeout", "bad_response", "bad_result", "model_unreachable",
@@ -33,7 +36,7 @@ def check_submissions(books: Books) -> Iterator[Violation]:
         if len(named) > 1:
             yield Violation(2, f"the key {submission.token} gave several runs: {sorted(named)}")
     for token, runs in books.by_token.items():
-        if token not in known:
+        if token not in known and not (runs[0]["state"] or {}).get("parent"):
             yield Violation(2, f"nobody has asked for this run (token {token!r})", runs[0]["run_id"])
 
 
@@ -68,7 +71,7 @@ def check_ends(books: Books) -> Iterator[Violation]:
 
 def _outcome(books: Books, run: Row, *, cancelled: bool) -> str:
     """What is wrong with how a run has ended; '' when nothing is."""
-    workflow = next(s.workflow for s in books.round.submissions if s.workflow.name == run["workflow"])
+    workflow = BY_NAME.get(run["workflow"], UNPRICED)
     error = run["error"] or {}
     code = "cancelled" if run["status"] == "cancelled" else error.get("code", "")
     if run["status"] == "succeeded":
@@ -82,7 +85,7 @@ def _outcome(books: Books, run: Row, *, cancelled: bool) -> str:
         return "" if run["tenant_id"] == limited else f"it ran out of money: {error}"
     plan = books.plan(run)
     assert plan is not None
-    if any(_spent(plan, step) for step in last):
+    if any(_spent(plan, step) or _fell_with(books, step) for step in last):
         return ""
     return f"it must not end {run['status']}: {error}"
 
@@ -92,6 +95,33 @@ def _spent(plan: Plan, step: Row) -> bool:
     task = plan.tasks[step["task"]]
     calls = step["kind"] == "llm" or step["task"] == "effect"
     return calls and step["attempt"] >= task.retry.max and step["error"]["code"] in PASSING
+
+
+def _fell_with(books: Books, step: Row) -> bool:
+    """Whether a step failed because the run that it had started failed, and that one had a reason to."""
+    child = books.runs.get(child_id(step["run_id"], step["step"], step["attempt"]))
+    return step["kind"] == "workflow" and child is not None and not _outcome(books, child, cancelled=False)
+
+
+def check_children(books: Books) -> Iterator[Violation]:
+    """1, 3: a run that another has started has ended as that one was told, and belongs to a step that asked for it."""
+    for run in books.runs.values():
+        around = (run["state"] or {}).get("parent")
+        if not around:
+            continue
+        parent, step, attempt = UUID(around[0]), around[1], around[2]
+        asked = books.attempts.get((parent, step, attempt))
+        if run["run_id"] != child_id(parent, step, attempt) or parent not in books.runs:
+            yield Violation(2, f"nobody has asked for this run as step {step}.{attempt} of {parent}", run["run_id"])
+        elif asked is None or run["status"] not in TERMINAL:
+            if books.runs[parent]["status"] in TERMINAL:
+                what = f"it is {run['status']}, and run {parent}, which waits for it, has ended"
+                yield Violation(1, what, run["run_id"])
+        elif asked["status"] == "succeeded" and (run["status"], run["output"]) != ("succeeded", asked["output"]):
+            what = f"it came to {run['status']} {run['output']}, and run {parent} took {asked['output']}"
+            yield Violation(3, what, run["run_id"])
+        elif asked["status"] == "failed" and run["status"] == "succeeded":
+            yield Violation(3, f"it succeeded, and for run {parent} it failed: {asked['error']}", run["run_id"])
 
 
 def check_histories(books: Books) -> Iterator[Violation]:

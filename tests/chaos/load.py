@@ -225,6 +225,25 @@ class Load:
         for _ in range(1 + (chance.random() < 0.3)):
             await self._say(submission, "go")
 
+    async def answer(self, submission: Submission, chance: random.Random) -> None:
+        """Answer what its run asks, once it does; sometimes twice: one answer counts."""
+        (run,) = list(submission.ids)[:1] or [""]
+        while submission.token not in self._sampler.ended_tokens:
+            for _ in range(1 + (chance.random() < 0.3)):
+                path = f"/v1/runs/{run}/steps/1/answer"
+                body = {"result": {"n": 7}, "by": "chaos"}
+                await self.client.ask(submission.tenant, "POST", path, {202, 409}, json=body)
+            await asyncio.sleep(0.2)
+
+    async def pause(self, submission: Submission, chance: random.Random) -> None:
+        """Pause its run at some time, and resume it later."""
+        (run,) = list(submission.ids)[:1] or [""]
+        await asyncio.sleep(chance.uniform(0.0, 0.4))
+        for verb in ("pause", "resume"):
+            path = f"/v1/runs/{run}/{verb}"
+            await self.client.ask(submission.tenant, "POST", path, {202, 409}, json={"reason": "chaos"})
+            await asyncio.sleep(chance.uniform(0.0, 0.6))
+
     async def _say(self, submission: Submission, name: str) -> None:
         (run,) = list(submission.ids)[:1] or [""]
         headers = {"Idempotency-Key": f"{submission.token}/{name}"}
@@ -255,6 +274,8 @@ async def _nothing(load: Load, submission: Submission, chance: random.Random) ->
 SCENES: dict[str, Callable[[Load, Submission, random.Random], Awaitable[None]]] = {
     "event": Load.pay,
     "signal": Load.signal,
+    "answer": Load.answer,
+    "pause": Load.pause,
     "cancel": Load.cancel,
     "cancel-plan": Load.cancel_in_plan,
 }

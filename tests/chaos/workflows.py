@@ -48,6 +48,16 @@ TASKS: dict[str, JSON] = {
     "pause": {"kind": "wait", "for": "250ms"},
     "ages": {"kind": "wait", "for": "1h"},
     "paid": {"kind": "event", "use": "com.chaos.paid", "match": "event.data.token == token", "timeout": "10m"},
+    "take": {
+        "kind": "tool", "use": "std.echo", "in": {"n": "n + 1"}, "out": {"n": "int"}, "usd": 0.0001, "undo": "give",
+    },
+    "give": {"kind": "tool", "use": "std.echo", "in": {"n": "result.n"}, "usd": 0.0001, "retry": {"max": 2}},
+    "break": {"kind": "tool", "use": "std.fail"},
+    "back": {"kind": "compensate"},
+    "child": {
+        "kind": "workflow", "use": "child", "in": {"token": "token + '-c'", "n": "n"}, "out": {"n": "int"}, "usd": 0.01,
+    },
+    "asked": {"kind": "human", "use": "somebody", "out": {"n": "int"}, "timeout": "10m"},
     "never": {"kind": "event", "use": "com.chaos.paid", "match": "false", "timeout": "300ms"},
 }  # fmt: skip
 
@@ -191,6 +201,21 @@ WORKFLOWS = (
                     "out": {"nonce": "string"}, "retry": {"max": 5, "backoff": "50ms"}, "timeout": "15s"}}),
         2, lambda run: _grown(1)(run) and _said(run),
     ),
+    Workflow(_series("child", "echo ask", ECHO, ASK), 0, lambda run: _grown(1)(run) and _said(run)),
+    Workflow(_series("family", "child echo", task("child", set={"n": "result.n"}), ECHO), 8, _grown(2)),
+    Workflow(
+        _series("family-left", "child ages", _parallel(task("child"), task("ages"))), 3, code="cancelled",
+        scene="cancel",
+    ),
+    Workflow(
+        _document("undone", "take give break back echo", root={"type": "fallback", "children": [
+            {"type": "sequence", "children": [task("take", set={"n": "result.n"}), task("take"), task("break")]},
+            {"type": "sequence", "children": [task("back", set={"n": "n + result.undone"}), ECHO]}]}), 8, _grown(4),
+    ),
+    Workflow(
+        _series("asked", "asked echo", task("asked", set={"n": "n + result.n"}), ECHO), 6, _grown(8), scene="answer",
+    ),
+    Workflow(_series("paused", "pause echo ask", task("pause"), ECHO, ASK), 6, _grown(1), scene="pause"),
     Workflow(
         _series("triggered", "echo ask", ECHO, ASK, trigger={
             "type": "com.chaos.started", "if": "event.data.n >= 0",
