@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
+from agentflow.core.run import child_id
 from agentflow.errors import AgentFlowError
 from chaos.statements import Row, Statements
 from chaos.violation import Violation
@@ -137,6 +138,7 @@ class Sampler:
             if row["consumer"] != FACTS:
                 waiting[row["run_id"]].add(f"{row['consumer']} {row['key']}")
         for run in runs:
+            waiting[run["run_id"]] |= {f"child {key}" for key in self._children(run, waiting)}
             for missing in missing_of(run, waiting[run["run_id"]]):
                 self._note(Violation(9, missing, run["run_id"]))
         self.twins = {(row["run_id"], row["key"], row["consumer"]) for row in twins}
@@ -148,6 +150,13 @@ class Sampler:
         now = time.monotonic()
         for behind in self._behind:
             behind.seen(self.twins, now)
+
+    def _children(self, run: Row, waiting: Mapping[UUID, set[str]]) -> Iterator[str]:
+        """The attempts whose runs go on, or are being asked for."""
+        for step, (_, attempt, _, waits, *_) in ((run["state"] or {}).get("open") or {}).items():
+            child = child_id(run["run_id"], int(step), attempt)
+            if waits == "child" and (child in self.open or waiting.get(child)):
+                yield f"{step}.{attempt}"
 
     def _money(self, accounts: list[Row], tenants: list[Row]) -> None:
         for row in accounts:
@@ -182,7 +191,7 @@ class Sampler:
 
 def missing_of(run: Mapping[str, Any], waiting: set[str]) -> list[str]:
     """What a run that goes on waits for, and which is nowhere to be found."""
-    if run["status"] != "running":
+    if run["status"] not in ("running", "paused"):
         asked = {"requested": {"plan requested", "plan gated"}, "planned": {"dispatch planned"}}[
             run["status"]
         ]
@@ -191,6 +200,7 @@ def missing_of(run: Mapping[str, Any], waiting: set[str]) -> list[str]:
     if not opened:
         return ["running, and no step is open"]
     missing = []
+    waiting = {*waiting, *(f"step {step}" for step in opened), *({"paused"} & {run["status"]})}
     for step, (task, attempt, _, waits, *_) in opened.items():
         key = f"{step}.{attempt}"
         signs = {
@@ -199,6 +209,10 @@ def missing_of(run: Mapping[str, Any], waiting: set[str]) -> list[str]:
             "retry": {f"timer retry:{step}", f"dispatch timer:retry:{step}:{attempt}"},
             "timer": {f"timer wait:{step}", f"dispatch timer:wait:{step}:{attempt}"},
             "event": {f"event {step}"},
+            "person": {f"event {step}"},
+            "child": {f"child {key}", f"dispatch {key}:child"},
+            "planner": {f"step {other}" for other in opened if other != step},  # those that it has started
+            "resume": {run["status"]},
         }[waits]
         if not signs & waiting:
             missing.append(f"step {key} ({task}) waits for its {waits}, and nothing is pending for it")
