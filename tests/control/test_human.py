@@ -146,3 +146,21 @@ async def test_workflows_that_run_each_other_are_refused(world: World) -> None:
     (error,) = problem(refused, 422, "invalid_plan")["errors"]
     assert error["path"] == "tasks.other.use"
     assert error["message"] == "would run itself again: one → three → two → one"
+
+
+async def test_a_signal_of_another_shape_is_refused(world: World) -> None:
+    machine = {
+        **PLAN, "kind": "fsm", "name": "listens", "vars": {"n": "int"}, "events": {"paid": {"n": "int"}},
+        "tasks": {"ages": {"kind": "wait", "for": "1h"}}, "initial": "s",
+        "states": {
+            "s": {"transitions": [{"event": "paid", "set": {"n": "event.data.n"}, "to": "end"}]},
+            "end": {"final": "success"},
+        },
+    }  # fmt: skip
+    await registered(world, machine)
+    run = (await world.a.http.post("/v1/runs", json={"workflow": "listens"})).json()["id"]
+    for data, path in ((None, "data"), ({}, "data.n"), ({"n": "1"}, "data.n"), ({"n": 1, "m": 2}, "data.m")):
+        refused = await world.a.http.post(f"/v1/runs/{run}/signals/paid", json={"data": data})
+        assert problem(refused, 422, "invalid_signal")["errors"][0]["path"] == path
+    await world.a.http.post(f"/v1/runs/{run}/signals/paid", json={"data": {"n": 3}})
+    assert (await world.finished(run))["output"] == {"n": 3}

@@ -396,6 +396,21 @@ PARTS: dict[str, tuple[Any, list[str]]] = {
         tree("t", tasks={"t": {"kind": "workflow", "use": "p@1"}}),
         ["tasks.t.use: 'p' would run itself, without an end (use a loop in the plan)"],
     ),
+    "an event that nobody takes": (
+        machine({"s": {"run": "a", "transitions": [{"event": "done", "to": "t"}]}, "t": {"final": "success"}},
+                events={"paid": {"n": "int"}}),
+        ["events.paid: no transition takes 'paid' (add one, or remove it)"],
+    ),
+    "a raised event that should carry something": (
+        machine({"s": {"entry": {"raise": "paid"}, "transitions": [{"event": "paid", "to": "t"}]},
+                 "t": {"final": "success"}}, events={"paid": {"n": "int"}}),
+        ["states.s.entry.raise[0]: 'paid' is declared to carry data, and this carries none"],
+    ),
+    "a part of an event that is not declared": (
+        machine({"s": {"transitions": [{"event": "paid", "if": "event.data.m > 0", "to": "t"}]},
+                 "t": {"final": "success"}}, events={"paid": {"n": "int"}}),
+        ["states.s.transitions[0].if: `event.data.m > 0`"],
+    ),
     "versions the wrong way round": (
         tree("t", tasks={"t": {"kind": "workflow", "use": "q@5-3"}}),
         ["tasks.t.use: the last version is before the first (write it as name@first-last)"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,9 +10,9 @@ from starlette.responses import Response
 from agentflow.control import cursors, shapes
 from agentflow.control.bodies import read_json, read_query
 from agentflow.control.call import Call, answer, no_run, page
+from agentflow.control.fitting import misfits
 from agentflow.core.message import Message
-from agentflow.core.types import Type, problem
-from agentflow.errors import Conflict, Invalid, Problem
+from agentflow.errors import Conflict, Invalid
 from agentflow.store.control import ACTOR, NO_RUN
 
 MAX_ANSWER = 256 * 1024
@@ -40,7 +39,8 @@ async def answer_task(call: Call) -> Response:
             raise no_run()
         raise Conflict(f"step {step} does not wait for a person (see GET /v1/tasks)", code="not_waiting")
     _, plan = await call.services.registry.plan(call.tenant, rows[0]["workflow"], rows[0]["version"])
-    if faults := _faults(asked.result, plan.tasks[rows[0]["task"]].out):
+    out = plan.tasks[rows[0]["task"]].out
+    if out is not None and (faults := misfits(asked.result, out, "result")):
         raise Invalid(faults, code="invalid_answer")
     by = asked.by or f"key:{ACTOR.get()}"
     data = {"run": str(run), "step": step, "output": asked.result, "by": by}
@@ -54,24 +54,6 @@ async def _described(call: Call, row: dict[str, Any]) -> dict[str, Any]:
     task = plan.tasks[row["task"]]
     out = None if task.out is None else {name: type_.name for name, type_ in task.out.items()}
     return {**row, "use": task.use, "out": out}
-
-
-def _faults(result: Mapping[str, Any], out: Mapping[str, Type] | None) -> list[Problem]:
-    """What is wrong with an answer; anything goes where the task declares nothing."""
-    if out is None:
-        return []
-    wanted = ", ".join(f"{name}: {type_}" for name, type_ in out.items()) or "nothing"
-    faults = [
-        Problem(f"result.{name}", "is missing", f"give a value of type {type_}", "missing")
-        for name, type_ in out.items()
-        if name not in result
-    ]
-    for name, value in result.items():
-        if name not in out:
-            faults.append(Problem(f"result.{name[:64]}", "is not asked for", f"asked for is: {wanted}", "unknown"))
-        elif fault := problem(value, out[name], f"result.{name}"):
-            faults.append(fault)
-    return faults
 
 
 def _step(text: str) -> int:

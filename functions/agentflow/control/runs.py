@@ -19,6 +19,7 @@ from agentflow.control import cursors, shapes
 from agentflow.control.bodies import SMALL, idempotency_key, read_json, read_query
 from agentflow.control.call import Call, answer, no_run, page
 from agentflow.control.files import check_out
+from agentflow.control.fitting import misfits
 from agentflow.control.waiting import ended
 from agentflow.core.fair import DEFAULT
 from agentflow.core.message import Message
@@ -154,8 +155,14 @@ async def signal_run(call: Call) -> Response:
     if _SIGNAL.fullmatch(name) is None or name in STEP_EVENTS:
         mend = "use 1 to 64 of a-z 0-9 _ -, and none of " + ", ".join(sorted(STEP_EVENTS))
         raise Rejected("is not a signal's name", code="invalid", path="name", mend=mend)
-    if await call.services.store.run_status(call.tenant, run) is None:
+    known = await call.services.store.run_status(call.tenant, run)
+    if known is None:
         raise no_run()
+    if known["version"] is not None and known["status"] not in TERMINAL:
+        _, plan = await call.services.registry.plan(call.tenant, known["workflow"], known["version"])
+        wanted = plan.machine.events.get(name) if plan.machine is not None else None
+        if wanted is not None and (faults := misfits(asked.data, wanted, "data")):
+            raise Invalid(faults, code="invalid_signal")
     data = {"run": str(run), "name": name, "data": asked.data, "step": None}
     await _tell(call, run, "signal.received", f"signal:{key}", data)
     return answer(shapes.Noted, {"id": run}, 202, _location(run))

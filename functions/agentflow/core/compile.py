@@ -79,6 +79,7 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
         )
     draft.names = {**inputs, **variables}
     draft.vars = variables
+    draft.events = {name: draft.types(given, f"events.{name}") for name, given in document.get("events", {}).items()}
     tools = compile_tasks.tools(draft)
     compile_tasks.tasks(draft, tools)
     limits = document["limits"]

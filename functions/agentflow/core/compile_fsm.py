@@ -49,7 +49,19 @@ class _Builder:
             remembers=remembers,
             exits=timed or remembers or any(state.exit for state in states),
             mends=any("error" in state.on for state in states),
+            events=self._events(states),
         )
+
+    def _events(self, states: tuple[State, ...]) -> dict[str, dict[str, Type]]:
+        """What the signals carry that are declared: each is taken by some transition, and comes from outside."""
+        for name in self.draft.events:
+            path = f"events.{name}"
+            if not any(name in state.on for state in states):
+                self.draft.note(path, f"no transition takes {name!r}", "add one, or remove it", "unheard")
+            if name in self.raised:
+                mend = "give the raised event another name"
+                self.draft.note(self.raised[name], f"{name!r} is declared to carry data, and this carries none", mend)
+        return self.draft.events
 
     def _state(self, node: Place) -> State:
         """The state, but for its transitions."""
@@ -214,6 +226,9 @@ class _Builder:
                 )
             if task is not None:
                 scope.update(result_scope(task))
+        elif event in self.draft.events:
+            scope["event.name"] = STRING
+            scope |= {f"event.data.{name}": type_ for name, type_ in self.draft.events[event].items()}
         elif event:
             scope["event"] = JSON_TYPE
         return scope

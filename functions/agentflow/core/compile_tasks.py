@@ -176,7 +176,8 @@ def _undo(draft: Draft, name: str, target: str) -> Undo | None:
 
 def _fields(kind: str, out: dict[str, Type] | None) -> tuple[tuple[str, str, Type], ...]:
     if out is not None:
-        return tuple((field, f"result.{field}", type_) for field, type_ in out.items())
+        own = (("data", "result.data", JSON_TYPE),) if kind == "event" else ()
+        return (*((field, f"result.{field}", type_) for field, type_ in out.items()), *own)
     return _RESULT.get(kind, (("", "result", JSON_TYPE),))
 
 

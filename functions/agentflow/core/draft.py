@@ -47,6 +47,7 @@ class Draft:
         self.names: dict[str, Type] = {}
         self.vars: dict[str, Type] = {}
         self.tasks: dict[str, Task] = {}
+        self.events: dict[str, dict[str, Type]] = {}  # what signals carry, where that is declared
 
     def note(self, path: str, message: str, mend: str = "", code: str = "invalid") -> None:
         """One more problem."""

@@ -22,7 +22,7 @@ from agentflow.core.machine import OWN_EVENTS, Machine, State, Transition
 from agentflow.core.moves import Advance, Completed, Elapsed, Failed, PlanEvent, PlanState, Signal
 from agentflow.core.plan import Plan, Task
 from agentflow.core.turn import Ends, Turn, Unvalued
-from agentflow.core.types import JSON, Mismatch
+from agentflow.core.types import JSON, Mismatch, conform
 
 
 def begin(plan: Plan, machine: Machine, variables: dict[str, JSON]) -> Advance:
@@ -61,6 +61,18 @@ def where(machine: Machine, state: PlanState, step: int) -> tuple[str, Task, dic
             task = machine.by_name[name].task
             return None if task is None else (name, task, NO_LOCALS)
     return None
+
+
+def bound(machine: Machine, event: Signal) -> dict[str, JSON] | None:
+    """What expressions see of a signal whose data is declared; None when it is not of that shape."""
+    data = event.data if isinstance(event.data, dict) else {}
+    local: dict[str, JSON] = {"event.name": event.name}
+    for name, type_ in machine.events[event.name].items():
+        try:
+            local[f"event.data.{name}"] = conform(data[name], type_)
+        except (KeyError, Mismatch):
+            return None
+    return local
 
 
 class _Turn:
@@ -109,7 +121,11 @@ class _Turn:
         """Take what the signal enables; False when nobody listens. A machine's own events cannot be signalled."""
         if event.name in OWN_EVENTS:
             return False
-        local = {"event": {"name": event.name, "data": event.data}}
+        local: dict[str, JSON] | None = {"event": {"name": event.name, "data": event.data}}
+        if event.name in self.machine.events:
+            local = bound(self.machine, event)
+        if local is None:
+            return False
         chosen = self._select(event.name, local)
         if chosen:
             self._take(chosen, local)

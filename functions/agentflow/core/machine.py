@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from agentflow.core.expr import Expr
 from agentflow.core.plan import Task
+from agentflow.core.types import Type
 
 TASK_EVENTS = frozenset({"done", "failed", "timeout"})
 """Events that come from what a state does."""
@@ -85,7 +86,8 @@ class Machine:
     """All states in document order; index 0 is the machine itself, which holds the root transitions.
 
     ``timed``, ``remembers``: there are such transitions and history states; ``exits``: leaving a state may mean more
-    than halting its task; ``mends``: some transition takes ``error``.
+    than halting its task; ``mends``: some transition takes ``error``. ``events``: what signals carry, where
+    that is declared.
     """
 
     states: tuple[State, ...]
@@ -96,3 +98,4 @@ class Machine:
     remembers: bool
     exits: bool
     mends: bool
+    events: dict[str, dict[str, Type]] = field(default_factory=dict)

@@ -175,6 +175,7 @@ class EventTask(Shape):
     use: EventType = Field(description="the CloudEvent's type")
     match: Cel | None = Field(None, description="CEL over event and vars: is it the one?")
     in_: Exprs | None = Field(None, alias="in")
+    out: Types | None = Field(None, description="the typed fields of its data, as result.NAME")
     timeout: Timeout | None = None
 
 
@@ -458,6 +459,9 @@ class Document(Shape):
     input: Types | None = Field(None, description="required inputs: name and type")
     vars: Types | None = Field(None, description="working variables: name and type")
     output: Exprs | None = Field(None, description="the run's result; all vars when not given")
+    events: Annotated[dict[Name, Types], Field(max_length=200)] | None = Field(
+        None, description="what signals carry in `event.data`: names and types by the signal's name"
+    )
     trigger: Trigger | None = None
     tools: Annotated[dict[Name, Tool], Field(max_length=100)] | None = None
     tasks: Annotated[dict[Name, Task], Field(min_length=1, max_length=500)]

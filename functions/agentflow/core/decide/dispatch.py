@@ -136,7 +136,11 @@ def _signal(turn: Turn, data: Mapping[str, JSON]) -> None:
     assert turn.state is not None
     if not match_event(turn.plan, opened.task, turn.state.vars, data["data"]):
         return
-    result = {"data": data["data"].get("data"), "id": data["data"]["id"], "source": data["data"]["source"]}
+    event = data["data"]
+    carried = event.get("data")
+    result = {"data": carried, "id": event["id"], "source": event["source"]}
+    if (out := turn.plan.tasks[opened.task].out) and isinstance(carried, dict):
+        result = {name: carried[name] for name in out if name in carried} | result
     turn.note("signal.received", {"name": name, "step": step, "task": opened.task})
     turn.finish(step, opened, "succeeded", result)
     _advance(turn, Completed(step, result))
