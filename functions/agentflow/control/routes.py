@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from agentflow.control import audit, events, limits, parked, retention, runs, shapes, streams, workflows
+from agentflow.control import (
+    audit,
+    events,
+    forks,
+    limits,
+    parked,
+    retention,
+    runs,
+    shapes,
+    streams,
+    workflows,
+)
 from agentflow.control.call import Call
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -111,6 +122,12 @@ ROUTES = (
             204: Answer("There is nothing after that event."),
         },
         (400, 404), query=shapes.FollowQuery, headers=("Last-Event-ID",),
+    ),
+    Route(
+        "POST", "/v1/runs/{run}/fork", forks.fork_run, "Start a run from a point of another one",
+        {202: Answer("Accepted and durable.", shapes.Accepted), 200: Answer("It has ended.", shapes.Run)},
+        (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.ForkRequest},
+        query=shapes.WaitQuery, headers=("Idempotency-Key",),
     ),
     Route(
         "POST", "/v1/runs/{run}/cancel", runs.cancel_run, "Cancel a run",

@@ -170,16 +170,35 @@ class ControlStore:
     async def steps(
         self, tenant: UUID, run: UUID, after: tuple[int, int], limit: int
     ) -> tuple[bool, list[Row]]:
-        """Whether the run exists, and its attempts after (step, attempt), in that order."""
+        """Whether the run exists, and its attempts after (step, attempt), in that order, with those that it reuses."""
         key = {"run": run, "step": after[0], "attempt": after[1], "limit": limit}
-        found, steps = await self._read(tenant, ("read_run_status", {"run": run}), ("list_steps", key))
+        found, forked, steps = await self._read(
+            tenant, ("read_run_status", {"run": run}), ("read_reused", {"run": run}), ("list_steps", key)
+        )
+        if forked:
+            steps += await self._reused(tenant, key | forked[0])
+            steps = sorted(steps, key=lambda row: (row["step"], row["attempt"]))[:limit]
         return bool(found), steps
 
+    async def _reused(self, tenant: UUID, key: Row) -> list[Row]:
+        """As many reused attempts as fill the page, were there no others."""
+        runs = [UUID(run) for run, _ in key["reused"]]
+        queries = [
+            ("list_reused", key | {"from": runs[place], "last": last, "younger": [key["run"], *runs[:place]]})
+            for place, (_, last) in enumerate(key["reused"])
+            if last > key["step"] or (last == key["step"] and key["attempt"])
+        ]
+        return [row for rows in await self._read(tenant, *queries) for row in rows] if queries else []
+
+    async def results(self, tenant: UUID, run: UUID, steps: Sequence[int]) -> list[Row]:
+        """All attempts of some of a run's steps that have ended."""
+        return await self._all(tenant, "list_results", run=run, steps=list(steps))
+
     async def history(self, tenant: UUID, run: UUID, after: int, limit: int) -> tuple[Row | None, list[Row]]:
-        """The run, and what it has decided upon after ``after``: a run seen as ended has all its lines."""
-        # The run first: a line that is missed by the second query is younger than the run's state.
+        """The run's status, and what it has decided upon after ``after``: a run seen as ended has all its lines."""
+        # The run first: a line that is missed by the second query is younger than the run's status.
         line = {"run": run, "after": after, "limit": limit}
-        found, lines = await self._read(tenant, ("read_run", {"run": run}), ("list_history", line))
+        found, lines = await self._read(tenant, ("read_run_status", {"run": run}), ("list_history", line))
         return (found[0] if found else None), lines
 
     # -- parked ----------------------------------------------------------------------------------------

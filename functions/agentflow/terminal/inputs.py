@@ -1,4 +1,4 @@
-"""``--input name=value`` as a run's input: each value is read as the type the workflow declares for it."""
+"""``--input name=value`` and ``--set``: each value is read as the type that the workflow declares for it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_FILE = 12 * 1024 * 1024
 """Most bytes of a file: quoted as JSON it still has to fit into one request of 16 MiB."""
 
 
-def read_inputs(given: Sequence[str], types: Mapping[str, Type]) -> dict[str, Any]:
-    """The input in arguments ``name=value``, ``name=@file`` or ``name=@@text`` (text that starts with @).
+def read_inputs(given: Sequence[str], types: Mapping[str, Type], option: str = "--input") -> dict[str, Any]:
+    """The values in arguments ``name=value``, ``name=@file`` or ``name=@@text`` (text that starts with @) of an option.
 
     ``types`` are the workflow's inputs and vars. ``Invalid`` names every argument at fault.
     """
@@ -24,15 +24,16 @@ def read_inputs(given: Sequence[str], types: Mapping[str, Type]) -> dict[str, An
     problems: list[Problem] = []
     for argument in given:
         name, equals, text = argument.partition("=")
-        path = f"--input {name[:64]}"
+        path = f"{option} {name[:64]}"
         kind = types.get(name)
         if not equals or not name:
             problems.append(
-                Problem("--input", f"{argument[:64]!r} has no name", "write name=value or name=@file")
+                Problem(option, f"{argument[:64]!r} has no name", "write name=value or name=@file")
             )
         elif kind is None:
             known = ", ".join(types) or "none"
-            problems.append(Problem(path, "is not an input of this workflow", f"it has: {known}"))
+            what = "an input" if option == "--input" else "a variable"
+            problems.append(Problem(path, f"is not {what} of this workflow", f"it has: {known}"))
         elif name in found:
             problems.append(Problem(path, "is given twice", "give it once"))
         else:

@@ -47,7 +47,7 @@ async def run_workflow(
     """Start a run of a file or of a registered workflow; 0 when it was accepted and, followed, succeeded."""
     local = is_file(workflow)
     async with api(settings) as client:
-        plan = compile_file(workflow) if local else await _registered(client, workflow)
+        plan = compile_file(workflow) if local else await registered(client, workflow)
         inputs = read_inputs(given, {**plan.vars, **plan.input})
         reference = await register(client, plan) if local else workflow
         accepted = await start(client, reference, inputs, budget=budget, key=key, priority=priority)
@@ -122,7 +122,8 @@ def quoted(part: str) -> str:
     return quote(part, safe="")
 
 
-async def _registered(client: AsyncClient, reference: str) -> Plan:
+async def registered(client: AsyncClient, reference: str) -> Plan:
+    """The plan of a registered workflow, ``name`` or ``name@version``."""
     from agentflow.wire.document import compile_document
 
     name, _, version = reference.partition("@")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -24,8 +24,21 @@ from agentflow.core.decision import (
 )
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan, Task
-from agentflow.core.planner import ClearTimer, Ended, Failed, Finish, Halt, PlanEvent, SetTimer, Start, advance
+from agentflow.core.planner import (
+    ClearTimer,
+    Command,
+    Ended,
+    Failed,
+    Finish,
+    Halt,
+    PlanEvent,
+    PlanState,
+    SetTimer,
+    Start,
+    advance,
+)
 from agentflow.core.run import EMPTY, OpenStep, Run, without
+from agentflow.core.turn import FREE
 
 JSON = Any
 MAX_RETRY_AFTER_MS = 300_000
@@ -40,7 +53,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_changed", "_commands", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "epoch", "facts",
+        "_changed", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "commands", "epoch", "facts",
         "open", "plan", "run", "state",
     )  # fmt: skip
 
@@ -55,11 +68,16 @@ class Turn:
         self.plan: Plan = facts.plan
         self._rows: list[Row] = []
         self._messages: list[Message] = []
-        self._commands: list[Any] = []
+        self.commands: list[Command] = []
         self._changed: list[JSON] = []
         self._line: tuple[str, Mapping[str, JSON]] | None = None
         self._started: list[dict[str, JSON]] = []
         self._held_now = 0
+
+    def rest_on(self, state: PlanState | None, base: JSON) -> None:
+        """Begin with another run's state; ``base`` says it as a change."""
+        self.state = state
+        self._changed.append(base)
 
     def note(self, name: str, data: Mapping[str, JSON]) -> None:
         """Say for the history what is being decided upon."""
@@ -79,19 +97,23 @@ class Turn:
             holds=self._holds,
             held_micro=self.run.held_micro + self._held_now,
         )
-        line = Decided(name, data, tuple(self._commands), tuple(self._changed))
+        line = Decided(name, data, tuple(self.commands), tuple(self._changed))
         return Decision(run, (line, *self._rows), tuple(self._messages))
 
     # -- what the planner commands ------------------------------------------------------------------
 
-    def obey(self, event: PlanEvent) -> list[PlanEvent]:
+    def obey(self, event: PlanEvent, fixed: Mapping[str, JSON] = FREE) -> list[PlanEvent]:
         """Advance the planner by one event and carry out its commands; returns the refusals as new events."""
-        moved = advance(self.plan, self.state, event)
+        moved = advance(self.plan, self.state, event, fixed)
         self.state = moved.state
-        self._commands += moved.commands
         self._changed.append(moved.changed)
+        return self.carry_out(moved.commands)
+
+    def carry_out(self, commands: Sequence[Command]) -> list[PlanEvent]:
+        """Do what the planner says; returns the refusals as new events."""
+        self.commands += commands
         refused: list[PlanEvent] = []
-        for command in moved.commands:
+        for command in commands:
             if isinstance(command, Start):
                 fault = self._start(command)
                 if fault:
@@ -99,9 +121,7 @@ class Turn:
             elif isinstance(command, Halt):
                 self.halt(command.step)
             elif isinstance(command, Ended):
-                opened = self.open[command.step]
-                status = "failed" if command.result is None else "succeeded"
-                self.finish(command.step, opened, status, command.result, code=command.code, message=command.message)
+                self._ended(command)
             elif isinstance(command, SetTimer):
                 key = f"after:{command.timer}"
                 self._rows.append(TimerSet(key, "after", command.after_ms, command.timer))
@@ -110,6 +130,12 @@ class Turn:
             elif isinstance(command, Finish):
                 self._finish(command)
         return refused
+
+    def _ended(self, command: Ended) -> None:
+        opened = self.open.get(command.step)
+        if opened is not None:  # a fork's first decision may end what was open where it comes from
+            status = "failed" if command.result is None else "succeeded"
+            self.finish(command.step, opened, status, command.result, code=command.code, message=command.message)
 
     def _start(self, command: Start) -> Fault | None:
         task = self.plan.tasks[command.task]
