@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-import httpx
-import psycopg
-
-from .conftest import Command, Served
+from .conftest import Command
 from .test_main import one_line
 
 TRIAGE = """
@@ -72,3 +67,44 @@ async def test_a_fork_goes_on_with_what_was_recorded(agentflow: Command, tmp_pat
     assert f"forked from {old['id']} before step 2" in (await agentflow("logs", new["id"])).out
     for run in (old, new):
         assert (await agentflow("replay", run["id"])).code == 0
+
+
+async def test_what_is_set_leads_another_way(agentflow: Command, tmp_path: Path) -> None:
+    old = await triage(agentflow, tmp_path)
+    new = await fork(agentflow, old["id"], 2, "--set", "verdict=bad", "--set", "n=7")
+    assert new["output"] == {"verdict": "bad", "said": "oh no: hm", "n": 7}
+    assert [step[1] for step in await steps(agentflow, new["id"])] == ["judge", "blame", "send"]
+    given = await fork(agentflow, old["id"], 2, "--set", "n=7", "--set", "text=so so")
+    assert given["output"]["said"] == "well done: so so 7"
+    later = await fork(agentflow, old["id"], 3, "--set", "said=@@nothing")
+    assert later["output"]["said"] == "@nothing"
+    path = tmp_path / "saved.json"
+    assert (await agentflow("replay", new["id"], "--save", str(path))).code == 0
+    # The run that it goes on from is not needed to decide it again.
+    assert (await agentflow("replay", str(path))).code == 0
+    path.write_text(path.read_text().replace('"vars": {', '"vars": {"lost": 1,'))
+    assert (await agentflow("replay", str(path))).code == 1
+
+
+async def test_a_fork_is_detached_limited_and_made_once(agentflow: Command, tmp_path: Path) -> None:
+    run = (await triage(agentflow, tmp_path))["id"]
+    more = ("--at", "2", "--detach", "--key", "k", "--budget", "0.5", "--workflow-version", "same")
+    first = (await agentflow("fork", run, *more)).out.strip()
+    assert first == (await agentflow("fork", run, *more)).out.strip()
+    await agentflow("logs", "--follow", first)
+    shown = (await agentflow("show", first, "--json")).json
+    assert (shown["limit_micro"], shown["status"]) == (500_000, "succeeded")
+
+
+async def test_what_can_not_be_forked_is_one_line_with_its_mend(agentflow: Command, tmp_path: Path) -> None:
+    run = (await triage(agentflow, tmp_path))["id"]
+    one_line(await agentflow("fork", run, "--at", "4"), "at: the run has started 3 steps", "choose 1 to 3")
+    one_line(
+        await agentflow("fork", run, "--at", "2", "--set", "m=1"),
+        "--set m: is not a variable",
+        "n, said, verdict",
+    )
+    one_line(await agentflow("fork", run, "--at", "2", "--set", "n=x"), "--set n: 'x' is not int")
+    one_line(await agentflow("fork", "00000000-0000-7000-8000-000000000000", "--at", "1"), "no such run")
+    for wrong in ((run,), (run, "--at", "0"), (run, "--at", "2", "--workflow-version", "newest")):
+        assert (await agentflow("fork", *wrong)).code == 2

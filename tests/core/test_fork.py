@@ -444,7 +444,7 @@ def test_a_history_that_is_decided_otherwise_is_nothing_to_go_on_from() -> None:
     old.results[1, 1]["output"] = {"n": 4, "ok": True}
     assert old.forking(2) is not None, "what started the step is decided anew; nothing before it has changed"
     old.lines[1]["hash"] = "00" * 16
-    with pytest.raises(Conflict, match="line 2 .run.started.*another state"):
+    with pytest.raises(Conflict, match=r"line 2 .run.started.*another state"):
         old.forking(2)
 
 
