@@ -176,19 +176,22 @@ class ControlStore:
             tenant, ("read_run_status", {"run": run}), ("read_reused", {"run": run}), ("list_steps", key)
         )
         if forked:
-            steps += await self._reused(tenant, key | forked[0])
-            steps = sorted(steps, key=lambda row: (row["step"], row["attempt"]))[:limit]
+            steps = await self._with_reused(tenant, key, steps, **forked[0])
         return bool(found), steps
 
-    async def _reused(self, tenant: UUID, key: Row) -> list[Row]:
-        """As many reused attempts as fill the page, were there no others."""
-        runs = [UUID(run) for run, _ in key["reused"]]
-        queries = [
-            ("list_reused", key | {"from": runs[place], "last": last, "younger": [key["run"], *runs[:place]]})
-            for place, (_, last) in enumerate(key["reused"])
-            if last > key["step"] or (last == key["step"] and key["attempt"])
-        ]
-        return [row for rows in await self._read(tenant, *queries) for row in rows] if queries else []
+    async def _with_reused(
+        self, tenant: UUID, key: Row, steps: list[Row], reused: list[tuple[str, int]], open: list[int]
+    ) -> list[Row]:
+        """A page of a fork's own attempts with those of the runs that it goes on from, the youngest first: none is
+        looked through any further than the page goes already."""
+        younger, limit = [key["run"]], key["limit"]
+        for run, last in reused:
+            end = min(last, steps[-1]["step"]) if len(steps) == limit else last
+            more = {"from": UUID(run), "last": end, "younger": younger, "open": open}
+            steps += await self._all(tenant, "list_reused", **key, **more)
+            steps = sorted(steps, key=lambda row: (row["step"], row["attempt"]))[:limit]
+            younger = [*younger, UUID(run)]
+        return steps
 
     async def results(self, tenant: UUID, run: UUID, steps: Sequence[int]) -> list[Row]:
         """All attempts of some of a run's steps that have ended."""
