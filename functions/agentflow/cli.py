@@ -221,6 +221,41 @@ def replay(
 
 
 @app.command()
+def fork(
+    run_id: RunId,
+    at: Annotated[
+        int, typer.Option(min=1, help="Begin just before this step was started; it and all that follows are done.")
+    ],
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="name=value, or name=@file: an input or variable; it keeps this value while the decision that"
+            " started the step is made again. Repeatable.",
+        ),
+    ] = None,
+    workflow_version: Annotated[  # other versions may have other steps
+        str, typer.Option(help="Of the workflow; only `same`: the one that the run has pinned.")
+    ] = "same",
+    budget: Annotated[float | None, typer.Option(help="Most the new run may spend, in dollars.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same run.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Start a new run from any step of another one; the results of the steps before are reused and cost nothing."""
+    from agentflow.terminal.forking import fork_run
+
+    if workflow_version != "same":
+        raise typer.BadParameter("a fork keeps its run's version: same", param_hint="--workflow-version")
+    work = fork_run(
+        carrying.settings(), run_id, at, given or [], budget=budget, key=key, wait=wait, as_json=as_json
+    )
+    raise typer.Exit(carrying.run(work))
+
+
+@app.command()
 def graph(what: Annotated[str, typer.Argument(metavar="FILE|RUN", help="A workflow, or a run's id.")]) -> None:
     """Print a workflow's plan as Mermaid text; of a run with where it is."""
     from agentflow.terminal.picturing import draw

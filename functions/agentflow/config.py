@@ -77,6 +77,9 @@ class Settings:
         20_000, "most runs kept in memory between their steps; 0: each is read and locked every time"
     )
     handoff: bool = _option(True, "give a request straight to a function in the same process after commit")
+    fork_lines: int = _option(
+        100_000, "most lines of a run's history that are read to find the step before which a fork begins"
+    )
     function_urls: str = _option(
         "", "where the bridge finds functions: a URL with {function} in it, or JSON by name"
     )

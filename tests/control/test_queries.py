@@ -42,6 +42,9 @@ analyze agentflow.subscriptions, agentflow.workflows, agentflow.runs, agentflow.
 TENANT = "0000000a-0000-0000-0000-000000000002"
 DEEP = "2026-01-01T01:00:00Z"
 NONE = {"at": None, "run": RUN, "status": None, "workflow": None}
+REUSED = {
+    "from": RUN, "step": MANY // 4, "attempt": 1, "limit": 50, "last": MANY, "open": [1, 2], "younger": [],
+}  # fmt: skip
 
 STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     # statement, parameters deep inside the list, most rows any node of its plan may see
@@ -49,6 +52,10 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("list_runs", NONE | {"at": DEEP, "scan": 51, "limit": 50}, 55),
     ("list_runs", NONE | {"at": DEEP, "scan": SCAN, "limit": 50, "status": "failed"}, SCAN),
     ("list_steps", {"run": RUN, "step": MANY // 4, "attempt": 1, "limit": 50}, 50),
+    ("list_reused", REUSED, 50),
+    ("list_reused", REUSED | {"younger": [UUID(int=2)]}, 50),
+    ("read_reused", {"run": RUN}, 1),
+    ("list_results", {"run": RUN, "steps": list(range(100, 200))}, 200),
     ("list_history", {"run": RUN, "after": MANY // 2, "limit": 200}, 200),
     ("list_workflows", {"after": "w2", "limit": 51}, 55),
     ("read_workflow", {"name": "w3", "version": None}, 1),

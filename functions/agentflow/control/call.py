@@ -18,6 +18,7 @@ from agentflow.observe import metrics
 from agentflow.store.control import ControlStore
 
 if TYPE_CHECKING:
+    from agentflow.control.origins import Origins
     from agentflow.control.registry import Registry
 
 MAX_WAITS = 1000
@@ -64,6 +65,7 @@ class Services:
     store: ControlStore
     registry: Registry
     waits: Waits
+    origins: Origins
 
 
 @dataclass(frozen=True, slots=True)

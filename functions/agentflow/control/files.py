@@ -10,9 +10,9 @@ from agentflow.wire.claim import blob_ref, is_ref
 
 
 def check_out(
-    given: Mapping[str, Any], types: Mapping[str, Type]
+    given: Mapping[str, Any], types: Mapping[str, Type], root: str = "input"
 ) -> tuple[dict[str, Any], dict[str, bytes], dict[str, str]]:
-    """The input with references in place of files, the contents to keep, and the references given by path.
+    """The values with references in place of files, the contents to keep, and the references given by path.
 
     A string that is itself a well-formed reference stands for a blob that is there already. Values that do
     not fit their type stay as they are: the input's check names them.
@@ -37,7 +37,7 @@ def check_out(
         return value
 
     found = {
-        name: replaced(value, types[name], f"input.{name}") if name in types else value
+        name: replaced(value, types[name], f"{root}.{name}") if name in types else value
         for name, value in given.items()
     }
     return found, blobs, refs

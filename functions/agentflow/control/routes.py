@@ -11,6 +11,7 @@ from starlette.responses import Response
 from agentflow.control import (
     audit,
     events,
+    forks,
     human,
     limits,
     parked,
@@ -132,6 +133,12 @@ ROUTES = (
             204: Answer("There is nothing after that event."),
         },
         (400, 404), query=shapes.FollowQuery, headers=("Last-Event-ID",),
+    ),
+    Route(
+        "POST", "/v1/runs/{run}/fork", forks.fork_run, "Start a run from a point of another one",
+        {202: Answer("Accepted and durable.", shapes.Accepted), 200: Answer("It has ended.", shapes.Run)},
+        (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.ForkRequest},
+        query=shapes.WaitQuery, headers=("Idempotency-Key",),
     ),
     Route(
         "POST", "/v1/runs/{run}/cancel", runs.cancel_run, "Cancel a run",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -23,7 +24,8 @@ from agentflow.control.fitting import misfits
 from agentflow.control.waiting import ended
 from agentflow.core.fair import DEFAULT
 from agentflow.core.message import Message
-from agentflow.core.planner import check_input
+from agentflow.core.plan import Plan
+from agentflow.core.planner import check_input, check_values
 from agentflow.core.run import TERMINAL, child_id
 from agentflow.errors import Conflict, Invalid, Problem, Rejected
 from agentflow.store.control import RunKey
@@ -37,6 +39,8 @@ MAX_WAIT_S = 60.0
 # What the planner says of a step may not be said from outside.
 STEP_EVENTS = frozenset({"done", "failed", "timeout"})
 
+Submit = Callable[[UUID, str], Awaitable[dict[str, Any]]]
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _SIGNAL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
@@ -48,15 +52,20 @@ async def start_run(call: Call) -> Response:
 
 async def accept(call: Call, asked: shapes.RunRequest, *, only_plan: bool = False) -> Response:
     """Accept a run that is asked for; ``only_plan``: of a goal, up to the plan."""
-    wait_s = _seconds(read_query(call.request, shapes.WaitQuery).wait)
+    wait_s = seconds(read_query(call.request, shapes.WaitQuery).wait)
     key = idempotency_key(call.request)
+    submit = partial(_submit, call, asked, only_plan=only_plan)
+    return await once(call, key, _digest(asked), wait_s, submit)
+
+
+async def once(call: Call, key: str | None, digest: str, wait_s: float, submit: Submit) -> Response:
+    """The answer to a request for a run, which is submitted unless the same request with this key has been."""
     if wait_s:
         call.services.waits.check()
-    digest = _digest(asked)
     run = uuid5(call.tenant, f"idempotency:{key}") if key else _new_id()
     known = await call.services.store.run_status(call.tenant, run) if key else None
     if known is None:
-        known = await _submit(call, run, asked, digest, only_plan=only_plan)
+        known = await submit(run, digest)
     elif known["request_hash"] != digest:
         raise Conflict("this Idempotency-Key was used with another request", code="idempotency_mismatch")
     return await _started(call, known, wait_s)
@@ -168,18 +177,11 @@ async def signal_run(call: Call) -> Response:
     return answer(shapes.Noted, {"id": run}, 202, _location(run))
 
 
-async def _submit(
-    call: Call, run: UUID, asked: shapes.RunRequest, digest: str, *, only_plan: bool
-) -> dict[str, Any]:
-    """Check the request against its workflow, keep its files and make it durable; the run's status."""
-    name, _, version = asked.workflow.partition("@")
-    number, plan = await call.services.registry.plan(call.tenant, name, int(version) if version else None)
-    given, blobs, refs = check_out(asked.input, {**plan.vars, **plan.input})
-    size = len(orjson.dumps(given))
-    if size > MAX_INPUT:
-        said = f"has {size} bytes without its files, more than {MAX_INPUT}"
-        raise Rejected(said, code="too_large", path="input", mend="declare large inputs as `file`")
-    problems = check_input(plan, given)
+async def take_in(call: Call, plan: Plan, values: Mapping[str, Any], root: str = "input") -> dict[str, Any]:
+    """Values of a plan's inputs and variables, with their files kept; ``Invalid`` names every fault below ``root``."""
+    given, blobs, refs = check_out(values, {**plan.vars, **plan.input}, root)
+    bounded(given, root)
+    problems = check_input(plan, given) if root == "input" else check_values(plan, given, root)
     missing = await call.services.store.missing_blobs(call.tenant, list(refs.values())) if refs else set()
     mend = "send the file's content instead"
     problems += [
@@ -190,6 +192,25 @@ async def _submit(
     if problems:
         raise Invalid(problems, code="invalid_input")
     await call.services.store.put_blobs(call.tenant, blobs)
+    return given
+
+
+def bounded(given: dict[str, Any], root: str) -> dict[str, Any]:
+    """An input, unless it is too large to travel."""
+    size = len(orjson.dumps(given))
+    if size > MAX_INPUT:
+        said = f"has {size} bytes without its files, more than {MAX_INPUT}"
+        raise Rejected(said, code="too_large", path=root, mend="declare large inputs as `file`")
+    return given
+
+
+async def _submit(
+    call: Call, asked: shapes.RunRequest, run: UUID, digest: str, *, only_plan: bool
+) -> dict[str, Any]:
+    """Check the request against its workflow, keep its files and make it durable; the run's status."""
+    name, _, version = asked.workflow.partition("@")
+    number, plan = await call.services.registry.plan(call.tenant, name, int(version) if version else None)
+    given = await take_in(call, plan, asked.input)
     budget = None
     if asked.budget_usd is not None:
         budget = int((Decimal(str(asked.budget_usd)) * 1_000_000).to_integral_value(ROUND_FLOOR))
@@ -197,10 +218,15 @@ async def _submit(
         "run": str(run), "workflow": name, "version": number, "input": given, "budget_micro": budget,
         "priority": asked.priority, "request_hash": digest,
     } | ({"only_plan": True} if only_plan else {})  # fmt: skip
+    return await submitted(call, run, data)
+
+
+async def submitted(call: Call, run: UUID, data: dict[str, Any]) -> dict[str, Any]:
+    """Make a request for a run durable; the run's status."""
     message = Message("run.requested", call.tenant, run, "requested", data, call.trace)
     made = await call.services.engine.submit(message)
     status = made.status if made else "requested"
-    return {"run_id": run, "workflow": name, "version": number, "status": status}
+    return {"run_id": run, "workflow": data["workflow"], "version": data["version"], "status": status}
 
 
 async def _started(call: Call, known: Mapping[str, Any], wait_s: float) -> Response:
@@ -224,7 +250,8 @@ def _digest(asked: shapes.RunRequest) -> str:
     return sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _seconds(text: str | None) -> float:
+def seconds(text: str | None) -> float:
+    """How long a client wants to wait; 0 where it does not."""
     if text is None:
         return 0.0
     unit = "ms" if text.endswith("ms") else text[-1]

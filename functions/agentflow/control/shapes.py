@@ -108,6 +108,22 @@ class PlanRequest(RunRequest):
     tasks: Annotated[list[str] | None, Field(max_length=200, description="The tasks it may use.")] = None
 
 
+class ForkRequest(Request):
+    """Start a run from a point of another one."""
+
+    at: Annotated[
+        int, Field(ge=1, le=2**31 - 1, description="The step of that run just before which it begins.")
+    ]
+    set: Annotated[
+        Json,
+        Field(description="Inputs and variables, with the values they keep while it is decided what starts."),
+    ] = {}
+    budget_micro: Annotated[
+        int | None,
+        Field(ge=1, le=10**12, description="Most the new run may spend; the workflow's own limit stays."),
+    ] = None
+
+
 class CancelRequest(Request):
     """Stop a run."""
 
@@ -263,6 +279,13 @@ class RunSummary(Accepted):
     finished_at: datetime | None
 
 
+class ForkedFrom(Answer):
+    """The run and the step before which another one began."""
+
+    run: UUID
+    at: int
+
+
 class Run(RunSummary):
     """A run. `error` has `code`, `message` and the `path` of the fault in the plan or the input."""
 
@@ -270,6 +293,7 @@ class Run(RunSummary):
     output: Json | None
     error: Json | None
     parent: Annotated[Json | None, Field(description="The `run` and `step` that wait for this run.")] = None
+    forked_from: Annotated[ForkedFrom | None, Field(description="Where it began, if not at the begin.")] = None
 
 
 class Runs(Answer):
@@ -296,6 +320,9 @@ class Step(Answer):
     requested_at: datetime
     completed_at: datetime | None
     child: Annotated[UUID | None, Field(description="The run that a workflow task has started.")] = None
+    reused: Annotated[
+        UUID | None, Field(description="The run that has made it, where a fork goes on with its result at no cost.")
+    ] = None
 
 
 class Steps(Answer):

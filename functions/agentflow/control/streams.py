@@ -15,6 +15,7 @@ from agentflow.control import shapes
 from agentflow.control.bodies import read, read_query
 from agentflow.control.call import Call, no_run
 from agentflow.control.waiting import while_connected
+from agentflow.core import fork
 from agentflow.core.run import TERMINAL
 from agentflow.errors import Rejected
 
@@ -71,7 +72,10 @@ async def frames(call: Call, run: UUID, after: int, *, follow: bool) -> AsyncGen
 
 
 def _frame(id_: str, name: str, line: dict[str, Any]) -> bytes:
-    body = {"seq": line["seq"], "name": name, "at": line["at"], "data": line["data"]}
+    data = line["data"]
+    if name == fork.ENTRY:
+        data = {key: value for key, value in data.items() if key != fork.BEGIN}  # for replaying, and may be large
+    body = {"seq": line["seq"], "name": name, "at": line["at"], "data": data}
     return _raw_frame(id_, name, orjson.dumps(body, option=orjson.OPT_UTC_Z))
 
 

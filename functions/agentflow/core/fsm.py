@@ -17,17 +17,21 @@ How states are left and entered, and the cursor, are in ``configuration``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agentflow.core.configuration import NO_LOCALS, Configuration
 from agentflow.core.machine import OWN_EVENTS, Machine, State, Transition
 from agentflow.core.moves import Advance, Completed, Elapsed, Failed, PlanEvent, PlanState, Signal
 from agentflow.core.plan import Plan, Task
-from agentflow.core.turn import Ends, Turn, Unvalued
+from agentflow.core.turn import FREE, Ends, Turn, Unvalued
 from agentflow.core.types import JSON, Mismatch, conform
 
 
-def begin(plan: Plan, machine: Machine, variables: dict[str, JSON]) -> Advance:
+def begin(
+    plan: Plan, machine: Machine, variables: dict[str, JSON], fixed: Mapping[str, JSON] = FREE
+) -> Advance:
     """Enter the initial states."""
-    turn = _Turn(Configuration(Turn(plan, variables, 0), machine, {"at": [], "run": {}, "visits": {}}))
+    turn = _Turn(Configuration(Turn(plan, variables, 0, fixed), machine, {"at": [], "run": {}, "visits": {}}))
     try:
         turn.on.enter(machine.initial)
         turn.settle()
@@ -36,9 +40,11 @@ def begin(plan: Plan, machine: Machine, variables: dict[str, JSON]) -> Advance:
     return turn.close()
 
 
-def advance(plan: Plan, machine: Machine, state: PlanState, event: PlanEvent) -> Advance:
+def advance(
+    plan: Plan, machine: Machine, state: PlanState, event: PlanEvent, fixed: Mapping[str, JSON] = FREE
+) -> Advance:
     """One macrostep for ``event``."""
-    turn = _Turn(Configuration(Turn(plan, state.vars, state.steps), machine, state.cursor))
+    turn = _Turn(Configuration(Turn(plan, state.vars, state.steps, fixed), machine, state.cursor))
     try:
         if isinstance(event, Signal):
             moved = turn.signal(event)
@@ -46,7 +52,7 @@ def advance(plan: Plan, machine: Machine, state: PlanState, event: PlanEvent) ->
             moved = turn.elapsed(event.timer)
         else:
             moved = turn.step(event)
-        if not moved:
+        if not moved and not fixed:  # what is fixed may enable an eventless transition
             return Advance(state, ())
         turn.settle()
     except Ends as ends:

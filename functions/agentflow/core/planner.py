@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from agentflow.core import fsm, planning, tree, undo
 from agentflow.core.expr import CelFault, Expr
@@ -32,6 +33,7 @@ from agentflow.core.moves import (
     TimedOut,
 )
 from agentflow.core.plan import Plan, Task
+from agentflow.core.turn import FREE
 from agentflow.core.types import JSON, conform, problem, zero
 from agentflow.errors import Problem
 
@@ -55,37 +57,47 @@ __all__ = [
     "advance",
     "awaits",
     "check_input",
+    "check_values",
     "match_event",
     "match_trigger",
 ]
 
 
-def advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
-    """Move the run on by one event; ``state`` is None for ``Begin`` and only then (ValueError otherwise)."""
+def advance(
+    plan: Plan, state: PlanState | None, event: PlanEvent, fixed: Mapping[str, JSON] = FREE
+) -> Advance:
+    """Move the run on by one event; ``state`` is None for ``Begin`` and only then (ValueError otherwise).
+
+    ``fixed``: variables that have these values from before the event on, whatever it assigns to them.
+    """
+    if fixed and state is not None:
+        state = replace(state, vars={**state.vars, **fixed})
     if plan.planning is not None:
-        return planning.advance(plan, _advance, advance, state, event)
+        return planning.advance(plan, partial(_advance, fixed=fixed), advance, state, event)
     if plan.compensates:
-        return undo.advance(plan, _advance, _where, state, event)
-    return _advance(plan, state, event)
+        return undo.advance(plan, partial(_advance, fixed=fixed), _where, state, event)
+    return _advance(plan, state, event, fixed)
 
 
-def _advance(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
+def _advance(
+    plan: Plan, state: PlanState | None, event: PlanEvent, fixed: Mapping[str, JSON] = FREE
+) -> Advance:
     if state is None:
         if not isinstance(event, Begin):
             raise ValueError(f"a run begins with Begin, not {type(event).__name__}")
-        variables = _first_vars(plan, event.input)
+        variables = {**_first_vars(plan, event.input), **fixed}
         if plan.machine is not None:
-            moved = fsm.begin(plan, plan.machine, variables)
+            moved = fsm.begin(plan, plan.machine, variables, fixed)
         else:
             assert plan.tree is not None
-            moved = tree.begin(plan, plan.tree, variables)
+            moved = tree.begin(plan, plan.tree, variables, fixed)
         return replace(moved, changed={**moved.changed, "vars": moved.state.vars})
     if "ended" in state.cursor or event.__class__ is Begin:
         return Advance(state, ())
     if plan.machine is not None:
-        return fsm.advance(plan, plan.machine, state, event)
+        return fsm.advance(plan, plan.machine, state, event, fixed)
     assert plan.tree is not None
-    return tree.advance(plan, plan.tree, state, event)
+    return tree.advance(plan, plan.tree, state, event, fixed)
 
 
 def _where(plan: Plan, state: PlanState, step: int) -> tuple[str, Task, dict[str, JSON]] | None:
@@ -116,6 +128,12 @@ def check_input(plan: Plan, given: Mapping[str, JSON]) -> list[Problem]:
             problems.append(
                 Problem(f"input.{name}", "is missing", f"give a value of type {type_}", "missing")
             )
+    return problems + check_values(plan, given, "input")
+
+
+def check_values(plan: Plan, given: Mapping[str, JSON], root: str) -> list[Problem]:
+    """The faults of values for inputs and variables, with paths below ``root``."""
+    problems = []
     declared = {**plan.input, **plan.vars}
     if plan.planning is not None:
         declared = {name: type_ for name, type_ in declared.items() if not name.startswith(RESERVED)}
@@ -124,13 +142,13 @@ def check_input(plan: Plan, given: Mapping[str, JSON]) -> list[Problem]:
             known = ", ".join(declared) or "nothing"
             problems.append(
                 Problem(
-                    f"input.{name}",
-                    f"{plan.name} takes no input {name!r}",
-                    f"it takes: {known}",
+                    f"{root}.{name}",
+                    f"{plan.name} {'takes no input' if root == 'input' else 'has no variable'} {name!r}",
+                    f"it {'takes' if root == 'input' else 'has'}: {known}",
                     "unknown_input",
                 )
             )
-        elif fault := problem(value, declared[name], f"input.{name}"):
+        elif fault := problem(value, declared[name], f"{root}.{name}"):
             problems.append(fault)
     return problems
 

@@ -102,6 +102,7 @@ class Run(NamedTuple):
     priority: int = 5  # among what its tenant has waiting: 0 to 9, 9 first
     slot: bool = False  # whether it had to wait for its turn, and holds a place until it ends
     parent: Parent | None = None
+    forked: Mapping[str, JSON] | None = None  # the run it goes on from, and until it has begun all of core/fork.py
     chain: bytes | None = None  # of the rows it has left behind, as it was last written (store/chain.py)
 
     @property
@@ -151,6 +152,8 @@ class Run(NamedTuple):
             state["slot"] = True
         if self.parent is not None:
             state["parent"] = [str(self.parent.run), *self.parent[1:]]
+        if self.forked is not None:
+            state["forked"] = self.forked
         return state
 
 
@@ -187,6 +190,7 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     if "parent" in state:
         around, *place = state["parent"]
         fields["parent"] = Parent(UUID(around), *place)
+    fields["forked"] = state.get("forked")
     return fields
 
 

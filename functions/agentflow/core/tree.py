@@ -11,11 +11,13 @@ share.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agentflow.core import tree_leaves, tree_series, tree_ways, tree_wide
 from agentflow.core.moves import Advance, Elapsed, PlanEvent, PlanState, Signal
 from agentflow.core.plan import Plan, Task
 from agentflow.core.tick import FAILURE, SUCCESS, Behaviour, Node, Tick, Tree
-from agentflow.core.turn import Turn
+from agentflow.core.turn import FREE, Turn
 from agentflow.core.types import JSON
 
 __all__ = ["FAILURE", "SUCCESS", "Node", "Tree", "advance", "begin"]
@@ -42,13 +44,17 @@ BEHAVIOUR: dict[str, Behaviour] = {
 }
 
 
-def begin(plan: Plan, tree: Tree, variables: dict[str, JSON]) -> Advance:
+def begin(
+    plan: Plan, tree: Tree, variables: dict[str, JSON], fixed: Mapping[str, JSON] = FREE
+) -> Advance:
     """Tick a fresh tree."""
     cursor: dict[str, JSON] = {"n": {}, "run": {}, "items": {}, "timers": {}}
-    return Tick(Turn(plan, variables, 0), tree, cursor, BEHAVIOUR).run()
+    return Tick(Turn(plan, variables, 0, fixed), tree, cursor, BEHAVIOUR).run()
 
 
-def advance(plan: Plan, tree: Tree, state: PlanState, event: PlanEvent) -> Advance:
+def advance(
+    plan: Plan, tree: Tree, state: PlanState, event: PlanEvent, fixed: Mapping[str, JSON] = FREE
+) -> Advance:
     """Tick for ``event``; signals are not for trees."""
     if isinstance(event, Signal):
         return Advance(state, ())
@@ -58,7 +64,7 @@ def advance(plan: Plan, tree: Tree, state: PlanState, event: PlanEvent) -> Advan
         key = state.cursor["run"].get(str(event.step))  # type: ignore[union-attr]
     if key is None:
         return Advance(state, ())
-    tick = Tick(Turn(plan, state.vars, state.steps), tree, state.cursor, BEHAVIOUR)
+    tick = Tick(Turn(plan, state.vars, state.steps, fixed), tree, state.cursor, BEHAVIOUR)
     tick.deliver(key, event)
     return tick.run()
 

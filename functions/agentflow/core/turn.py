@@ -7,6 +7,7 @@ that is started and preempted in the same turn never existed: numbers are given 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from agentflow.core.expr import CelFault, Expr
@@ -15,6 +16,8 @@ from agentflow.core.plan import Plan, Task
 from agentflow.core.types import JSON
 
 MAX_REASON = 500
+FREE: Mapping[str, JSON] = MappingProxyType({})
+"""No variable is fixed."""
 
 
 class Ends(Exception):
@@ -32,11 +35,14 @@ class Unvalued(Ends):
 
 class Turn:
     """The mutable side of one advance. ``starts`` maps a planner's own key to (task, input), ``alarms`` one to
-    milliseconds: timers that are set; ``cleared`` are those that are not waited for any more."""
+    milliseconds: timers that are set; ``cleared`` are those that are not waited for any more. ``fixed``: variables that
+    have been given these values and keep them for this turn, whatever it assigns."""
 
-    __slots__ = ("alarms", "assigned", "cleared", "halts", "plan", "starts", "steps", "vars")
+    __slots__ = ("alarms", "assigned", "cleared", "fixed", "halts", "plan", "starts", "steps", "vars")
 
-    def __init__(self, plan: Plan, variables: dict[str, JSON], steps: int) -> None:
+    def __init__(
+        self, plan: Plan, variables: dict[str, JSON], steps: int, fixed: Mapping[str, JSON] = FREE
+    ) -> None:
         self.plan = plan
         self.vars = variables
         self.steps = steps
@@ -44,7 +50,8 @@ class Turn:
         self.halts: list[int] = []
         self.alarms: dict[str, int] = {}
         self.cleared: list[int] = []
-        self.assigned: dict[str, JSON] = {}
+        self.fixed = fixed
+        self.assigned: dict[str, JSON] = dict(fixed)
 
     def value(self, expr: Expr, local: Mapping[str, JSON], path: str) -> Any:
         """The value of ``expr``; the run ends with ``path`` in its reason when it has none."""
@@ -57,7 +64,11 @@ class Turn:
         self, sets: tuple[tuple[str, Expr], ...], local: Mapping[str, JSON], path: str, key: str = "set"
     ) -> None:
         """Set variables all at once: every expression sees the values from before."""
-        new = {name: self.value(expr, local, f"{path}.{key}.{name}") for name, expr in sets}
+        fixed = self.fixed
+        new = {
+            name: fixed[name] if name in fixed else self.value(expr, local, f"{path}.{key}.{name}")
+            for name, expr in sets
+        }
         self.vars = {**self.vars, **new}
         self.assigned |= new
 

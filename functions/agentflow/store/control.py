@@ -172,16 +172,38 @@ class ControlStore:
     async def steps(
         self, tenant: UUID, run: UUID, after: tuple[int, int], limit: int
     ) -> tuple[bool, list[Row]]:
-        """Whether the run exists, and its attempts after (step, attempt), in that order."""
+        """Whether the run exists, and its attempts after (step, attempt), in that order, with those that it reuses."""
         key = {"run": run, "step": after[0], "attempt": after[1], "limit": limit}
-        found, steps = await self._read(tenant, ("read_run_status", {"run": run}), ("list_steps", key))
+        found, forked, steps = await self._read(
+            tenant, ("read_run_status", {"run": run}), ("read_reused", {"run": run}), ("list_steps", key)
+        )
+        if forked:
+            steps = await self._with_reused(tenant, key, steps, forked[0]["reused"], forked[0]["open"])
         return bool(found), steps
 
+    async def _with_reused(
+        self, tenant: UUID, key: Row, steps: list[Row], reused: list[tuple[str, int]], going: list[int]
+    ) -> list[Row]:
+        """A page of a fork's own attempts with those of the runs that it goes on from, the youngest first: none is
+        looked through any further than the page goes already."""
+        younger, limit = [key["run"]], key["limit"]
+        for run, last in reused:
+            end = min(last, steps[-1]["step"]) if len(steps) == limit else last
+            more = {"from": UUID(run), "last": end, "younger": younger, "open": going}
+            steps += await self._all(tenant, "list_reused", **key, **more)
+            steps = sorted(steps, key=lambda row: (row["step"], row["attempt"]))[:limit]
+            younger = [*younger, UUID(run)]
+        return steps
+
+    async def results(self, tenant: UUID, run: UUID, steps: Sequence[int]) -> list[Row]:
+        """All attempts of some of a run's steps that have ended."""
+        return await self._all(tenant, "list_results", run=run, steps=list(steps))
+
     async def history(self, tenant: UUID, run: UUID, after: int, limit: int) -> tuple[Row | None, list[Row]]:
-        """The run, and what it has decided upon after ``after``: a run seen as ended has all its lines."""
-        # The run first: a line that is missed by the second query is younger than the run's state.
+        """The run's status, and what it has decided upon after ``after``: a run seen as ended has all its lines."""
+        # The run first: a line that is missed by the second query is younger than the run's status.
         line = {"run": run, "after": after, "limit": limit}
-        found, lines = await self._read(tenant, ("read_run", {"run": run}), ("list_history", line))
+        found, lines = await self._read(tenant, ("read_run_status", {"run": run}), ("list_history", line))
         return (found[0] if found else None), lines
 
     async def human(

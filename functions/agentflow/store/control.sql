@@ -70,7 +70,9 @@ returning b.ref;
 
 -- name: read_run
 select run_id, workflow, version, status, seq, steps, tokens, limit_micro, spent_micro, held_micro, input, output,
-       error, request_hash, created_at, updated_at, finished_at, state -> 'parent' as parent
+       error, request_hash, created_at, updated_at, finished_at, state -> 'parent' as parent,
+       (select json_build_object('run', f.o -> 'run', 'at', f.o -> 'at', 'reused', f.o -> 'reused')
+        from (select state -> 'forked' as o) f where f.o is not null) as forked_from
 from agentflow.runs where run_id = %(run)s;
 
 -- name: read_run_status
@@ -105,7 +107,7 @@ order by part, created_at desc, run_id;
 -- what it was given in its request. A recorded one, and one that waits for its next attempt, is closed.
 with closed as (
   select step, attempt, epoch, task, kind, status, input, output, error, usage, held_micro, cost_micro, requested_at,
-         completed_at
+         completed_at, null::uuid as reused
   from agentflow.steps
   where born = (select created_at from agentflow.runs where run_id = %(run)s) and run_id = %(run)s
     and (step, attempt) > (%(step)s, %(attempt)s)
@@ -119,7 +121,7 @@ with closed as (
          'requested' as status, coalesce(t.data -> 'input', o.value -> 5) as input, null::json as output,
          null::json as error, null::json as usage, coalesce((t.data ->> 'hold_micro')::bigint, 0) as held_micro,
          0::bigint as cost_micro, timestamptz 'epoch' + (o.value ->> 4)::bigint * interval '1 millisecond' as requested_at,
-         null::timestamptz as completed_at
+         null::timestamptz as completed_at, null::uuid as reused
   from agentflow.runs r cross join lateral json_each(coalesce(r.state -> 'open', '{}')) as o
   left join agentflow.outbox t
     on t.tenant_id = r.tenant_id and t.run_id = r.run_id and t.key = o.key || '.' || (o.value ->> 1)
@@ -150,6 +152,35 @@ join agentflow.runs r on r.tenant_id = p.tenant_id and r.run_id = p.run_id
 cross join lateral (select r.state -> 'open' -> p.step::text as value) o
 left join agentflow.timers t on t.tenant_id = p.tenant_id and t.run_id = p.run_id and t.key = 'timeout:' || p.step
 order by p.run_id, p.step;
+
+-- name: read_reused
+-- The runs whose results a fork goes on with ([run, last step], the youngest first), and the steps it has open itself.
+select state -> 'forked' -> 'reused' as reused,
+       array(select key::int from json_object_keys(coalesce(state -> 'open', '{}')) as key) as open
+from agentflow.runs where run_id = %(run)s and state -> 'forked' is not null;
+
+-- name: list_reused
+-- Attempts of one of these runs, but for the steps that a younger one has made itself. They have cost the fork nothing.
+select s.step, s.attempt, s.epoch, s.task, s.kind, s.status, s.input, s.output, s.error, null::json as usage,
+       0::bigint as held_micro, 0::bigint as cost_micro, s.requested_at, s.completed_at, s.run_id as reused
+from agentflow.steps s
+where s.born = (select created_at from agentflow.runs where run_id = %(from)s) and s.run_id = %(from)s
+  and (s.step, s.attempt) > (%(step)s, %(attempt)s) and s.step <= %(last)s and s.step <> all (%(open)s::int[])
+  and not exists (
+    select from unnest(%(younger)s::uuid[]) as y (run_id)
+    join agentflow.steps o
+      on o.born = (select created_at from agentflow.runs r where r.run_id = y.run_id) and o.run_id = y.run_id
+     and o.step = s.step
+  )
+order by s.step, s.attempt
+limit %(limit)s;
+
+-- name: list_results
+-- All attempts of some steps, as replaying wants them.
+select step, attempt, status, input, output, error from agentflow.steps
+where born = (select created_at from agentflow.runs where run_id = %(run)s) and run_id = %(run)s
+  and step = any (%(steps)s::int[])
+order by step, attempt;
 
 -- name: list_history
 -- The run's birth, as a subquery, leads to its one partition and its place there.

@@ -6,11 +6,13 @@ whatever version of this code, as long as it is meant to finish runs that an ear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from agentflow.core import fork
 from agentflow.core.plan import Plan
 from agentflow.core.planner import (
+    Advance,
     Begin,
     ClearTimer,
     Command,
@@ -54,7 +56,7 @@ class Replay:
     """One run, decided again. ``input``: the run's own; ``attempts``: its rows of steps by (step, attempt).
 
     ``started`` and ``halted`` say in which line each step was, ``state`` and ``status`` what the lines so far come to,
-    ``found`` where it went another way.
+    ``open`` what has been started and not ended, ``cancelled`` why it is to stop, ``found`` where it went another way.
     """
 
     def __init__(self, plan: Plan, given: Row, attempts: Mapping[tuple[int, int], Row]) -> None:
@@ -73,8 +75,8 @@ class Replay:
         self.seq = 0
         self._given = given
         self._attempts = attempts
-        self._cancelled: str | None = None
-        self._open: set[int] = set()
+        self.cancelled: str | None = None
+        self.open: dict[int, Start] = {}
         self._kept: dict[int, int] = {}  # step -> attempt that was not started, because the run was paused
         self._commands: list[Command] = []
         self._changed: list[JSON] = []
@@ -148,7 +150,7 @@ class Replay:
             self._find(HISTORY, "no function decides upon that")
             return False
         for event in handler(self, data):
-            self._advance(event)
+            self._advance([event])
         return self.found is None
 
     def _planned(self, data: Row) -> Iterator[PlanEvent]:
@@ -166,6 +168,18 @@ class Replay:
         self.status = "running"
         yield Begin(dict(self._given))
 
+    def _forked(self, data: Row) -> Iterator[PlanEvent]:
+        from_there = fork.read(data, self._given)
+        self.status = "running"
+        self.cancelled = from_there.cancelled
+        self.state = from_there.state
+        self._changed.append(from_there.base)
+        pending = self._moved(advance(self.plan, self.state, from_there.event, from_there.sets))
+        if self.finished_at is None:
+            pending += self._carry_out(from_there.again(self._commands))
+        self._advance(pending)
+        yield from ()
+
     def _completed(self, data: Row) -> Iterator[PlanEvent]:
         step, attempt = data["step"], data["attempt"]
         row = self._attempts.get((step, attempt))
@@ -176,22 +190,19 @@ class Replay:
             )
             return
         if data["status"] == "succeeded":
-            self._open.discard(step)
+            self.open.pop(step, None)
             yield Completed(step, row["output"])
             return
         error = row["error"]
-        if self.plan.tasks[data["task"]].retry.again(attempt, error["code"], may_pass=error["retryable"]):
+        passes = error["code"] != "cancelled" if "child" in data else error["retryable"]
+        if self.plan.tasks[data["task"]].retry.again(attempt, error["code"], may_pass=passes):
             return
-        self._open.discard(step)
+        self.open.pop(step, None)
         yield Failed(step, error["code"], error["message"])
 
     def _child(self, data: Row) -> Iterator[PlanEvent]:
         if data["late"]:
             return
-        row = self._attempts.get((data["step"], data["attempt"]))
-        if row is not None and row["status"] == "failed":
-            passing = {**row["error"], "retryable": row["error"]["code"] != "cancelled"}
-            self._attempts = {**self._attempts, (data["step"], data["attempt"]): {**row, "error": passing}}
         yield from self._completed(data)
 
     def _timer(self, data: Row) -> Iterator[PlanEvent]:
@@ -202,7 +213,7 @@ class Replay:
         elif kind == "retry":
             yield from self._begun(step, data["attempt"] + 1)
         elif kind == "wait":
-            self._open.discard(step)
+            self.open.pop(step, None)
             yield Completed(step, {})
         elif kind == "after":
             if data["timer"] not in self.timers:
@@ -211,7 +222,7 @@ class Replay:
             self.fired[self.seq] = self.timers.pop(data["timer"])
             yield Elapsed(data["timer"])
         elif kind == "timeout":
-            self._open.discard(step)
+            self.open.pop(step, None)
             yield TimedOut(step)
 
     def _signal(self, data: Row) -> Iterator[PlanEvent]:
@@ -223,7 +234,7 @@ class Replay:
         if row is None:
             self._find(RESULT, f"step {step} has its event here, and no result in steps")
             return
-        self._open.discard(step)
+        self.open.pop(step, None)
         yield Completed(step, row["output"])
 
     def _pause(self, data: Row) -> Iterator[PlanEvent]:
@@ -234,11 +245,11 @@ class Replay:
         self.status = "running"
         kept, self._kept = self._kept, {}
         for step, attempt in sorted(kept.items()):
-            if step in self._open:
+            if step in self.open:
                 yield from self._begun(step, attempt)
 
     def _cancel(self, data: Row) -> Iterator[PlanEvent]:
-        asked_before, self._cancelled = self._cancelled is not None, data["reason"]
+        asked_before, self.cancelled = self.cancelled is not None, data["reason"]
         if self.status in ("running", "paused") and not asked_before:
             before, self.status = self.state, "running"
             yield Signal("cancel", {"reason": data["reason"]})
@@ -251,33 +262,39 @@ class Replay:
 
     # -- what follows from it -----------------------------------------------------------------------------
 
-    def _advance(self, event: PlanEvent) -> None:
-        pending = [event]
+    def _advance(self, pending: list[PlanEvent]) -> None:
         while pending and self.finished_at is None:
-            moved = advance(self.plan, self.state, pending.pop(0))
-            self.state = moved.state
-            self._commands += moved.commands
-            self._changed.append(moved.changed)
-            for command in moved.commands:
-                if isinstance(command, Start):
-                    self.started[command.step] = (self.seq, self.epoch)
-                    self._open.add(command.step)
-                    pending += self._begun(command.step, 1)
-                elif isinstance(command, Halt):
-                    if command.step in self._open:
-                        self._open.discard(command.step)
-                        self.epoch += 1
-                    self.halted[command.step] = self.seq
-                elif isinstance(command, Ended):
-                    self._open.discard(command.step)
-                elif isinstance(command, SetTimer):
-                    self.timers[command.timer] = (self.seq, command.after_ms)
-                elif isinstance(command, ClearTimer):
-                    self.timers.pop(command.timer, None)
-                elif isinstance(command, Finish):
-                    cancelled = "cancelled" if self._cancelled is not None else "failed"
-                    self.output = command.output if command.ok else None
-                    self._end("succeeded" if command.ok else cancelled)
+            pending += self._moved(advance(self.plan, self.state, pending.pop(0)))
+
+    def _moved(self, moved: Advance) -> list[PlanEvent]:
+        self.state = moved.state
+        self._changed.append(moved.changed)
+        return self._carry_out(moved.commands)
+
+    def _carry_out(self, commands: Sequence[Command]) -> list[PlanEvent]:
+        """Note what the commands come to; the refusals among them are the next events."""
+        self._commands += commands
+        refused: list[PlanEvent] = []
+        for command in commands:
+            if isinstance(command, Start):
+                self.started[command.step] = (self.seq, self.epoch)
+                self.open[command.step] = command
+                refused += self._begun(command.step, 1)
+            elif isinstance(command, Halt):
+                if self.open.pop(command.step, None) is not None:
+                    self.epoch += 1
+                self.halted[command.step] = self.seq
+            elif isinstance(command, Ended):
+                self.open.pop(command.step, None)
+            elif isinstance(command, SetTimer):
+                self.timers[command.timer] = (self.seq, command.after_ms)
+            elif isinstance(command, ClearTimer):
+                self.timers.pop(command.timer, None)
+            elif isinstance(command, Finish):
+                cancelled = "cancelled" if self.cancelled is not None else "failed"
+                self.output = command.output if command.ok else None
+                self._end("succeeded" if command.ok else cancelled)
+        return refused
 
     def _begun(self, step: int, attempt: int) -> Iterator[PlanEvent]:
         """The refusal of an attempt that there was no money for: known by its row, which nobody has reported."""
@@ -287,17 +304,17 @@ class Replay:
         row = self._attempts.get((step, attempt))
         error = (row or {}).get("error") or {}
         if error.get("code") in AT_ONCE:
-            self._open.discard(step)
+            self.open.pop(step, None)
             yield Failed(step, error["code"], error["message"])
 
     def _halt_all(self) -> None:
-        self.epoch += len(self._open)
-        for each in self._open:
+        self.epoch += len(self.open)
+        for each in self.open:
             self.halted[each] = self.seq
 
     def _end(self, status: str) -> None:
         self.status = status
-        self._open.clear()
+        self.open.clear()
         self.finished_at = self.seq
 
 
@@ -305,6 +322,7 @@ HANDLERS: Mapping[str, Callable[[Replay, Row], Iterator[PlanEvent]]] = {
     "run.planned": Replay._planned,
     "run.failed": Replay._failed,
     "run.started": Replay._started,
+    fork.ENTRY: Replay._forked,
     "step.completed": Replay._completed,
     "timer.fired": Replay._timer,
     "signal.received": Replay._signal,

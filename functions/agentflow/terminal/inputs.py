@@ -1,4 +1,4 @@
-"""``--input name=value`` as a run's input: each value is read as the type the workflow declares for it."""
+"""``--input name=value`` and ``--set``: each value is read as the type that the workflow declares for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from agentflow.errors import Invalid, Problem
 MAX_FILE = 12 * 1024 * 1024
 """Most bytes of a file: quoted as JSON it still has to fit into one request of 16 MiB."""
 
+NAMES = {"--input": "input", "--set": "variable", "--result": "result"}
+
 
 def read_inputs(
     given: Sequence[str], types: Mapping[str, Type], *, option: str = "--input", of: str = "workflow"
 ) -> dict[str, Any]:
-    """The input in arguments ``name=value``, ``name=@file`` or ``name=@@text`` (text that starts with @).
+    """The values in arguments ``name=value``, ``name=@file`` or ``name=@@text`` (text that starts with @) of an option.
 
     ``types`` are what is asked for (a workflow's inputs and vars, a task's answer), ``option`` is what gives them and
     ``of`` what asks. ``Invalid`` names every argument at fault.
@@ -35,7 +37,7 @@ def read_inputs(
             )
         elif kind is None:
             known = ", ".join(types) or "none"
-            problems.append(Problem(path, f"is no {option.strip('-')} of this {of}", f"it has: {known}"))
+            problems.append(Problem(path, f"is no {NAMES[option]} of this {of}", f"it has: {known}"))
         elif name in found:
             problems.append(Problem(path, "is given twice", "give it once"))
         else:

@@ -57,9 +57,12 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> None:
         f"of {dollars(run['limit_micro'])}, started {run['created_at'][:19].replace('T', ' ')}",
         markup=False,
     )
+    if origin := run.get("forked_from"):
+        out.print(f"forked from {origin['run']} before step {origin['at']}", markup=False, soft_wrap=True)
     rows = [
         (
-            step["step"], step["attempt"], step["task"], step["kind"], step["status"], dollars(step["cost_micro"]),
+            step["step"], step["attempt"], step["task"], step["kind"],
+            step["status"] + (", reused" if step.get("reused") else ""), dollars(step["cost_micro"]),
             f"{seconds_between(step['requested_at'], step['completed_at']):.2f} s" if step["completed_at"] else "",
             (step["error"] or {}).get("message", "")[:80],
         )

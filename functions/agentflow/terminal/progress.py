@@ -62,6 +62,9 @@ class Progress:
             lines.append(f"{self.title} planned")
         elif event.name == "run.started":
             self.status = "running"
+        elif event.name == "run.forked":
+            self.status = "running"
+            lines.append(f"forked from {data['run']} before step {data['at']}")
         elif event.name == "step.completed":
             lines.append(self._completed(data))
         elif event.name == "timer.fired" and data.get("step"):

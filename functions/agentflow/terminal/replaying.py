@@ -81,7 +81,7 @@ def replay(recording: Recording) -> Divergence | None:
 def replayed(recording: Recording) -> tuple[Plan, Replay]:
     """The plan, and the replay as far as it came."""
     plan = compile_document(recording.document)
-    attempts = {(step.step, step.attempt): step.model_dump() for step in recording.steps}
+    attempts = {(step.step, step.attempt): step.model_dump() for step in recording.steps if step.reused is None}
     again = Replay(plan, recording.run.input or {}, attempts)
     try:
         again.run({**line.model_dump(), "hash": bytes.fromhex(line.hash)} for line in recording.history)

@@ -126,7 +126,7 @@ def quoted(part: str) -> str:
 
 
 async def registered(client: AsyncClient, reference: str) -> Plan:
-    """The plan of a registered workflow."""
+    """The plan of a registered workflow, ``name`` or ``name@version``."""
     from agentflow.wire.document import compile_document
 
     name, _, version = reference.partition("@")

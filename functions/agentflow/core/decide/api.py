@@ -29,8 +29,8 @@ def _accept_run(run: Run | None, message: Message, facts: Facts) -> Decision:
         if run.request_hash != request_hash:
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_mismatch")
         return NOTHING
-    # The hash stays with the run: it says nothing to those who carry the request out.
-    data = {name: value for name, value in message.data.items() if name != "request_hash"}
+    # These stay with the run: the hash says nothing to those who carry the request out, and a fork may be large.
+    data = {name: value for name, value in message.data.items() if name not in ("request_hash", "fork")}
     return Decision(run=requested(message, facts), messages=(message._replace(data=data),))
 
 
@@ -50,6 +50,7 @@ def requested(message: Message, facts: Facts) -> Run:
         created_ms=facts.now_ms,
         priority=data.get("priority", 5),
         parent=Parent(**{**around, "run": UUID(around["run"])}) if around else None,
+        forked=data.get("fork"),
     )
 
 

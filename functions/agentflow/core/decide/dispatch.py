@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agentflow.core.decide import fork
 from agentflow.core.decide.ending import known
 from agentflow.core.decide.starts import begin
 from agentflow.core.decide.turn import Turn
@@ -58,6 +59,9 @@ def _planned(turn: Turn, data: Mapping[str, JSON]) -> None:
         return
     turn.run = turn.run.move("running")
     turn.wall()
+    if turn.run.forked is not None:
+        _advance(turn, *fork.begin(turn, turn.run.forked, data["input"]))
+        return
     turn.note("run.started", {})
     _advance(turn, Begin({**data["input"], **data.get("goal", {})}))
 
@@ -268,9 +272,9 @@ HANDLERS: Mapping[str, Callable[[Turn, Mapping[str, JSON]], None]] = {
 NEED_A_START = frozenset({"signal.received", "step.answered", "run.pause_requested", "run.resume_requested"})
 
 
-def _advance(turn: Turn, event: PlanEvent) -> None:
+def _advance(turn: Turn, *events: PlanEvent) -> None:
     """Let the planner run to completion; a step that is refused at once (budget) is its next event."""
-    pending = [event]
+    pending = list(events)
     while pending and not turn.run.terminal:
         pending += turn.obey(pending.pop(0))
 

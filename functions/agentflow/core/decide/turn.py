@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -27,16 +27,19 @@ from agentflow.core.message import Message
 from agentflow.core.plan import Plan, Task
 from agentflow.core.planner import (
     ClearTimer,
+    Command,
     Ended,
     Failed,
     Finish,
     Halt,
     PlanEvent,
+    PlanState,
     SetTimer,
     Start,
     advance,
 )
 from agentflow.core.run import EMPTY, OpenStep, Run, child_id, without
+from agentflow.core.turn import FREE
 
 JSON = Any
 MAX_RETRY_AFTER_MS = 300_000
@@ -51,7 +54,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_changed", "_commands", "_ended", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "epoch",
+        "_changed", "_ended", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "commands", "epoch",
         "facts", "open", "plan", "run", "state",
     )  # fmt: skip
 
@@ -66,12 +69,17 @@ class Turn:
         self.plan: Plan = facts.plan
         self._rows: list[Row] = []
         self._messages: list[Message] = []
-        self._commands: list[Any] = []
+        self.commands: list[Command] = []
         self._changed: list[JSON] = []
         self._line: tuple[str, Mapping[str, JSON]] | None = None
         self._started: list[dict[str, JSON]] = []
         self._ended: list[dict[str, JSON]] = []  # by the planner
         self._held_now = 0
+
+    def rest_on(self, state: PlanState | None, base: JSON) -> None:
+        """Begin with another run's state; ``base`` says it as a change."""
+        self.state = state
+        self._changed.append(base)
 
     def note(self, name: str, data: Mapping[str, JSON]) -> None:
         """Say for the history what is being decided upon."""
@@ -93,19 +101,23 @@ class Turn:
             holds=self._holds,
             held_micro=self.run.held_micro + self._held_now,
         )
-        line = Decided(name, data, tuple(self._commands), tuple(self._changed))
+        line = Decided(name, data, tuple(self.commands), tuple(self._changed))
         return Decision(run, (line, *self._rows), tuple(self._messages))
 
     # -- what the planner commands ------------------------------------------------------------------
 
-    def obey(self, event: PlanEvent) -> list[PlanEvent]:
+    def obey(self, event: PlanEvent, fixed: Mapping[str, JSON] = FREE) -> list[PlanEvent]:
         """Advance the planner by one event and carry out its commands; returns the refusals as new events."""
-        moved = advance(self.plan, self.state, event)
+        moved = advance(self.plan, self.state, event, fixed)
         self.state = moved.state
-        self._commands += moved.commands
         self._changed.append(moved.changed)
+        return self.carry_out(moved.commands)
+
+    def carry_out(self, commands: Sequence[Command]) -> list[PlanEvent]:
+        """Do what the planner says; returns the refusals as new events."""
+        self.commands += commands
         refused: list[PlanEvent] = []
-        for command in moved.commands:
+        for command in commands:
             if isinstance(command, Start):
                 fault = self._start(command)
                 if fault:
@@ -113,11 +125,7 @@ class Turn:
             elif isinstance(command, Halt):
                 self.halt(command.step)
             elif isinstance(command, Ended):
-                opened = self.open[command.step]
-                status = "failed" if command.result is None else "succeeded"
-                self.finish(command.step, opened, status, command.result, code=command.code, message=command.message)
-                self._ended.append({"step": command.step, "task": opened.task, "status": status})
-                self._rows += written(self.plan, self.plan.tasks[opened.task], opened.input or {}, command.result or {})
+                self._end_inner(command)
             elif isinstance(command, SetTimer):
                 key = f"after:{command.timer}"
                 self._rows.append(TimerSet(key, "after", command.after_ms, command.timer))
@@ -126,6 +134,16 @@ class Turn:
             elif isinstance(command, Finish):
                 self._finish(command)
         return refused
+
+    def _end_inner(self, command: Ended) -> None:
+        """End a step that the planner has carried out itself."""
+        opened = self.open.get(command.step)
+        if opened is None:  # a fork's first decision may end what was open where it comes from
+            return
+        status = "failed" if command.result is None else "succeeded"
+        self.finish(command.step, opened, status, command.result, code=command.code, message=command.message)
+        self._ended.append({"step": command.step, "task": opened.task, "status": status})
+        self._rows += written(self.plan, self.plan.tasks[opened.task], opened.input or {}, command.result or {})
 
     def _start(self, command: Start) -> Fault | None:
         task = self.plan.tasks[command.task]
