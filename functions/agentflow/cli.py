@@ -123,6 +123,22 @@ def validate(
 
 
 @app.command()
+def fmt(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow, YAML or JSON.")],
+    canonical: Annotated[
+        bool, typer.Option("--canonical/--short", help="With all short forms written out, or with none.")
+    ] = False,
+    write: Annotated[bool, typer.Option("--write", help="Into the file; not where comments would be lost.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Print nothing; exit 1 when the file is not so.")] = False,
+) -> None:
+    """Print a workflow file in one style, with its comments; nothing about what it does changes."""
+    from agentflow.terminal.formatting import format_file
+
+    if not format_file(file, canonical=canonical, write=write, check=check):
+        raise typer.Exit(1)
+
+
+@app.command()
 def run(
     workflow: Annotated[
         str, typer.Argument(metavar="FILE", help="A workflow file, or a registered name[@version].")

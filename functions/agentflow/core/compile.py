@@ -16,7 +16,7 @@ from agentflow.core.draft import Draft, micro, milliseconds
 from agentflow.core.machine import Machine
 from agentflow.core.plan import Limits, Plan
 from agentflow.core.tick import Tree
-from agentflow.errors import Invalid, Problem
+from agentflow.errors import Invalid
 
 
 def compile_plan(document: Mapping[str, Any]) -> Plan:
@@ -31,9 +31,8 @@ def compile_plan(document: Mapping[str, Any]) -> Plan:
             draft.note("", message[:200], "load it with agentflow.wire.document, which says where", "shape")
         plan = None
     if draft.problems or plan is None:
-        raise Invalid(
-            [as_written(problem, author) for problem in _unique(draft.problems)], code="invalid_plan"
-        )
+        found = dict.fromkeys(as_written(problem, author) for problem in draft.problems)
+        raise Invalid(list(found), code="invalid_plan")
     return plan
 
 
@@ -87,7 +86,3 @@ def _scopes(draft: Draft, document: dict[str, Any], machine: Machine | None, tre
     for task in compensations:
         if task.scope and task.scope not in known:
             draft.unknown(f"tasks.{task.name}.scope", "scope", task.scope, known)
-
-
-def _unique(problems: list[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems))

@@ -108,9 +108,8 @@ def compile_document(document: bytes | Mapping[str, Any]) -> Plan:
     try:
         plan = compile_plan(rest)
     except Invalid as more:
-        raise Invalid(
-            [*found, *(as_written(fault, author) for fault in more.problems)], code="invalid_plan"
-        ) from None
+        found += [as_written(fault, author) for fault in more.problems]
+        raise Invalid(list(dict.fromkeys(found)), code="invalid_plan") from None
     if found:
         raise Invalid(found, code="invalid_plan")
     return plan
