@@ -110,6 +110,13 @@ def test_every_short_form_has_its_way_back() -> None:
         assert shorten(normalise(given_)[0]) == given_
 
 
+def test_a_number_stays_as_it_was_written() -> None:
+    sets = {"x": "1.50", "y": "007", "j": "1e5", "go": "1.5 > 1"}
+    full, _ = normalise(tree({"task": "a", "set": sets}))
+    assert shorten(full)["root"]["set"] == sets
+    assert normalise(tree({"task": "a", "set": {"x": 1.5, "y": -3, "j": 1e22}}))[0] != full
+
+
 def test_a_condition_of_its_own_keeps_a_way_as_it_is() -> None:
     way = {"type": "while", "while": "go", "children": [{"check": "x > 1"}, "a"]}
     full, _ = normalise(tree(way))
@@ -386,3 +393,14 @@ def test_comments_are_counted_and_text_is_not_taken_for_one() -> None:
     assert sum(notes(NOTED.decode()).comments().values()) == NOTED.decode().count("# ") - 2
     assert notes('a: "# no"\nb: x#no\nc: [d, "#"]\n') == Notes()
     assert format_document(b'{"agentflow": "plan/v1", "name": "# no"}').lost == ()
+
+
+def test_a_comment_on_what_comes_first_in_an_item_is_above_the_item() -> None:
+    text = b"""\
+agentflow: plan/v1
+root:
+  - ok_if: go
+    # why
+    type: task
+"""
+    assert "\nroot:\n  # why\n  - type: task\n    ok_if: go\n" in printed(load_document(text), notes(text.decode()))
