@@ -113,7 +113,7 @@ def migrate(database: Database = "") -> None:
 
 @app.command()
 def validate(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow, YAML or JSON.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow: YAML, JSON or Python.")],
     as_json: Json = False,
 ) -> None:
     """Check a workflow file; nothing is registered and no server is needed."""
@@ -124,7 +124,7 @@ def validate(
 
 @app.command()
 def fmt(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow, YAML or JSON.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow: YAML, JSON or Python.")],
     canonical: Annotated[
         bool, typer.Option("--canonical/--short", help="With all short forms written out, or with none.")
     ] = False,

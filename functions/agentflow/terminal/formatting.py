@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 from agentflow.errors import Rejected
-from agentflow.terminal.running import compile_file
+from agentflow.terminal.loading import built, checked, compile_file, is_python
 from agentflow.wire.document_format import format_document
 
 
@@ -14,6 +15,8 @@ def format_file(file: str, *, canonical: bool, write: bool, check: bool) -> bool
     """Print a valid workflow file in the short or the canonical form, or write it; False when ``check`` finds that it
     is written otherwise. ``Invalid`` names every fault of a file that does not compile.
     """
+    if is_python(file):
+        return _print_built(file, canonical=canonical, write=write or check)
     compile_file(file)
     path = Path(file)
     before = path.read_bytes()
@@ -29,6 +32,16 @@ def format_file(file: str, *, canonical: bool, write: bool, check: bool) -> bool
         print(formatted.text, end="")
     elif not same:
         path.write_text(formatted.text, encoding="utf-8", newline="\n")
+    return True
+
+
+def _print_built(file: str, *, canonical: bool, write: bool) -> bool:
+    if write:
+        mend = "to see the document: agentflow fmt " + file
+        raise Rejected("is Python, which fmt does not write", code="usage", path=file, mend=mend)
+    workflow = built(file)
+    checked(workflow, file)
+    print(format_document(json.dumps(workflow.document()).encode(), canonical=canonical).text, end="")
     return True
 
 
