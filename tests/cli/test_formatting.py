@@ -54,3 +54,51 @@ async def test_a_comment_that_would_be_lost_is_said_and_the_file_is_left_alone(
     assert printed.out == "name: x\n" and "2 comments dropped, the first is: why" in printed.err
     one_line(await agentflow("fmt", str(file), "--write"), "2 comments would be lost")
     assert file.read_bytes() == HELLO.read_bytes()
+
+
+BUILT = """
+from agentflow.plan import Workflow, sequence
+
+flow = Workflow("built", steps=1)
+echo = flow.tool("echo", "std.echo", in_={"text": "'hi'"})
+flow.root(sequence(echo))
+"""
+
+
+async def test_a_workflow_built_in_python_is_a_workflow_file(agentflow: Command, tmp_path: Path) -> None:
+    file = tmp_path / "built.py"
+    file.write_text(BUILT)
+    assert "is valid: built (bt), 1 tasks" in (await agentflow("validate", str(file))).out
+    assert '"echo"' in (await agentflow("graph", str(file))).out
+    printed = (await agentflow("fmt", str(file))).out
+    assert printed.endswith("root: {sequence: [echo]}\n")
+    one_line(await agentflow("fmt", str(file), "--write"), "is Python")
+    ran = await agentflow("run", str(file), "--json")
+    assert ran.code == 0 and ran.json["status"] == "succeeded"
+
+
+async def test_a_fault_in_it_is_told_by_its_line(agentflow: Command, tmp_path: Path) -> None:
+    file = tmp_path / "built.py"
+    file.write_text(BUILT.replace("'hi'", "hi"))
+    one_line(await agentflow("validate", str(file)), f"tasks.echo.in.text: {file}:5: `hi`")
+    file.write_text(BUILT + "print(undefined)\n")
+    one_line(await agentflow("validate", str(file)), "NameError in line 7: name 'undefined'")
+
+
+async def test_of_several_one_is_named(agentflow: Command, tmp_path: Path) -> None:
+    file = tmp_path / "built.py"
+    file.write_text(BUILT + "other = Workflow('other', steps=1)\nother.wait('rest', '1s')\nsame = flow\n")
+    one_line(await agentflow("validate", str(file)), f"name one: {file}:flow, {file}:other")
+    assert "is valid: other" in (await agentflow("validate", f"{file}:other")).out
+    one_line(await agentflow("validate", f"{file}:none"), "builds no workflow named none")
+    one_line(await agentflow("run", str(tmp_path / "nothing.py")), "there is no such file")
+
+
+async def test_its_tools_may_be_files_beside_it(agentflow: Command, tmp_path: Path) -> None:
+    (tmp_path / "count.py").write_text("def run(text): return {}\n")
+    file = tmp_path / "built.py"
+    tool = 'count = flow.python("count", file="count.py")\n'
+    file.write_text(BUILT.replace("echo = ", tool + "echo = ").replace('"std.echo"', "count"))
+    assert (await agentflow("validate", str(file))).code == 0
+    (tmp_path / "count.py").unlink()
+    one_line(await agentflow("validate", str(file)), "tools.count.file")

@@ -14,6 +14,7 @@ class Guards(TypedDict, total=False):
     """What every node may have."""
 
     description: str
+    label: str
     fail_if: Condition
     success_if: Condition
     skip_if: Condition

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, get_args, get_origin
 
 from agentflow.plan.expression import Exprs
 from agentflow.plan.part import Part
 
 TypeName = type[Any] | str
-"""A type of Python (``str``, ``int``, ``float``, ``bool``, ``object``, ``list[str]``, ``dict[str, int]``) or its name."""
+"""A type of Python (``str``, ``int``, ``float``, ``bool``, ``object``, ``list[str]``, ...) or of plans."""
 
 _TYPES = {
     str: "string",
@@ -23,10 +23,15 @@ _TYPES = {
 
 
 class Retry(TypedDict, total=False):
-    """How often a task is tried, and how long to wait at first."""
+    """How often a task is tried, how long to wait between, and after which error codes."""
 
     max: int
     backoff: str
+    factor: float
+    max_backoff: str
+    jitter: float
+    only: Sequence[str]
+    never: Sequence[str]
 
 
 class Policy(TypedDict, total=False):
@@ -46,6 +51,11 @@ class Task(Part):
     def __init__(self, name: str, **keys: Any) -> None:
         super().__init__(**keys)
         self.name = name
+
+
+def named(task: Task | str | None) -> str | None:
+    """A task's name, given either way."""
+    return task.name if isinstance(task, Task) else task
 
 
 class Tool(Part):
@@ -69,7 +79,9 @@ def type_text(given: TypeName) -> str:
         return f"list({type_text(of[0])})"
     if kind is dict and of[0] is str:
         return f"map({type_text(of[1])})"
-    raise TypeError(f"{given!r} is no type of plans: use str, int, float, bool, object, list[...] or dict[str, ...]")
+    raise TypeError(
+        f"{given!r} is no type of plans: use str, int, float, bool, object, list[...] or dict[str, ...]"
+    )
 
 
 def types(table: Mapping[str, TypeName] | None) -> dict[str, str] | None:

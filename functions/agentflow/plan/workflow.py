@@ -13,6 +13,7 @@ from agentflow.plan.nodes import task as task_node
 from agentflow.plan.part import Part, Placed, Places, written
 from agentflow.plan.states import Action, State, Way, named, transition
 from agentflow.plan.tasks import Policy, Task, Tool, TypeName, type_text, types
+from agentflow.plan.tasks import named as task_name
 
 if TYPE_CHECKING:
     from agentflow.core.plan import Plan
@@ -96,14 +97,46 @@ class Workflow(Part):
         **policy: Unpack[Policy],
     ) -> Task:
         """A tool is called: one of the workflow's, or ``std.echo``. ``key``: the call's idempotency key."""
-        undoing = undo.name if isinstance(undo, Task) else undo
-        return self._task(
-            name, "tool", policy, use=use.name if isinstance(use, Tool) else use, key=key, undo=undoing
-        )
+        used = use.name if isinstance(use, Tool) else use
+        return self._task(name, "tool", policy, use=used, key=key, undo=task_name(undo))
 
-    def wait(self, name: str, for_: str, *, description: str | None = None) -> Task:
-        """Time passes (``5m``)."""
-        return self._task(name, "wait", {}, for_=for_, description=description)
+    def wait(
+        self,
+        name: str,
+        for_: str | None = None,
+        *,
+        until: Expr | str | None = None,
+        description: str | None = None,
+    ) -> Task:
+        """Time passes: some time (``5m``), or until a point in time, which is text."""
+        return self._task(name, "wait", {}, for_=for_, until=until, description=description)
+
+    def human(
+        self,
+        name: str,
+        use: str,
+        *,
+        in_: Exprs | None = None,
+        out: Mapping[str, TypeName] | None = None,
+        timeout: str | None = None,
+        undo: Task | str | None = None,
+        description: str | None = None,
+    ) -> Task:
+        """A person answers, with what ``out`` declares. ``use``: who it is for."""
+        keys = {"in_": in_, "timeout": timeout, "undo": task_name(undo), "description": description}
+        return self._task(name, "human", {}, use=use, **keys, out=types(out))
+
+    def workflow(
+        self, name: str, use: str, *, undo: Task | str | None = None, **policy: Unpack[Policy]
+    ) -> Task:
+        """Another workflow runs: its name, name@3, name@3- or name@3-5. Its output is the result."""
+        return self._task(name, "workflow", policy, use=use, undo=task_name(undo))
+
+    def compensate(
+        self, name: str, *, scope: State | str | None = None, description: str | None = None
+    ) -> Task:
+        """What has been done in the scope (a state, or the label of a node), and can be undone, is undone."""
+        return self._task(name, "compensate", {}, scope=named(scope), description=description)
 
     def event(
         self,
@@ -196,7 +229,9 @@ class Workflow(Part):
             ) from None
 
     def _task(self, name: str, kind: str, policy: Policy, **keys: Any) -> Task:
-        shared: dict[str, Any] = {**policy, "out": types(policy.get("out"))}
+        shared: dict[str, Any] = dict(policy)
+        if "out" in policy:
+            shared["out"] = types(policy["out"])
         task = Task(name, kind=kind, **keys, **shared)
         self._add("tasks", name, task)
         return task

@@ -17,68 +17,15 @@ from agentflow.wire.document_yaml import is_text
 
 WIDTH = 100
 
-ORDER = (
-    *(
-        "agentflow",
-        "kind",
-        "name",
-        "type",
-        "task",
-        "description",
-        "limits",
-        "trigger",
-        "file",
-        "code",
-        "input",
-        "vars",
-    ),
-    *(
-        "output",
-        "tools",
-        "tasks",
-        "use",
-        "in",
-        "prompt",
-        "system",
-        "out",
-        "over",
-        "value",
-        "event",
-        "after",
-        "for",
-    ),
-    *(
-        "match",
-        "if",
-        "while",
-        "then",
-        "do",
-        "else",
-        "initial",
-        "regions",
-        "run",
-        "history",
-        "visits",
-        "set",
-        "raise",
-    ),
-    *(
-        "to",
-        "internal",
-        "final",
-        "as",
-        "need",
-        "fail_at",
-        "wait",
-        "max",
-        "concurrency",
-        "backoff",
-        "max_tokens",
-        "key",
-    ),
-    *("timeout", "retry", "steps", "memory", "cpu", "usd", "wall", "undo", "reactive", "ok_if", "fail_if"),
-    *("success_if", "skip_if", "on_success", "on_failure", "on_halt", "post", "entry", "exit", "transitions"),
-    *("states", "root", "child", "children", "cases", "default"),
+ORDER = tuple(
+    """
+    agentflow kind name type task label description limits trigger file code input vars output tools tasks
+    use in prompt system out over value event after for until match if while then do else
+    initial regions run history visits set raise to internal final as need fail_at wait scope max concurrency
+    backoff factor max_backoff jitter only never max_tokens key timeout retry steps memory cpu usd wall undo reactive
+    ok_if fail_if success_if skip_if on_success on_failure on_halt post entry exit transitions
+    states root child children cases default
+    """.split()
 )
 """The keys of all parts in the order in which they are written; others follow in the order of the document."""
 
