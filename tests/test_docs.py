@@ -64,6 +64,14 @@ def test_the_machine_in_the_plan_format_is_one() -> None:
     assert compile_document(document).machine is not None
 
 
+def test_the_workflow_built_in_python_is_one() -> None:
+    text = (ROOT / "schemas" / "plan.md").read_text()
+    (shown,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    built: dict[str, Any] = {}
+    exec(shown, built)
+    assert built["flow"].check().name == "greeting"
+
+
 @pytest.mark.parametrize("shape", [Document, State, Transition, *NODES], ids=lambda shape: shape.__name__)
 def test_the_plan_format_names_every_key(shape: type[BaseModel]) -> None:
     text = (ROOT / "schemas" / "plan.md").read_text()

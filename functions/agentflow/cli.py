@@ -113,13 +113,29 @@ def migrate(database: Database = "") -> None:
 
 @app.command()
 def validate(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow, YAML or JSON.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow: YAML, JSON or Python.")],
     as_json: Json = False,
 ) -> None:
     """Check a workflow file; nothing is registered and no server is needed."""
     from agentflow.terminal.running import check_file
 
     check_file(file, as_json=as_json)
+
+
+@app.command()
+def fmt(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow: YAML, JSON or Python.")],
+    canonical: Annotated[
+        bool, typer.Option("--canonical/--short", help="With all short forms written out, or with none.")
+    ] = False,
+    write: Annotated[bool, typer.Option("--write", help="Into the file; not where comments would be lost.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Print nothing; exit 1 when the file is not so.")] = False,
+) -> None:
+    """Print a workflow file in one style, with its comments; nothing about what it does changes."""
+    from agentflow.terminal.formatting import format_file
+
+    if not format_file(file, canonical=canonical, write=write, check=check):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -27,4 +27,5 @@ async def test_a_run_is_drawn_with_where_it_is(agentflow: Command, tmp_path: Pat
 
 
 async def test_what_is_neither_is_refused(agentflow: Command) -> None:
-    one_line(await agentflow("graph", "nothing.yaml"), "a workflow's file, or a run's id")
+    one_line(await agentflow("graph", "nothing"), "a workflow's file, or a run's id")
+    one_line(await agentflow("graph", "nothing.yaml"), "there is no such file")

@@ -255,7 +255,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "more than there is": (goal(usd=2.0), "plan.usd: is more than limits.usd"),
     "no model": ({**GOAL, "plan": {"goal": "x"}}, "plan.use: is missing"),
     "another planner": (goal(by="magic"), "plan.by: "),
-    "a root as well": ({**GOAL, "root": "find"}, "root: does not belong to a plan of kind goal"),
+    "a root as well": ({**GOAL, "root": "find"}, "kind: is missing"),
+    "a root in its place": ({**GOAL, "kind": "goal", "root": "find"}, "root: does not belong to a plan of kind goal"),
     "a reserved name": ({**GOAL, "vars": {"planning_x": "int"}}, "vars.planning_x: 'planning_x' is reserved"),
     "a fault in a task": (
         {**GOAL, "tasks": {**GOAL["tasks"], "find": {**ECHO, "in": {"facts": "nobody"}}}},

@@ -177,7 +177,7 @@ def test_any_document_compiles_or_is_refused(changes: dict[str, Any]) -> None:
     ("changes", "fault"),
     [
         ({"agentflow": "plan/v2"}, "agentflow: is 'plan/v2' (use 'plan/v1')"),
-        ({"kind": "dag"}, "kind: is 'dag' (use 'fsm' or 'bt')"),
+        ({"kind": "dag"}, "kind: is 'dag' (use 'fsm', 'bt' or 'goal')"),
         ({"name": "Hello World"}, "name: 'Hello World' is not a name (use lower-case"),
         ({"limits": {}}, "limits.steps: is missing (add it)"),
         ({"limits": {"steps": "10", "usd": 1}}, "limits.steps: must be a whole number, not '10'"),

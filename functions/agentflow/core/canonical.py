@@ -1,15 +1,17 @@
 """The one place where short forms are written out, and the hash that names a plan.
 
 Authors may write a task's name for a task node, ``sequence: [a, b]`` for a node with a type and children, and plain
-numbers or booleans where an expression is wanted. Everything after this module sees only the canonical form.
+numbers or booleans where an expression is wanted; they may leave out ``kind`` where ``root`` or ``states`` says it, and
+all of the plan where there is one task. Everything after this module sees only the canonical form.
 ``author`` maps canonical paths back to what was written, so that a problem names the author's own line.
+``core.short`` is the way back.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +29,34 @@ PAYLOAD = {
 WAYS = {"if": "then", "while": "do"}
 """Node types that choose a way, and what their short form calls the first: {if: x > 1, then: a, else: b}."""
 
-_NODE_CEL = ("if", "ok_if", "skip_if", "fail_if", "success_if", "while", "over", "value")
-_NODE_SETS = ("set", "on_success", "on_failure", "on_halt", "post")
+PLANS = {"fsm": "states", "bt": "root", "goal": "plan"}
+"""The kinds of plan, and the key that shows which one a document is."""
+
+RESULTS: dict[str, dict[str, tuple[str, str]]] = {
+    "llm": {"text": ("result.text", "string")}, "event": {"data": ("result.data", "json")}, "wait": {},
+    "compensate": {"undone": ("result.undone", "int")},
+    "judge": {
+        "fits": ("result.fits", "bool"), "faults": ("result.faults", "string"),
+        "workflow": ("result.workflow", "string"), "document": ("result.document", "json"),
+    },
+    "keep": {},
+}  # fmt: skip
+"""What a task without ``out`` comes to, where it is all that a workflow does: the expression and the type by name."""
+
+GOAL = {"by": "llm", "kind": "bt"}
+"""What a goal says unless it says otherwise."""
+
+Cel = tuple[tuple[str, ...], tuple[str, ...]]
+"""The keys of a part that hold an expression, and those that hold a table of them."""
+
+NODE_CEL: Cel = (
+    ("if", "ok_if", "skip_if", "fail_if", "success_if", "while", "over", "value"),
+    ("set", "on_success", "on_failure", "on_halt", "post"),
+)
+TASK_CEL: Cel = (("match", "key", "until"), ("in",))
+STATE_CEL: Cel = (("reason",), ())
+TRANSITION_CEL: Cel = (("if",), ("set",))
+TRIGGER_CEL: Cel = (("if",), ("input",))
 
 
 def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -38,12 +66,12 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
     """
     canonical = _given(dict(document))
     author: dict[str, str] = {}
+    if "kind" not in canonical:
+        canonical = _with_kind(canonical, author)
     if "root" in canonical:
         canonical["root"] = _node(canonical["root"], "root", "root", author, 0)
     if isinstance(tasks := canonical.get("tasks"), dict):
-        canonical["tasks"] = {
-            name: _with_cel(task, ("match", "key"), ("in",)) for name, task in tasks.items()
-        }
+        canonical["tasks"] = {name: _with_cel(task, TASK_CEL) for name, task in tasks.items()}
     if isinstance(states := canonical.get("states"), dict):
         canonical["states"] = {name: _state(state) for name, state in states.items()}
     if isinstance(transitions := canonical.get("transitions"), list):
@@ -51,18 +79,50 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
     if isinstance(canonical.get("output"), dict):
         canonical["output"] = _texts(canonical["output"])
     if isinstance(trigger := canonical.get("trigger"), dict):
-        canonical["trigger"] = _with_cel(trigger, ("if",), ("input",))
+        canonical["trigger"] = _with_cel(trigger, TRIGGER_CEL)
     if isinstance(tools := canonical.get("tools"), dict):
         canonical["tools"] = {name: _given(tool) for name, tool in tools.items()}
     canonical["limits"] = _given(canonical.get("limits", {}))
     if isinstance(goal := canonical.get("plan"), dict):
-        canonical["plan"] = {"by": "llm", "kind": "bt", **_given(goal)}
-        canonical.setdefault("kind", "goal")
+        canonical["plan"] = {**GOAL, **_given(goal)}
     return canonical, author
 
 
+def _with_kind(document: dict[str, Any], author: dict[str, str]) -> dict[str, Any]:
+    """With the kind that the plan shows; without a plan and with one task, with a tree that runs it."""
+    shown = [kind for kind, key in PLANS.items() if key in document]
+    if len(shown) == 1:
+        return {"kind": shown[0], **document}
+    tasks = document.get("tasks")
+    if shown or not isinstance(tasks, dict) or len(tasks) != 1:
+        return document
+    ((name, task),) = tasks.items()
+    return _one_task(document, name, task, author) if isinstance(task, dict) else document
+
+
+def _one_task(document: dict[str, Any], name: str, task: dict[str, Any], author: dict[str, str]) -> dict[str, Any]:
+    """A tree that runs the only task. Its result is kept in variables of the fields' names, which are the output."""
+    out = task.get("out")
+    fields = RESULTS.get(str(task.get("kind")), {"data": ("result", "json")})
+    if isinstance(out, dict):
+        fields = {field: (f"result.{field}", type_) for field, type_ in out.items()}
+    root: dict[str, Any] = {"type": "task", "task": name}
+    if fields:
+        root["set"] = {field: read for field, (read, _) in fields.items()}
+    given, declared = document.get("input", {}), document.get("vars", {})
+    if not (isinstance(given, dict) and isinstance(declared, dict)):
+        return document
+    made = {field: type_ for field, (_, type_) in fields.items() if field not in given and field not in declared}
+    came_from = f"tasks.{name}.out" if isinstance(out, dict) else f"tasks.{name}"
+    author |= {f"vars.{field}": f"{came_from}.{field}" if isinstance(out, dict) else came_from for field in made}
+    author |= {"root": f"tasks.{name}", "root.set": came_from}
+    if made:
+        document = {**document, "vars": {**declared, **made}}
+    return {"kind": "bt", "output": {field: field for field in fields}, **document, "root": root}
+
+
 def _state(state: Any) -> Any:
-    state = _with_cel(state, ("reason",), ())
+    state = _with_cel(state, STATE_CEL)
     if not isinstance(state, dict):
         return state
     if isinstance(transitions := state.get("transitions"), list):
@@ -74,7 +134,7 @@ def _state(state: Any) -> Any:
 
 
 def _transition(entry: Any) -> Any:
-    entry = _with_cel(entry, ("if",), ("set",))
+    entry = _with_cel(entry, TRANSITION_CEL)
     if isinstance(entry, dict) and isinstance(entry.get("raise"), str):
         entry["raise"] = [entry["raise"]]
     return entry
@@ -108,9 +168,10 @@ def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int
                 author[f"{path}.{payload}"] = f"{written}.{kind}"
     if isinstance(children := node.get("children"), list):
         base = author.get(path + ".children", written + ".children")
+        places = [f"{path}.children[{i}]" for i in range(len(children))]
         node["children"] = [
-            _child(child, f"{path}.children[{i}]", f"{base}[{i}]", author, depth)
-            for i, child in enumerate(children)
+            _child(child, place, author.get(place, f"{base}[{i}]"), author, depth)
+            for i, (place, child) in enumerate(zip(places, children, strict=True))
         ]
     if "child" in node:
         base = author.get(path + ".child", written + ".child")
@@ -122,7 +183,7 @@ def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int
         }
     if "default" in node:
         node["default"] = _child(node["default"], path + ".default", written + ".default", author, depth)
-    return _with_cel(node, _NODE_CEL, _NODE_SETS)
+    return _with_cel(node, NODE_CEL)
 
 
 def _way(node: dict[str, Any], kind: str, path: str, written: str, author: dict[str, str]) -> dict[str, Any]:
@@ -144,10 +205,11 @@ def _child(child: Any, path: str, written: str, author: dict[str, str], depth: i
     return _node(child, path, written, author, depth + 1)
 
 
-def _with_cel(value: Any, single: tuple[str, ...], tables: tuple[str, ...]) -> Any:
+def _with_cel(value: Any, cel: Cel) -> Any:
     if not isinstance(value, dict):
         return value
     value = _given(value)
+    single, tables = cel
     for key in single:
         if key in value:
             value[key] = _text(value[key])
@@ -172,13 +234,23 @@ def _text(value: Any) -> Any:
 
 def as_written(problem: Problem, author: Mapping[str, str]) -> Problem:
     """The problem with the path that the author wrote."""
-    path = problem.path
+    return replace(problem, path=written_path(problem.path, author))
+
+
+def written_path(path: str, author: Mapping[str, str]) -> str:
+    """The path that the author wrote for a canonical one."""
+    for part in around(path):
+        if part in author:
+            return author[part] + path[len(part) :]
+    return path
+
+
+def around(path: str) -> Iterator[str]:
+    """The path and those of all that it is in, inner first."""
     end = len(path)
     while end > 0:
-        if path[:end] in author:
-            return replace(problem, path=author[path[:end]] + path[end:])
+        yield path[:end]
         end = max(path.rfind(".", 0, end), path.rfind("[", 0, end))
-    return problem
 
 
 def digest(canonical: Mapping[str, Any]) -> str:

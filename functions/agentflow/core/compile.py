@@ -17,7 +17,7 @@ from agentflow.core.machine import Machine
 from agentflow.core.plan import Limits, Plan
 from agentflow.core.prompt import placeholders
 from agentflow.core.tick import Tree
-from agentflow.errors import Invalid, Problem
+from agentflow.errors import Invalid
 
 
 def compile_plan(document: Mapping[str, Any]) -> Plan:
@@ -32,9 +32,8 @@ def compile_plan(document: Mapping[str, Any]) -> Plan:
             draft.note("", message[:200], "load it with agentflow.wire.document, which says where", "shape")
         plan = None
     if draft.problems or plan is None:
-        raise Invalid(
-            [as_written(problem, author) for problem in _unique(draft.problems)], code="invalid_plan"
-        )
+        found = dict.fromkeys(as_written(problem, author) for problem in draft.problems)
+        raise Invalid(list(found), code="invalid_plan")
     return plan
 
 
@@ -121,7 +120,3 @@ def _scopes(draft: Draft, document: Mapping[str, Any], machine: Machine | None, 
     for task in compensations:
         if task.scope and task.scope not in known:
             draft.unknown(f"tasks.{task.name}.scope", "scope", task.scope, known)
-
-
-def _unique(problems: list[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems))

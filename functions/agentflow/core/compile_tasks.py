@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from agentflow.core.canonical import RESULTS
 from agentflow.core.draft import (
     BOOL,
-    INT,
     JSON_TYPE,
     STRING,
     Draft,
@@ -23,7 +23,7 @@ from agentflow.core.expr import Expr
 from agentflow.core.plan import BUILTIN_TOOLS, Child, Retry, Task, ToolSpec, Trigger, Undo
 from agentflow.core.planning_wire import schema
 from agentflow.core.prompt import placeholders
-from agentflow.core.types import Type
+from agentflow.core.types import Type, parse
 
 OWN_KINDS = ("judge", "keep")
 AVAILABLE_KINDS = frozenset({"llm", "tool", "wait", "event", "human", "workflow", "compensate", *OWN_KINDS})
@@ -33,17 +33,8 @@ _TIMEOUT = {"llm": "60s", "tool": "60s", "agent": "10m", "event": "60s"}
 """How long a task may take that does not say so; those that are not here as long as they like."""
 
 _RESULT = {
-    "llm": (("text", "result.text", STRING),),
-    "event": (("data", "result.data", JSON_TYPE),),
-    "wait": (),
-    "compensate": (("undone", "result.undone", INT),),
-    "judge": (
-        ("fits", "result.fits", BOOL),
-        ("faults", "result.faults", STRING),
-        ("workflow", "result.workflow", STRING),
-        ("document", "result.document", JSON_TYPE),
-    ),
-    "keep": (),
+    kind: tuple((field, read, parse(type_)) for field, (read, type_) in fields.items())
+    for kind, fields in RESULTS.items()
 }
 """What the result of a task without ``out`` holds; of the other kinds it may be any object."""
 

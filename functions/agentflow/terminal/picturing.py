@@ -9,18 +9,18 @@ from agentflow.core.picture import mermaid
 from agentflow.core.plan import Plan
 from agentflow.core.planner import PlanState
 from agentflow.errors import Rejected
-from agentflow.wire.document import compile_document, load_document_file
+from agentflow.terminal.loading import compile_file, is_file
 
 
 async def draw(settings: Settings, what: str) -> str:
     """Mermaid text of a document's plan, or of a run's by its id."""
-    from agentflow.terminal.replaying import is_file, is_run, record, replayed
+    from agentflow.terminal.replaying import is_run, record, replayed
 
     if not is_run(what):
         if not is_file(what):
             mend = "give a workflow's file, or a run's id"
             raise Rejected(f"{what[:80]!r} is neither", code="usage", path="FILE|RUN", mend=mend)
-        return mermaid(compile_document(load_document_file(what)))
+        return mermaid(compile_file(what))
     plan, again = replayed(await record(settings, what))
     return mermaid(plan, _active(plan, again.state))
 

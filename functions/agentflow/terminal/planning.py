@@ -8,16 +8,18 @@ from agentflow.config import Settings
 from agentflow.terminal import output
 from agentflow.terminal.client import api, call
 from agentflow.terminal.inputs import read_inputs
-from agentflow.terminal.running import compile_file, is_file, register, registered
+from agentflow.terminal.loading import compile_file, is_file
+from agentflow.terminal.running import register, registered
 
 
 async def write_plan(
     settings: Settings, workflow: str, goal: str, use: str, given: list[str], *, as_json: bool
 ) -> int:
     """Have a plan written and print it; 0 when there is one."""
-    import yaml
-
+    from agentflow.core.short import shorten
     from agentflow.terminal.progress import follow, report
+    from agentflow.wire.document_notes import Notes
+    from agentflow.wire.document_print import printed
 
     local = is_file(workflow)
     async with api(settings) as client:
@@ -33,5 +35,5 @@ async def write_plan(
             return 1
         written = await registered(client, run["output"]["planning_workflow"])
     document = written.document
-    output.print_json(document) if as_json else print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    output.print_json(document) if as_json else print(printed(shorten(document), Notes()), end="")
     return 0

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentflow.config import Settings
-from agentflow.errors import Rejected
 from agentflow.terminal import output
 from agentflow.terminal.client import api, call
 from agentflow.terminal.inputs import read_inputs
+from agentflow.terminal.loading import compile_file, is_file
 
 if TYPE_CHECKING:
     from httpx import AsyncClient
 
     from agentflow.core.plan import Plan
-
-
-def compile_file(file: str) -> Plan:
-    """The plan of a workflow file, with the code of its tools read in; ``Invalid`` names every fault."""
-    from agentflow.wire.document import compile_document, load_document_file
-
-    return compile_document(load_document_file(Path(file)))
 
 
 def check_file(file: str, *, as_json: bool) -> None:
@@ -55,15 +47,6 @@ async def run_workflow(
             output.print_json(accepted) if as_json else print(accepted["id"])
             return 0
         return await follow_to_end(client, accepted["id"], as_json=as_json)
-
-
-def is_file(workflow: str) -> bool:
-    """Whether this names a file, not a registered workflow; ``Rejected`` for a path to nothing."""
-    if Path(workflow).is_file():
-        return True
-    if "/" in workflow or workflow.endswith((".yaml", ".yml", ".json")):
-        raise Rejected("there is no such file", code="no_file", path=workflow, mend="check the path")
-    return False
 
 
 async def register(client: AsyncClient, plan: Plan) -> str:

@@ -59,7 +59,8 @@ async def run_sample(url: str, key: str, folder: Path) -> int:
     """Run the sample workflow on its log file and show it live; 0 when it succeeded."""
     from agentflow.terminal.client import connect
     from agentflow.terminal.inputs import read_inputs
-    from agentflow.terminal.running import compile_file, follow_to_end, register, start
+    from agentflow.terminal.loading import compile_file
+    from agentflow.terminal.running import follow_to_end, register, start
 
     plan = compile_file(str(folder / SAMPLE))
     inputs = read_inputs([f"log=@{folder / SAMPLE_LOG}"], plan.input)

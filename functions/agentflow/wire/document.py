@@ -27,6 +27,7 @@ __all__ = [
     "load_document_file",
     "load_json",
     "load_yaml",
+    "with_tool_files",
 ]
 
 MAX_PROBLEMS = 100
@@ -50,11 +51,15 @@ def load_document_file(path: Path | str) -> dict[str, Any]:
     ``Invalid`` when the text, or a file it names, cannot be used.
     """
     path = Path(path)
-    document = load(_read(path, "", MAX_BYTES))
+    return with_tool_files(load(_read(path, "", MAX_BYTES)), path.parent)
+
+
+def with_tool_files(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The document, changed: ``tools.*.file`` is replaced by the code in that file of the folder."""
     tools = document.get("tools")
     if not isinstance(tools, dict):
         return document
-    folder = path.parent.resolve()
+    folder = folder.resolve()
     for name, tool in tools.items():
         if isinstance(tool, dict) and isinstance(tool.get("file"), str) and "code" not in tool:
             where = f"tools.{name}.file"
@@ -108,9 +113,8 @@ def compile_document(document: bytes | Mapping[str, Any]) -> Plan:
     try:
         plan = compile_plan(rest)
     except Invalid as more:
-        raise Invalid(
-            [*found, *(as_written(fault, author) for fault in more.problems)], code="invalid_plan"
-        ) from None
+        found += [as_written(fault, author) for fault in more.problems]
+        raise Invalid(list(dict.fromkeys(found)), code="invalid_plan") from None
     if found:
         raise Invalid(found, code="invalid_plan")
     return plan

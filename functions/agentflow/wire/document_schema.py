@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from agentflow.core.canonical import PAYLOAD
+from agentflow.core.canonical import PAYLOAD, WAYS
 from agentflow.wire.document_shape import NAME, Document
 
 ID = "agentflow/plan/v1"
@@ -28,8 +28,11 @@ def json_schema() -> dict[str, Any]:
     defs = schema["$defs"]
     defs["Node"] = {
         "description": "A node, a task's name, or a short form such as {sequence: [a, b]}.",
-        "anyOf": [{"type": "string", "pattern": NAME}, canonical, *(_short(kind, defs) for kind in PAYLOAD)],
+        "anyOf": [{"type": "string", "pattern": NAME}, canonical, *(_short(kind, defs) for kind in PAYLOAD)]
+        + [_way(kind, defs) for kind in WAYS],
     }
+    schema["required"].remove("kind")
+    one_task = {"tasks": {"maxProperties": 1}}
     schema["oneOf"] = [
         {
             "properties": {"kind": {"const": "fsm"}},
@@ -37,6 +40,7 @@ def json_schema() -> dict[str, Any]:
             "not": {"required": ["root"]},
         },
         {"properties": {"kind": {"const": "bt"}}, "required": ["root"], "not": {"required": ["states"]}},
+        {"properties": one_task, "not": {"anyOf": [{"required": [key]} for key in ("kind", "root", "states")]}},
     ]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": ID, **schema}
 
@@ -86,3 +90,13 @@ def _short(kind: str, defs: dict[str, Any]) -> dict[str, Any]:
     }
     required = [kind if name == payload else name for name in model["required"] if name != "type"]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _way(kind: str, defs: dict[str, Any]) -> dict[str, Any]:
+    """{if: …, then: …, else: …}"""
+    model = copy.deepcopy(defs["WayNode"])
+    node = {"$ref": "#/$defs/Node"}
+    properties = {name: value for name, value in model["properties"].items() if name not in ("type", "children")}
+    condition = defs["CheckNode"]["properties"]["if"]
+    properties |= {kind: condition, WAYS[kind]: node, "else": node}
+    return {"type": "object", "properties": properties, "required": [kind, WAYS[kind]], "additionalProperties": False}

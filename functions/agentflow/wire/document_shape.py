@@ -220,7 +220,13 @@ Task = Annotated[
 ]
 
 
-Raised = Annotated[list[Name], Field(min_length=1, max_length=20)]
+_RAISED_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": NAME},
+        {"type": "array", "items": {"type": "string", "pattern": NAME}, "minItems": 1, "maxItems": 20},
+    ]
+}
+Raised = Annotated[list[Name], Field(min_length=1, max_length=20), WithJsonSchema(_RAISED_SCHEMA)]
 
 
 class Action(Shape):

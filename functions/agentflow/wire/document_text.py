@@ -14,7 +14,7 @@ from agentflow.wire.document_bounds import INT64, MAX_BYTES, MAX_DEPTH, check_bo
 
 def load(data: bytes) -> dict[str, Any]:
     """The object in ``data``, JSON when it is JSON and YAML otherwise; ``Invalid`` with line and path."""
-    text = _decode(data)
+    text = decode(data)
     if text.lstrip().startswith("{"):
         try:
             return _json(text)
@@ -25,7 +25,7 @@ def load(data: bytes) -> dict[str, Any]:
 
 def load_json(data: bytes) -> dict[str, Any]:
     """The object in a JSON text; ``Invalid`` with line and path."""
-    text = _decode(data)
+    text = decode(data)
     try:
         return _json(text)
     except json.JSONDecodeError as fault:
@@ -34,10 +34,11 @@ def load_json(data: bytes) -> dict[str, Any]:
 
 def load_yaml(data: bytes) -> dict[str, Any]:
     """The object in a YAML text; ``Invalid`` with line and path."""
-    return _yaml(_decode(data))
+    return _yaml(decode(data))
 
 
-def _decode(data: bytes) -> str:
+def decode(data: bytes) -> str:
+    """The text of a document; ``Invalid`` when it is too large, or is not UTF-8."""
     if len(data) > MAX_BYTES:
         size = f"has {len(data):,} bytes; a plan has at most {MAX_BYTES:,}"
         raise Invalid([Problem("", size, "move data and large code out of the plan", "too_large")])

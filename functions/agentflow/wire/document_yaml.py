@@ -48,6 +48,12 @@ def read(text: str) -> dict[str, Any]:
     return value
 
 
+def is_text(text: str) -> bool:
+    """Whether it is text without quotes, too."""
+    others = (_NULL, _BOOL, _INT, _FLOAT, _NOT_FINITE)
+    return not any(other.fullmatch(text) for other in others)
+
+
 class _Reader:
     """Builds values from parser events with an explicit stack: no recursion, stops at the first bound."""
 

@@ -1,0 +1,80 @@
+"""The states of machines and the ways between them."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict, Unpack
+
+from agentflow.plan.expression import Condition, Sets
+from agentflow.plan.part import Part
+
+
+class Lead(TypedDict, total=False):
+    """Where a transition leads and what it does. Without ``to`` nothing is left or entered."""
+
+    to: State | str
+    set: Sets
+    raise_: str | list[str]
+    internal: bool
+
+
+class Way(Lead, total=False):
+    """What a transition may have."""
+
+    if_: Condition
+
+
+class Action(Part):
+    """What is done when a state is entered or left."""
+
+
+def action(*, set: Sets | None = None, raise_: str | list[str] | None = None) -> Action:
+    """Variables are set, all at once, then events raised for the machine itself."""
+    return Action(set=set, raise_=raise_)
+
+
+def approval(by: str, timeout: str | None = None) -> Part:
+    """A person looks at a plan that a model has written, before it runs."""
+    return Part(by=by, timeout=timeout)
+
+
+class State(Part):
+    """A state; the methods add ways out of it, in the order in which they are tried."""
+
+    def __init__(self, name: str, **keys: Any) -> None:
+        super().__init__(**keys, transitions=None)
+        self.name = name
+
+    def region(self, name: str) -> str:
+        """One of its regions, for ``in_``."""
+        return f"{self.name}.{name}"
+
+    def on(self, event: str, **way: Unpack[Way]) -> State:
+        """Taken at ``done``, ``failed``, ``timeout``, ``error``, a signal, a raised event, or ``*``: any signal."""
+        return self._with(transition(event=event, **way))
+
+    def after(self, time: str, **way: Unpack[Way]) -> State:
+        """Taken when the state has been active so long (``5m``)."""
+        return self._with(transition(after=time, **way))
+
+    def when(self, if_: Condition, **lead: Unpack[Lead]) -> State:
+        """Taken at once, as soon as the condition holds."""
+        return self._with(transition(if_=if_, **lead))
+
+    def always(self, **lead: Unpack[Lead]) -> State:
+        """Taken at once."""
+        return self._with(transition(**lead))
+
+    def _with(self, way: Part) -> State:
+        self.keys["transitions"] = [*(self.keys["transitions"] or []), way]
+        return self
+
+
+def transition(event: str | None = None, after: str | None = None, **way: Unpack[Way]) -> Part:
+    """A way from one state to another."""
+    to = way.pop("to", None)
+    return Part(event=event, after=after, **way, to=to.name if isinstance(to, State) else to)
+
+
+def named(state: State | str | None) -> str | None:
+    """A state's name, given either way."""
+    return state.name if isinstance(state, State) else state
