@@ -14,7 +14,7 @@ from agentflow.core import compile_fsm, compile_tasks, compile_tree
 from agentflow.core.canonical import as_written, digest, normalise
 from agentflow.core.draft import Draft, micro, milliseconds
 from agentflow.core.plan import Limits, Plan
-from agentflow.errors import Invalid, Problem
+from agentflow.errors import Invalid
 
 
 def compile_plan(document: Mapping[str, Any]) -> Plan:
@@ -30,7 +30,7 @@ def compile_plan(document: Mapping[str, Any]) -> Plan:
         plan = None
     if draft.problems or plan is None:
         raise Invalid(
-            [as_written(problem, author) for problem in _unique(draft.problems)], code="invalid_plan"
+            [as_written(problem, author) for problem in draft.problems], code="invalid_plan"
         )
     return plan
 
@@ -44,6 +44,7 @@ def _build(draft: Draft, document: dict[str, Any]) -> Plan:
         )
     draft.names = {**inputs, **variables}
     draft.vars = variables
+    draft.elsewhere = compile_tree.only_in_trees(document)
     tools = compile_tasks.tools(draft)
     compile_tasks.tasks(draft, tools)
     limits = document["limits"]
@@ -66,6 +67,3 @@ def _build(draft: Draft, document: dict[str, Any]) -> Plan:
         document=document,
     )
 
-
-def _unique(problems: list[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems))

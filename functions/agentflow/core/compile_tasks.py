@@ -69,14 +69,15 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
     if kind not in AVAILABLE_KINDS:
         draft.later(f"{path}.kind", f"a task of kind {kind!r}", _LATER)
     out = draft.types(entry["out"], f"{path}.out") if "out" in entry else None
-    inputs = draft.exprs(entry.get("in", {}), {**draft.names, "item": JSON_TYPE}, f"{path}.in")
+    here = entry if name not in draft.elsewhere else {}  # else the expressions are compiled where it runs
+    inputs = draft.exprs(here.get("in", {}), {**draft.names, "item": JSON_TYPE}, f"{path}.in")
     if kind == "llm":
         _prompt(draft, path, entry)
     retry = entry.get("retry", {})
     if "undo" in entry:
         draft.later(f"{path}.undo", "undo", "run the undoing task by a transition or a fallback")
-    match = entry.get("match")
-    key = entry.get("key")
+    match = here.get("match")
+    key = here.get("key")
     return Task(
         name=name,
         kind=kind,

@@ -46,10 +46,13 @@ class Turn:
         self.cleared: list[int] = []
         self.assigned: dict[str, JSON] = {}
 
-    def value(self, expr: Expr, local: Mapping[str, JSON], path: str) -> Any:
-        """The value of ``expr``; the run ends with ``path`` in its reason when it has none."""
+    def value(
+        self, expr: Expr, local: Mapping[str, JSON], path: str, names: Mapping[str, JSON] | None = None
+    ) -> Any:
+        """The value of ``expr`` over ``names`` (None: the run's variables); the run ends with ``path`` in its reason
+        when it has none."""
         try:
-            return expr.value(self.vars, local)
+            return expr.value(self.vars if names is None else names, local)
         except CelFault as fault:
             raise Unvalued(False, reason(path, f"`{expr.source}`: {fault.message}")) from None
 
@@ -57,11 +60,21 @@ class Turn:
         self, sets: tuple[tuple[str, Expr], ...], local: Mapping[str, JSON], path: str, key: str = "set"
     ) -> None:
         """Set variables all at once: every expression sees the values from before."""
-        new = {name: self.value(expr, local, f"{path}.{key}.{name}") for name, expr in sets}
-        self.vars = {**self.vars, **new}
-        self.assigned |= new
+        self.keep({name: self.value(expr, local, f"{path}.{key}.{name}") for name, expr in sets})
 
-    def start(self, key: str, task: Task, inputs: Mapping[str, Expr], local: Mapping[str, JSON]) -> None:
+    def keep(self, values: Mapping[str, JSON]) -> None:
+        """Set variables of the run."""
+        self.vars = {**self.vars, **values}
+        self.assigned |= values
+
+    def start(
+        self,
+        key: str,
+        task: Task,
+        inputs: Mapping[str, Expr],
+        local: Mapping[str, JSON],
+        names: Mapping[str, JSON] | None = None,
+    ) -> None:
         """Note that ``task`` starts for ``key``; the run ends when that is one step too many."""
         number = self.steps + len(self.starts) + 1
         if number > self.plan.limits.steps:
@@ -71,7 +84,7 @@ class Turn:
         path = f"tasks.{task.name}.in"
         self.starts[key] = (
             task.name,
-            {name: self.value(expr, local, f"{path}.{name}") for name, expr in inputs.items()},
+            {name: self.value(expr, local, f"{path}.{name}", names) for name, expr in inputs.items()},
         )
 
     def fault(self, path: str, message: str) -> NoReturn:

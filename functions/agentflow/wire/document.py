@@ -163,7 +163,7 @@ def _kind_problems(document: Mapping[str, Any]) -> list[Problem]:
         for key in _BELONGS[kind]
         if key not in document
     ]
-    foreign = ("root",) if kind == "fsm" else ("initial", "states", "transitions")
+    foreign = ("root", "trees") if kind == "fsm" else ("initial", "states", "transitions")
     problems += [
         Problem(key, f"does not belong to a plan of kind {kind}", "remove it, or change `kind`", "schema")
         for key in foreign
