@@ -7,43 +7,35 @@ from typing import Any
 
 from immutables import Map
 
+Journal = list[tuple[dict[str, Any], str, Any]]
+"""What has been written in this tick, in order: the table, the key, and what was there before."""
+
+EMPTY: Map[str, Any] = Map()
 _ABSENT = object()
 
 
-class Journal:
-    """What has been written in this tick, in order: so much of it as is wanted can be undone, in the time it took."""
+def put(journal: Journal, table: dict[str, Any], key: str, value: Any) -> None:
+    """Write, so that it can be undone."""
+    journal.append((table, key, table.get(key, _ABSENT)))
+    table[key] = value
 
-    __slots__ = ("_written",)
 
-    def __init__(self) -> None:
-        self._written: list[tuple[dict[str, Any], str, Any]] = []
+def take(journal: Journal, table: dict[str, Any], key: str) -> Any:
+    """The entry, which goes; None where there is none."""
+    if key not in table:
+        return None
+    journal.append((table, key, table[key]))
+    return table.pop(key)
 
-    def __len__(self) -> int:
-        return len(self._written)
 
-    def write(self, table: dict[str, Any], key: str, value: Any) -> None:
-        self._written.append((table, key, table.get(key, _ABSENT)))
-        table[key] = value
-
-    def added(self, table: dict[str, Any], key: str) -> None:
-        """Note an entry that somebody else has just put there."""
-        self._written.append((table, key, _ABSENT))
-
-    def remove(self, table: dict[str, Any], key: str) -> Any:
-        """The entry, which goes; None where there is none."""
-        if key not in table:
-            return None
-        self._written.append((table, key, table[key]))
-        return table.pop(key)
-
-    def undo(self, length: int) -> None:
-        """Take back what was written since the journal was so long."""
-        while len(self._written) > length:
-            table, key, was = self._written.pop()
-            if was is _ABSENT:
-                table.pop(key, None)
-            else:
-                table[key] = was
+def undo(journal: Journal, length: int) -> None:
+    """Take back what was written since the journal was so long, in the time that writing it took."""
+    while len(journal) > length:
+        table, key, was = journal.pop()
+        if was is _ABSENT:
+            table.pop(key, None)
+        else:
+            table[key] = was
 
 
 class Entries:
@@ -64,7 +56,9 @@ class Entries:
 
     def __setitem__(self, key: str, value: Any) -> None:
         """The entry's new value; None: it goes."""
-        self._journal.write(self.changed, key, value)
+        changed = self.changed
+        self._journal.append((changed, key, changed.get(key, _ABSENT)))
+        changed[key] = value
 
     def __bool__(self) -> bool:
         """Whether there are any: work that grows with what has changed, not with the table."""
@@ -85,6 +79,8 @@ class Entries:
 
     def close(self) -> Map[str, Any]:
         """The table's next version."""
+        if not self.changed:
+            return self._was
         after = self._was.mutate()
         for key, value in self.changed.items():
             if value is not None:

@@ -8,6 +8,7 @@ ends when its root has ended and no catch runs any more. In a tree without tries
 from __future__ import annotations
 
 from agentflow.core import catching
+from agentflow.core.entries import Entries
 from agentflow.core.moves import Advance
 from agentflow.core.node import FAILURE, RUNNING
 from agentflow.core.tick import Tick
@@ -39,11 +40,11 @@ def cancel(tick: Tick, why: str) -> Advance | None:
 
 
 def _root(tick: Tick) -> None:
-    mark = tick.mark()
+    mark = tick.mark() if tick.tree.catches else None
     try:
         status = tick.tick(tick.tree.root, "")
     except Ends as ends:
-        if not tick.tree.catches:
+        if mark is None:
             raise
         tick.undo(mark, "")
         _end_root(tick, ends.reason)
@@ -100,7 +101,7 @@ def _review(tick: Tick) -> None:
 
 def _close(tick: Tick) -> Advance:
     """The state that is left, and the commands."""
-    turn, tree = tick.turn, tick.tree
+    turn = tick.turn
     if tick.outcome is not None and not tick.loose:
         return turn.end([], Ends(*tick.outcome))
     for key, step in turn.numbered().items():
@@ -110,21 +111,31 @@ def _close(tick: Tick) -> Advance:
     for key, timer in alarms.items():
         tick.n[key] = [timer, *tick.n.get(key)[1:]]
         tick.timers[str(timer)] = key
-    tables = {"n": tick.n, "run": tick.running, "items": tick.items}
+    cursor: dict[str, object] = {"n": tick.n.close(), "run": tick.running.close(), "items": tick.items.close()}
+    moved: dict[str, object] = {"n": tick.n.changed, "run": tick.running.changed, "why": tick.why}
+    if tick.why:
+        cursor["why"] = tick.why
+    if tick.items.changed:
+        moved["items"] = tick.items.changed
+    tables, values = _rare(tick, last + len(alarms))
+    for name, table in tables.items():
+        cursor[name], moved[name] = table.close(), table.changed
+    return turn.close(cursor | values, moved | values, last)
+
+
+def _rare(tick: Tick, timer: int) -> tuple[dict[str, Entries], dict[str, object]]:
+    """The tables and values that only some trees need."""
+    tables: dict[str, Entries] = {}
     values: dict[str, object] = {}
-    if tree.timed:
+    if tick.tree.timed:
         tables["timers"] = tick.timers
-        values["timer"] = last + len(alarms)
-    if tree.scoped:
+        values["timer"] = timer
+    if tick.tree.scoped:
         tables["own"] = tick.instances.entries
         values["owned"] = tick.instances.last
-    if tree.catches:
+    if tick.tree.catches:
         tables["loose"] = tick.loose
         values["loosed"] = tick.loosed
     if tick.outcome is not None:
         values["outcome"] = tick.outcome
-    cursor = {name: table.close() for name, table in tables.items()} | values
-    moved = {name: table.changed for name, table in tables.items() if table.changed or name != "items"}
-    if tick.why:
-        cursor["why"] = tick.why
-    return turn.close(cursor, {**moved, **values, "why": tick.why}, last)
+    return tables, values

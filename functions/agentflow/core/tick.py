@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from agentflow.core import halting
-from agentflow.core.entries import Entries, Journal
+from agentflow.core.entries import EMPTY, Entries, Journal, put, take, undo
 from agentflow.core.expr import Expr
 from agentflow.core.instances import Instances, Names
 from agentflow.core.moves import Elapsed, PlanEvent
@@ -88,15 +88,17 @@ class Tick:
         self.turn = turn
         self.tree = tree
         self.behaviour = behaviour
-        self._journal = journal = Journal()
+        self._journal: Journal = []
+        journal = self._journal
         self.n = Entries(cursor["n"], journal)
         self.running = Entries(cursor["run"], journal)
         self.items = Entries(cursor["items"], journal)
-        self.timers = Entries(cursor.get("timers", {}), journal)
+        self.timers = Entries(cursor.get("timers", EMPTY), journal)
         self.timer: int = cursor.get("timer", 0)
-        own = Entries(cursor.get("own", {}), journal)
-        self.instances = Instances(tree.nodes, turn, own, cursor.get("owned", 0))
-        self.loose = Entries(cursor.get("loose", {}), journal)
+        if tree.scoped:
+            own = Entries(cursor.get("own", EMPTY), journal)
+            self.instances = Instances(tree.nodes, turn, own, cursor.get("owned", 0))
+        self.loose = Entries(cursor.get("loose", EMPTY), journal)
         self.loosed: int = cursor.get("loosed", 0)
         self.fresh: list[str] = []
         self.outcome: list[Any] | None = cursor.get("outcome")
@@ -212,16 +214,17 @@ class Tick:
 
     def value(self, expr: Expr, scope: str, path: str, bound: Mapping[str, JSON] = NO_LOCALS) -> Any:
         """The value of ``expr`` in this scope; ``bound`` is what else it sees, such as a result."""
-        return self.turn.value(expr, self._local(scope, bound), path, self.names(scope))
+        local = self._local(scope, bound) if scope else bound
+        return self.turn.value(expr, local, path, self.names(scope) if scope else None)
 
     def assign(
         self, sets: Sets, scope: str, path: str, key: str = "set", bound: Mapping[str, JSON] = NO_LOCALS
     ) -> None:
         """Set variables that this scope sees, all at once."""
         self.assigned = True
-        number = self.instance(scope)
+        number = self.instance(scope) if scope else 0
         if not number:
-            self.turn.assign(sets, self._local(scope, bound), path, key)
+            self.turn.assign(sets, self._local(scope, bound) if scope else bound, path, key)
             return
         new = {name: self.value(expr, scope, f"{path}.{key}.{name}", bound) for name, expr in sets}
         self.instances.assign(number, new)
@@ -230,14 +233,14 @@ class Tick:
         """Start the node's task."""
         assert node.task is not None
         key = scope + node.key
-        self.turn.start(key, node.task, node.inputs, self.local(scope), self.names(scope))
-        self._journal.added(self.turn.starts, key)
+        started = self.turn.started(node.task, node.inputs, self.local(scope), self.names(scope))
+        put(self._journal, self.turn.starts, key, started)
         self.n[key] = 0  # the number is given when the tick is over
         self.moved = True
 
     def names(self, scope: str) -> Mapping[str, JSON] | None:
         """The variables of the subtree around; None: the run's."""
-        number = self.instance(scope)
+        number = self.instance(scope) if self.tree.scoped else 0
         return Names(self.instances, number) if number else None
 
     def instance(self, scope: str) -> int:
@@ -308,16 +311,16 @@ class Tick:
             self.running.pop(str(step))
             self.turn.halts.append(step)
         else:  # started in this very tick: it never was
-            self._journal.remove(self.turn.starts, key)
+            take(self._journal, self.turn.starts, key)
 
     def alarm(self, node: Node, key: str) -> None:
         """Set the node's timer; its number is given when the tick is over."""
-        self._journal.write(self.turn.alarms, key, node.for_ms)
+        put(self._journal, self.turn.alarms, key, node.for_ms)
         self.moved = True
 
     def clear(self, key: str, held: list[int]) -> None:
         """Nobody waits for the node's timer any more."""
-        if self._journal.remove(self.turn.alarms, key) is None and held[0]:
+        if take(self._journal, self.turn.alarms, key) is None and held[0]:
             self.turn.cleared.append(held[0])
             self.timers.pop(str(held[0]))
 
@@ -342,7 +345,7 @@ class Tick:
         """Back to that moment of ``strand``. The event that was to arrive in it has arrived, without effect; one for a
         catch that a try in it waits for is still to arrive."""
         turn = self.turn
-        self._journal.undo(mark.written)
+        undo(self._journal, mark.written)
         del turn.halts[mark.halts :], turn.cleared[mark.cleared :], self.fresh[mark.fresh :]
         turn.vars, turn.assigned, self.why, self.hit = mark.vars, mark.assigned, mark.why, mark.hit
         self._forget_scopes()

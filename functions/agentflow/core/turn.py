@@ -67,25 +67,25 @@ class Turn:
         self.vars = {**self.vars, **values}
         self.assigned |= values
 
-    def start(
+    def start(self, key: str, task: Task, inputs: Mapping[str, Expr], local: Mapping[str, JSON]) -> None:
+        """Note that ``task`` starts for ``key``; the run ends when that is one step too many."""
+        self.starts[key] = self.started(task, inputs, local)
+
+    def started(
         self,
-        key: str,
         task: Task,
         inputs: Mapping[str, Expr],
         local: Mapping[str, JSON],
         names: Mapping[str, JSON] | None = None,
-    ) -> None:
-        """Note that ``task`` starts for ``key``; the run ends when that is one step too many."""
+    ) -> tuple[str, dict[str, JSON]]:
+        """A task and its input as it starts now; the run ends when that is one step too many."""
         number = self.steps + len(self.starts) + 1
         if number > self.plan.limits.steps:
             self.fault(
                 "limits.steps", f"step {number} would start {task.name!r}, but {number - 1} steps are allowed"
             )
         path = f"tasks.{task.name}.in"
-        self.starts[key] = (
-            task.name,
-            {name: self.value(expr, local, f"{path}.{name}", names) for name, expr in inputs.items()},
-        )
+        return task.name, {name: self.value(expr, local, f"{path}.{name}", names) for name, expr in inputs.items()}
 
     def fault(self, path: str, message: str) -> NoReturn:
         """End the run: something in the plan went wrong at ``path``."""
