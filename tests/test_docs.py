@@ -11,10 +11,10 @@ import yaml
 from pydantic import BaseModel
 
 from agentflow.wire.document import compile_document
-from agentflow.wire.document_shape import Document, LaterNode, NodeShape, State, Transition
+from agentflow.wire.document_shape import Document, NodeShape, State, Subtree, Transition
 
 ROOT = Path(__file__).parents[1]
-NODES = [shape for shape in NodeShape.__subclasses__() if shape is not LaterNode]
+NODES = NodeShape.__subclasses__()
 PAGES = [ROOT / "README.md", ROOT / "functions" / "README.md"]
 
 
@@ -72,7 +72,19 @@ def test_the_workflow_built_in_python_is_one() -> None:
     assert built["flow"].check().name == "greeting"
 
 
-@pytest.mark.parametrize("shape", [Document, State, Transition, *NODES], ids=lambda shape: shape.__name__)
+def test_the_tree_in_the_plan_format_is_one() -> None:
+    text = (ROOT / "schemas" / "plan.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(vars:.*?)```", text, re.DOTALL)
+    task = {"kind": "tool", "use": "std.echo", "in": {"city": "city"}}
+    document: dict[str, Any] = {
+        "agentflow": "plan/v1", "kind": "bt", "name": "example", "limits": {"steps": 60},
+        "tasks": {"reserve": task, "look": task, "release": task},
+    }  # fmt: skip
+    document |= yaml.safe_load(shown)
+    assert compile_document(document).tree is not None
+
+
+@pytest.mark.parametrize("shape", [Document, Subtree, State, Transition, *NODES], ids=lambda shape: shape.__name__)
 def test_the_plan_format_names_every_key(shape: type[BaseModel]) -> None:
     text = (ROOT / "schemas" / "plan.md").read_text()
     words = set(re.findall(r"[a-z_]+", text))

@@ -196,12 +196,13 @@ def _with(before: PlanState | None, moved: Advance) -> tuple[dict[str, Any], dic
     cursor = moved.changed["cursor"]
     if "n" not in cursor:
         return variables, cursor
-    names = ("n", "run", "timers") if "timers" in cursor else ("n", "run")
-    tables: dict[str, Any] = {name: {**was.get(name, {}), **cursor[name]} for name in names}
-    after = {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
-    after["items"] = cursor.get("items", was["items"])
-    after |= {"timer": cursor["timer"]} if "timer" in cursor else {}
-    return variables, after | ({"why": cursor["why"]} if cursor["why"] else {})
+    tables = ("n", "run", "items", "timers", "own", "loose")
+    after = {name: value for name, value in {**was, **cursor}.items() if name not in tables}
+    for name in was.keys() | cursor.keys() & tables:
+        if name in tables:
+            entries = {**was.get(name, {}), **cursor.get(name, {})}
+            after[name] = {key: value for key, value in entries.items() if value is not None}
+    return variables, {name: value for name, value in after.items() if name != "why" or value}
 
 
 def _reversed(value: Any) -> Any:

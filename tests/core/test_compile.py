@@ -114,10 +114,11 @@ TREES: dict[str, tuple[Any, list[str]]] = {
     ),
     "a switch without cases": ({"switch": "x"}, ["root.cases: is missing"]),
     "a delay without a time": ({"type": "delay", "child": "a"}, ["root.for: is missing"]),
-    "a node of another time": (
+    "a try without a catch": (
         {"type": "try", "children": ["a"]},
-        ["root.type: a node of type 'try' is not yet available (use a fallback whose last child is the handler)"],
+        ["root.children: is too short (give at least 2 entries)"],
     ),
+    "a short try without a catch": ({"try": ["a", "b"]}, ["root.catch: must be a mapping, not null"]),
     "an unknown node": (
         {"type": "sequnce", "children": ["a"]},
         ["root.type: there is no type 'sequnce' (did you mean 'sequence'?)"],

@@ -24,10 +24,10 @@ from agentflow.store.forking import Forking, named, started
 from agentflow.store.replay import Replay
 from agentflow.wire.document import compile_document
 
-from .driving import document, machine, plain, tree
+from .driving import machine, plain, tree
 from .test_fsm import done
 from .test_fsm import run as runs
-from .test_planner import compiled, machines, moves, trees
+from .test_planner import compiled, machines, moves, random_tree, trees
 
 TENANT = UUID(int=1)
 FEW = settings(max_examples=40)
@@ -255,7 +255,7 @@ def _check_anew(old: Life, place: int, new: Life) -> None:
 @FEW
 def test_a_tree_forked_at_any_step_goes_the_same_way(root: Any, script: list[tuple[int, int]]) -> None:
     check_every_step(
-        live(compile_document(tree(root, limits={"steps": 40}, tasks=document()["tasks"])), script)
+        live(random_tree(root, 40), script)
     )
 
 
@@ -272,7 +272,7 @@ def test_a_machine_forked_at_any_step_goes_the_same_way(parts: Any, script: list
 def test_a_fork_of_a_fork_goes_the_same_way(
     root: Any, script: list[tuple[int, int]], one: int, other: int
 ) -> None:
-    old = live(compile_document(tree(root, limits={"steps": 40}, tasks=document()["tasks"])), script)
+    old = live(random_tree(root, 40), script)
     steps = [step for line in old.lines for step in started(line)]
     if not steps:
         return
@@ -294,7 +294,7 @@ def test_a_fork_of_a_fork_goes_the_same_way(
 def test_what_is_set_holds_while_it_is_decided_what_starts(
     root: Any, script: list[tuple[int, int]], which: int, go: bool
 ) -> None:
-    old = live(compile_document(tree(root, limits={"steps": 40}, tasks=document()["tasks"])), script)
+    old = live(random_tree(root, 40), script)
     steps = [step for line in old.lines for step in started(line)]
     if not steps:
         return

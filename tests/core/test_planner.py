@@ -74,6 +74,15 @@ def _above(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         ),
         st.builds(lambda c, n: {"retry": c, "max": n}, children, st.integers(1, 3)),
         st.builds(lambda c, n: {"repeat": c, "max": n}, children, st.integers(1, 3)),
+        st.builds(lambda c, n: {"keep": c, "max": n}, children, st.integers(1, 3)),
+        st.builds(lambda c: {"sequence": c, "memory": True}, several),
+        st.builds(lambda c, d: {"try": c, "catch": d}, several, children),
+        st.builds(lambda c, d: {"try": c, "catch": d}, several, children),
+        st.builds(
+            lambda c, share: {"subtree": c, "in": {"y": "y + 1"}, "share": {name: name for name in share}},
+            children,
+            st.lists(st.sampled_from(["x", "go"]), unique=True),
+        ),
         st.builds(lambda c: {"invert": c}, children),
         st.builds(lambda c, t: {"once": c, "then": t}, children, st.sampled_from(["skip", "same"])),
         st.builds(lambda c: {"delay": "30ms", "child": c}, children),
@@ -105,6 +114,34 @@ def _above(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 trees = st.recursive(leaves, _above, max_leaves=10)
+
+
+def _lifted(node: Any, found: dict[str, Any]) -> Any:
+    """The node with a name for each subtree that stands in it, which is put into ``found``."""
+    if isinstance(node, list):
+        return [_lifted(child, found) for child in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _lifted(value, found) for key, value in node.items()}
+    if "subtree" in node:
+        name = f"t{len(found)}"
+        found[name] = {"vars": {"x": "int", "y": "int", "go": "bool"}, "root": node["subtree"]}
+        node["subtree"] = name
+    return node
+
+
+def random_tree(root: Any, steps: int) -> Plan:
+    """The plan of a random tree."""
+    return compile_document(random_document(root, steps))
+
+
+def random_document(root: Any, steps: int) -> dict[str, Any]:
+    """The document of a random tree. Two tasks read a variable."""
+    found: dict[str, Any] = {}
+    root = _lifted(root, found)
+    tasks = _without_item()
+    tasks |= {name: {**tasks[name], "in": {"x": "x", "go": "go"}} for name in "bc"}
+    return tree(root, limits={"steps": steps}, tasks=tasks, trees=found)
 
 
 def _adorn(draw: st.DrawFn, entry: dict[str, Any]) -> dict[str, Any]:
@@ -218,7 +255,7 @@ def play_random(plan: Plan, script: list[tuple[int, int]], *, copied: bool) -> l
             del drive.running[step]
             drive.tell(TimedOut(step))
         else:
-            drive.tell(Signal(["ping", "pong"][which % 2]))
+            drive.tell(Signal(["ping", "pong", "cancel"][which % 3]))
             continue
         ended.append(step)
         state = drive.state
@@ -231,7 +268,7 @@ def play_random(plan: Plan, script: list[tuple[int, int]], *, copied: bool) -> l
 @given(trees, moves)
 @FEW
 def test_trees_keep_the_promises(root: Any, script: list[tuple[int, int]]) -> None:
-    plan = compile_document(tree(root, limits={"steps": 40}, tasks=_without_item()))
+    plan = random_tree(root, 40)
     assert play_random(plan, script, copied=True) == play_random(plan, script, copied=False)
 
 
@@ -268,7 +305,7 @@ def test_machines_keep_the_promises(parts: Any, script: list[tuple[int, int]]) -
 @given(trees, moves)
 @FEW
 def test_a_tree_starts_no_more_steps_than_its_worst_case(root: Any, script: list[tuple[int, int]]) -> None:
-    plan = compile_document(tree(root, limits={"steps": 1000}, tasks=_without_item()))
+    plan = random_tree(root, 1000)
     worst = summarise(plan)["max_steps"]
     _, _, steps = play_random(plan, script, copied=False)[-1]
     assert worst is None or steps <= worst
@@ -487,7 +524,18 @@ def test_an_event_task_waits_for_its_event() -> None:
         tree({"task": "paid", "set": {"j": "result.data.total"}}, input={"order": "string"}, tasks=tasks)
     )
     paid = {**ORDERED, "type": "com.example.paid"}
-    assert match_event(plan, "paid", {"order": "o-1"}, paid)
-    assert not match_event(plan, "paid", {"order": "o-2"}, paid)
-    assert not match_event(plan, "paid", {"order": "o-1"}, ORDERED)
-    assert not match_event(plan, "paid", {"order": "o-1"}, {**paid, "data": {}})
+    first, second = (advance(plan, None, Begin({"order": order})).state for order in ("o-1", "o-2"))
+    assert match_event(plan, "paid", first, 1, paid)
+    assert not match_event(plan, "paid", second, 1, paid)
+    assert not match_event(plan, "paid", first, 1, ORDERED)
+    assert not match_event(plan, "paid", first, 1, {**paid, "data": {}})
+
+
+def test_an_event_task_in_a_subtree_sees_the_variables_of_that() -> None:
+    tasks = {"paid": {"kind": "event", "use": "com.example.paid", "match": "event.data.order == wanted"}}
+    root = {"map": {"subtree": "pay", "in": {"wanted": "item"}}, "over": "xs", "max": 2}
+    pay = {"vars": {"wanted": "string"}, "root": "paid"}
+    plan = compile_document(tree(root, trees={"pay": pay}, tasks=tasks))
+    state = advance(plan, None, Begin({"xs": ["o-2", "o-1"]})).state
+    paid = {**ORDERED, "type": "com.example.paid"}
+    assert [match_event(plan, "paid", state, step, paid) for step in (1, 2, 3)] == [False, True, False]

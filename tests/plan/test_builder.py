@@ -84,6 +84,7 @@ def test_every_node_has_its_builder(kind: str) -> None:
     build = getattr(builder, name, None) or getattr(builder, name + "_")
     given_ = parameters(build)
     ways = {"condition", "then", "do"} if kind in ("if", "while") else set()  # in place of their children
+    ways |= {"catch"} if kind == "try" else set()
     assert fields(NODES[kind], "type", *(["children"] if ways else [])) <= given_ | ways
     assert getattr(builder, build.__name__) is build and build.__name__ in builder.__all__
 
@@ -113,7 +114,7 @@ def test_every_part_has_all_its_keys(model: type[BaseModel], built: Callable[...
 def test_the_document_and_retry_have_all_their_keys() -> None:
     assert fields(shape.Retry) == Retry.__annotations__.keys()
     by_method = {"vars": "var", "tools": "python", "tasks": "tool", "states": "state", "transitions": "on"}
-    by_method |= {"events": "signal", "plan": "goal"}
+    by_method |= {"events": "signal", "plan": "goal", "trees": "tree"}
     for key in fields(shape.Document, "agentflow", "kind", "name", "description", "limits"):
         assert callable(getattr(Workflow, by_method.get(key, key)))
 

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 from core.driving import machine, tree
-from core.test_planner import machines, trees
+from core.test_planner import machines, random_document, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -60,7 +60,7 @@ def holds(given_: dict[str, Any]) -> None:
 @given(trees)
 @FEW
 def test_trees_are_the_same_in_both_forms(root: Any) -> None:
-    holds(tree(root))
+    holds(random_document(root, 50))
 
 
 @given(machines())
@@ -102,6 +102,8 @@ def test_every_short_form_has_its_way_back() -> None:
         "once": {"once": "a", "then": "skip"}, "delay": {"delay": "5s", "child": "a"},
         "timeout": {"timeout": "5s", "child": "a"}, "switch": {"switch": "x", "cases": {"1": "a"}, "default": "b"},
         "task": {"task": "a", "set": {"go": True, "x": 2, "j": None}},
+        "keep": {"keep": "a", "max": 2}, "subtree": {"subtree": "t", "in": {"x": 1}, "share": {"go": "go"}},
+        "try": {"try": ["a"], "catch": "b"},
         "if": {"if": "go", "then": "a", "else": "b"}, "while": {"while": "x > 1", "do": "a"},
     }  # fmt: skip
     assert PAYLOAD.keys() | WAYS.keys() <= nodes.keys()

@@ -22,7 +22,7 @@ MAX_TREE_DEPTH = 40
 PAYLOAD = {
     "task": "task", "check": "if", "sequence": "children", "fallback": "children", "parallel": "children",
     "retry": "child", "repeat": "child", "invert": "child", "force": "child", "map": "child", "once": "child",
-    "delay": "for", "timeout": "for", "switch": "value",
+    "delay": "for", "timeout": "for", "switch": "value", "keep": "child", "subtree": "tree",
 }  # fmt: skip
 """The node types that have a short form, and the key that its value stands for."""
 
@@ -51,7 +51,7 @@ Cel = tuple[tuple[str, ...], tuple[str, ...]]
 
 NODE_CEL: Cel = (
     ("if", "ok_if", "skip_if", "fail_if", "success_if", "while", "over", "value"),
-    ("set", "on_success", "on_failure", "on_halt", "post"),
+    ("set", "on_success", "on_failure", "on_halt", "post", "in"),
 )
 TASK_CEL: Cel = (("match", "key", "until"), ("in",))
 STATE_CEL: Cel = (("reason",), ())
@@ -70,6 +70,10 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
         canonical = _with_kind(canonical, author)
     if "root" in canonical:
         canonical["root"] = _node(canonical["root"], "root", "root", author, 0)
+    if isinstance(trees := canonical.get("trees"), dict):
+        canonical["trees"] = {
+            name: _tree(tree, f"trees.{name}.root", author) for name, tree in trees.items()
+        }
     if isinstance(tasks := canonical.get("tasks"), dict):
         canonical["tasks"] = {name: _with_cel(task, TASK_CEL) for name, task in tasks.items()}
     if isinstance(states := canonical.get("states"), dict):
@@ -147,6 +151,13 @@ def _given(entry: Any) -> Any:
     return entry
 
 
+def _tree(tree: Any, path: str, author: dict[str, str]) -> Any:
+    tree = _given(tree)
+    if isinstance(tree, dict) and "root" in tree:
+        tree["root"] = _node(tree["root"], path, path, author, 0)
+    return tree
+
+
 def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int) -> Any:
     if depth > 4 * MAX_TREE_DEPTH:
         return node  # refused for its depth by the compiler, and by the loader before
@@ -158,6 +169,8 @@ def _node(node: Any, path: str, written: str, author: dict[str, str], depth: int
     node = _given(node)
     if "type" not in node and (way := next((kind for kind, then in WAYS.items() if then in node), None)):
         node = _way(node, way, path, written, author)
+    if "type" not in node and isinstance(node.get("try"), list):
+        node = _try(node, path, written, author)
     if "type" not in node:
         short = [key for key in node if key in PAYLOAD]
         if len(short) == 1:
@@ -197,6 +210,15 @@ def _way(node: dict[str, Any], kind: str, path: str, written: str, author: dict[
             author[f"{path}.children[{len(children)}]"] = f"{written}.{name}"
             children.append(node.pop(name))
     return {"type": kind, **node, "children": children}
+
+
+def _try(node: dict[str, Any], path: str, written: str, author: dict[str, str]) -> dict[str, Any]:
+    """{try: [a, b], catch: c}: the body, and what runs when it has failed or is halted."""
+    children = [*node.pop("try"), node.pop("catch", None)]
+    for index in range(len(children) - 1):
+        author[f"{path}.children[{index}]"] = f"{written}.try[{index}]"
+    author[f"{path}.children[{len(children) - 1}]"] = f"{written}.catch"
+    return {"type": "try", **node, "children": children}
 
 
 def _child(child: Any, path: str, written: str, author: dict[str, str], depth: int) -> Any:
@@ -265,7 +287,7 @@ def digest(canonical: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_NAMED = ("tasks", "states", "tools")
+_NAMED = ("tasks", "states", "tools", "trees")
 
 
 def _without_descriptions(canonical: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,6 +300,8 @@ def _without_descriptions(canonical: Mapping[str, Any]) -> dict[str, Any]:
             }
     if "root" in plain:
         plain["root"] = _bare_node(plain["root"])
+    if "trees" in plain:
+        plain["trees"] = {name: {**tree, "root": _bare_node(tree["root"])} for name, tree in plain["trees"].items()}
     return plain
 
 

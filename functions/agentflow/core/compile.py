@@ -14,9 +14,9 @@ from agentflow.core import compile_fsm, compile_tasks, compile_tree, goal
 from agentflow.core.canonical import as_written, digest, normalise
 from agentflow.core.draft import Draft, micro, milliseconds
 from agentflow.core.machine import Machine
+from agentflow.core.node import Tree
 from agentflow.core.plan import Limits, Plan
 from agentflow.core.prompt import placeholders
-from agentflow.core.tick import Tree
 from agentflow.errors import Invalid
 
 
@@ -79,6 +79,7 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
     draft.names = {**inputs, **variables}
     draft.vars = variables
     draft.events = {name: draft.types(given, f"events.{name}") for name, given in document.get("events", {}).items()}
+    draft.elsewhere = compile_tree.only_in_trees(document)
     tools = compile_tasks.tools(draft)
     compile_tasks.tasks(draft, tools)
     limits = document["limits"]

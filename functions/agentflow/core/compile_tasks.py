@@ -89,17 +89,18 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
     if kind not in AVAILABLE_KINDS:
         draft.later(f"{path}.kind", f"a task of kind {kind!r}", _LATER)
     out = draft.types(entry["out"], f"{path}.out") if "out" in entry else None
+    here = entry if name not in draft.elsewhere else {}  # else the expressions are compiled where it runs
     scope = {**draft.names, "item": JSON_TYPE}
     if any(each.get("undo") == name for each in draft.document["tasks"].values()):
         scope["result"] = JSON_TYPE
-    inputs = draft.exprs(entry.get("in", {}), scope, f"{path}.in")
+    inputs = draft.exprs(here.get("in", {}), scope, f"{path}.in")
     if kind == "llm":
         _prompt(draft, path, entry)
     if kind == "wait" and ("for" in entry) == ("until" in entry):
         draft.note(path, "waits neither `for` some time nor `until` a time, or for both", "give one of them", "schema")
-    if "until" in entry and (until := draft.expr(entry["until"], scope, STRING, f"{path}.until")):
+    if "until" in here and (until := draft.expr(here["until"], scope, STRING, f"{path}.until")):
         inputs["until"] = until
-    match, key = entry.get("match"), entry.get("key")
+    match, key = here.get("match"), here.get("key")
     timeout = entry.get("timeout", _TIMEOUT.get(kind))
     return Task(
         name=name,

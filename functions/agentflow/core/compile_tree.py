@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from agentflow.core.canonical import MAX_TREE_DEPTH
 from agentflow.core.compile_tasks import is_file
-from agentflow.core.draft import BOOL, JSON_TYPE, Draft, Scope, Table, milliseconds, result_scope
+from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Scope, Table, milliseconds, result_scope
 from agentflow.core.expr import Expr
+from agentflow.core.node import FAILURE, SUCCESS, TIMED, Conditions, Node, Tree
 from agentflow.core.plan import Task
-from agentflow.core.tick import FAILURE, SUCCESS, TIMED, Conditions, Node, Tree
-from agentflow.core.types import Type, parse
+from agentflow.core.subtrees import Subtrees, below, only_in_trees
+from agentflow.core.types import Type, parse, zero
+
+__all__ = ["MAX_NODES", "only_in_trees", "tree", "worst_steps"]
 
 MAX_NODES = 5_000
+"""Nodes of a tree, those of subtrees counted wherever they are used."""
 
-LATER = ("try", "subtree")
-"""Node types that plan/v1 names and this version does not run."""
-
-_TRANSPARENT = ("sequence", "fallback", "invert", "force")
+_TRANSPARENT = ("sequence", "fallback", "invert", "force", "subtree")
 _LIST = parse("list(json)")
-_INSTEAD = {
-    "try": "use a fallback whose last child is the handler",
-    "subtree": "write its nodes out",
-}
 
 
 def tree(draft: Draft) -> Tree | None:
     """The compiled tree; None when it holds nodes that cannot be compiled (the problems say which)."""
     builder = _Builder(draft)
     root = builder.node(draft.document["root"], "root", False, None, 0)
+    builder.trees.check_used(builder.used)
     if root is None or draft.problems:
         return None
     nodes = tuple(builder.nodes[index] for index in range(builder.count))
-    return Tree(root, nodes, timed=any(node.kind in TIMED for node in nodes), labels=builder.labels)
+    return Tree(
+        root,
+        nodes,
+        timed=any(node.kind in TIMED for node in nodes),
+        catches=any(node.kind == "try" for node in nodes),
+        scoped=any(node.kind == "subtree" for node in nodes),
+        labels=builder.labels,
+    )
 
 
 class _Builder:
+    """``names`` are the variables that nodes see where the builder is: the plan's, or those of a subtree."""
+
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
+        self.trees = Subtrees(draft)
+        self.used: set[str] = set()
+        self.names: Scope = draft.names
         self.count = 0
         self.nodes: dict[int, Node] = {}
         self.labels: dict[str, tuple[int, int]] = {}
@@ -58,9 +67,7 @@ class _Builder:
         kind = entry["type"]
         index = self.count
         self.count += 1
-        if kind in LATER:
-            self.draft.later(f"{path}.type", f"a node of type {kind!r}", _INSTEAD[kind])
-        scope: dict[str, Type] = dict(self.draft.names)
+        scope: dict[str, Type] = dict(self.names)
         if item is not None:
             scope["item"] = item
         inner = item
@@ -68,6 +75,9 @@ class _Builder:
         if kind == "map":
             over, inner = self._over(entry, scope, path)
         children = self._children(entry, path, kind, keep, inner, depth)
+        if kind == "subtree":
+            children = self._subtree(entry, path, keep, depth)
+        memory = bool(entry.get("memory"))
         task = self.draft.task(entry["task"], f"{path}.task") if kind == "task" else None
         conditions = self._conditions(entry, kind, scope, path)
         reactive = bool(entry.get("reactive"))
@@ -79,13 +89,16 @@ class _Builder:
             key=str(index),
             keep=keep,
             live=looks or any(child.live for child in children),
+            lasting=kind == "once" or memory or any(child.lasting for child in children),
             children=children,
             first=tuple(child.index for child in children),
             reactive=reactive,
+            memory=memory,
             condition=self._guard(entry, "if", scope, path) if kind == "check" else None,
             over=over,
             max=entry.get("max", 0),
-            need=_counted(entry.get("need", 0), len(children)),
+            need=0 if entry.get("need", -1) == -1 else _counted(entry["need"], len(children)),
+            lenient=entry.get("need", -1) < 0,
             fail_at=_counted(entry.get("fail_at", 1), len(children)),
             concurrency=entry.get("concurrency", entry.get("max", 0)),
             forced=FAILURE if entry.get("as") == "failure" else SUCCESS,
@@ -98,9 +111,10 @@ class _Builder:
         )
         if kind == "parallel":
             self._thresholds(entry, path, len(entry["children"]))
-        if kind in ("if", "while") and len(entry["children"]) > 3:
-            mend = "give the condition, then and else"
-            self.draft.note(f"{path}.children[3]", f"{kind} has three children at most", mend, "schema")
+        if memory:
+            self._memory(entry, path)
+        if kind == "subtree" and children:
+            node = self._instance(node, entry, scope)
         if kind == "task":
             node = self._task(node, entry, task, scope, item)
         self.nodes[index] = node
@@ -120,7 +134,7 @@ class _Builder:
             "holds" if key == "while" else key: self._guard(entry, key, scope, path) for key in guards if key in entry
         }
         sets = {
-            key: self.draft.sets(entry[key], scope, f"{path}.{key}")
+            key: self.draft.sets(entry[key], scope, f"{path}.{key}", self.names)
             for key in ("on_success", "on_failure", "on_halt", "post")
             if key in entry
         }
@@ -129,18 +143,34 @@ class _Builder:
     def _children(
         self, entry: Table, path: str, kind: str, keep: bool, item: Type | None, depth: int
     ) -> tuple[Node, ...]:
-        below = bool(entry.get("reactive")) or (keep and kind in _TRANSPARENT)
-        given: list[tuple[Any, str]] = [
-            (child, f"{path}.children[{i}]") for i, child in enumerate(entry.get("children", ()))
-        ]
-        if "child" in entry:
-            given.append((entry["child"], path + ".child"))
-        if kind == "switch":
-            given += [(entry["cases"][name], f"{path}.cases.{name}") for name in sorted(entry["cases"])]
-            if "default" in entry:
-                given.append((entry["default"], path + ".default"))
-        nodes = [self.node(child, where, below, item, depth + 1) for child, where in given]
+        kept = bool(entry.get("reactive")) or (keep and kind in _TRANSPARENT and not entry.get("memory"))
+        nodes = [self.node(child, path + where, kept, item, depth + 1) for where, child in below(entry)]
         return tuple(node for node in nodes if node is not None)
+
+    def _subtree(self, entry: Table, path: str, keep: bool, depth: int) -> tuple[Node, ...]:
+        """The tree's own root, compiled for this use of it."""
+        name = entry["tree"]
+        tree = self.trees.find(name, f"{path}.tree")
+        if tree is None:
+            return ()
+        self.used.add(name)
+        outside, self.names = self.names, self.trees.names(name)
+        self.trees.inside.append(name)
+        root = self.node(tree["root"], f"trees.{name}.root", keep, None, depth + 1)
+        self.trees.inside.pop()
+        self.names = outside
+        return () if root is None else (root,)
+
+    def _instance(self, node: Node, entry: Table, scope: Scope) -> Node:
+        share = self.trees.share(entry, self.names, node.path)
+        names = self.trees.names(entry["tree"])
+        return replace(
+            node,
+            tree=entry["tree"],
+            own=tuple((name, zero(type_)) for name, type_ in names.items() if name not in share),
+            given=self.trees.given(entry, scope, node.path),
+            share=share,
+        )
 
     def _guard(self, entry: Table, key: str, scope: Scope, path: str) -> Expr | None:
         return self.draft.expr(entry[key], scope, BOOL, f"{path}.{key}") if key in entry else None
@@ -151,11 +181,15 @@ class _Builder:
         if task is None:
             return node
         after = {**scope, **result_scope(task)}
+        if self.trees.inside:
+            task, inputs = self._inside(task, scope, node.path)
+        else:
+            inputs = self._inputs(node, task, scope, item)
         return replace(
             node,
             task=task,
-            inputs=self._inputs(node, task, scope, item),
-            sets=self.draft.sets(entry.get("set", {}), after, f"{node.path}.set"),
+            inputs=inputs,
+            sets=self.draft.sets(entry.get("set", {}), after, f"{node.path}.set", self.names),
             fail_if=fail_if,
             skip_if=skip_if,
             ok_if=self._guard(entry, "ok_if", after, node.path),
@@ -175,10 +209,38 @@ class _Builder:
                 )
             elif (typed := self.draft.expr(expr.source, scope, None, path)) is not None:
                 inputs[name] = typed
-                if is_file(expr.source, scope):
-                    files = self.draft.tasks[task.name].files | {name}
-                    self.draft.tasks[task.name] = replace(task, files=files)
+        self._files(task, inputs, scope)
         return inputs
+
+    def _inside(self, task: Task, scope: Scope, path: str) -> tuple[Task, dict[str, Expr]]:
+        """The task and its inputs with the names of the subtree: the plan's are not seen here."""
+        entry = self.draft.document["tasks"][task.name]
+
+        def placed(key: str, source: str, scope: Scope, want: Type | None = None) -> Expr | None:
+            return self.draft.expr(source, scope, want, f"{path}.task", f"task {task.name!r}, {key}: ")
+
+        inputs = {}
+        for name, source in sorted(entry.get("in", {}).items()):
+            if (typed := placed(f"in.{name}", source, scope)) is not None:
+                inputs[name] = typed
+        self._files(task, inputs, scope)
+        match = placed("match", entry["match"], {**self.names, "event": JSON_TYPE}, BOOL) if "match" in entry else None
+        key = placed("key", entry["key"], self.names, STRING) if "key" in entry else None
+        return replace(task, match=match, key=key), inputs
+
+    def _files(self, task: Task, inputs: dict[str, Expr], scope: Scope) -> None:
+        """Note which inputs hold a file here."""
+        found = {name for name, expr in inputs.items() if is_file(expr.source, scope)}
+        known = self.draft.tasks[task.name]
+        self.draft.tasks[task.name] = replace(known, files=known.files | found)
+
+    def _memory(self, entry: Table, path: str) -> None:
+        if entry["type"] != "sequence":
+            mend = "a fallback begins with its first child"
+            self.draft.note(f"{path}.memory", "only a sequence has memory", mend, "schema")
+        elif entry.get("reactive"):
+            mend = "use one of both: a reactive sequence always begins with its first child"
+            self.draft.note(f"{path}.memory", "a reactive sequence has no memory", mend, "schema")
 
     def _over(self, entry: Table, scope: Scope, path: str) -> tuple[Expr | None, Type]:
         over = self.draft.expr(entry["over"], scope, _LIST, path + ".over")
@@ -223,4 +285,4 @@ def worst_steps(node: Node) -> int | None:
     if node.kind == "if":
         return (below[0] or 0) + max(steps or 0 for steps in below[1:])
     total = sum(steps for steps in below if steps is not None)
-    return total * node.max if node.kind in ("retry", "repeat", "map") else total
+    return total * node.max if node.kind in ("retry", "repeat", "keep", "map") else total

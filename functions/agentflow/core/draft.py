@@ -48,11 +48,13 @@ class Draft:
         self.vars: dict[str, Type] = {}
         self.tasks: dict[str, Task] = {}
         self.events: dict[str, dict[str, Type]] = {}  # what signals carry, where that is declared
+        self.elsewhere: frozenset[str] = frozenset()  # tasks that only subtrees run: the names outside are not theirs
 
     def note(self, path: str, message: str, mend: str = "", code: str = "invalid") -> None:
-        """One more problem."""
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(path, message, mend, code))
+        """One more problem; one that is there already (a subtree is compiled wherever it is used) counts once."""
+        problem = Problem(path, message, mend, code)
+        if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
+            self.problems.append(problem)
 
     def later(self, path: str, what: str, mend: str) -> None:
         """Something that plan/v1 names and this version does not do."""
@@ -85,12 +87,12 @@ class Draft:
             found[name] = self.type(table[name], f"{path}.{name}")
         return found
 
-    def expr(self, source: str, scope: Scope, want: Type | None, path: str) -> Expr | None:
-        """The compiled expression, None after a problem."""
+    def expr(self, source: str, scope: Scope, want: Type | None, path: str, what: str = "") -> Expr | None:
+        """The compiled expression, None after a problem; ``what`` it is, where ``path`` does not say."""
         try:
             return compile_expr(source, scope, want)
         except CelFault as fault:
-            self.note(path, f"`{source}`: {fault.message}"[:500], fault.mend, "cel")
+            self.note(path, f"{what}`{source}`: {fault.message}"[:500], fault.mend, "cel")
             return None
 
     def exprs(self, table: Table, scope: Scope, path: str, want: Scope | None = None) -> dict[str, Expr]:
@@ -102,15 +104,18 @@ class Draft:
                 found[name] = expr
         return found
 
-    def sets(self, table: Table, scope: Scope, path: str) -> tuple[tuple[str, Expr], ...]:
-        """Assignments: the targets are declared and the types match."""
+    def sets(
+        self, table: Table, scope: Scope, path: str, names: Scope | None = None
+    ) -> tuple[tuple[str, Expr], ...]:
+        """Assignments to ``names`` (the plan's): the targets are declared and the types match."""
+        names = self.names if names is None else names
         known = {}
         for name in sorted(table):
-            if name in self.names:
+            if name in names:
                 known[name] = table[name]
             else:
-                self.unknown(f"{path}.{name}", "var", name, self.names)
-        return tuple(self.exprs(known, scope, path, self.names).items())
+                self.unknown(f"{path}.{name}", "var", name, names)
+        return tuple(self.exprs(known, scope, path, names).items())
 
     def task(self, name: str, path: str) -> Task | None:
         """The task that a state or node names."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from agentflow.core.checks_fsm import transitions_of
 from agentflow.core.machine import NOWHERE, Machine, State, Transition
+from agentflow.core.node import Node, Tree
 from agentflow.core.plan import Plan
-from agentflow.core.tick import Node, Tree
 
 MAX_LABEL = 60
 _ACTIVE = "classDef active stroke-width:4px"
@@ -18,6 +18,8 @@ _LABELS: dict[str, Callable[[Node], str]] = {
     "switch": lambda node: f"switch {node.value.source}" if node.value else "switch",
     "retry": lambda node: f"retry {node.max}×",
     "repeat": lambda node: f"repeat {node.max}×",
+    "keep": lambda node: f"keep {node.max}×",
+    "subtree": lambda node: f"subtree {node.tree}",
     "delay": lambda node: f"delay {node.for_ms} ms",
     "timeout": lambda node: f"timeout {node.for_ms} ms",
 }
@@ -91,6 +93,8 @@ def _tree(tree: Tree, active: Collection[str]) -> Iterator[str]:
     for node in tree.nodes:
         for place, child in enumerate(node.children):
             said = node.cases[place] if place < len(node.cases) else "default" if node.cases else ""
+            if node.kind == "try" and place == len(node.children) - 1:
+                said = "catch"
             yield f"    n{node.index} -->" + (f'|"{_text(said)}"|' if said else "") + f" n{child.index}"
     marked = [f"n{node.index}" for node in tree.nodes if node.path in active]
     if marked:

@@ -11,7 +11,7 @@ from agentflow.core.types import JSON, Mismatch, Type, conform
 
 if TYPE_CHECKING:
     from agentflow.core.machine import Machine
-    from agentflow.core.tick import Tree
+    from agentflow.core.node import Tree
 
 IR_VERSION = 1
 """Raised when the meaning of a compiled plan changes; every run pins it."""

@@ -168,15 +168,21 @@ def match_trigger(plan: Plan, event: Mapping[str, JSON]) -> dict[str, JSON] | No
     return {name: _value(expr, local) for name, expr in trigger.input}
 
 
-def match_event(plan: Plan, task: str, variables: Mapping[str, JSON], event: Mapping[str, JSON]) -> bool:
-    """Whether ``event`` (a CloudEvent as an object) is the one that the event task ``task`` waits for.
+def match_event(plan: Plan, task: str, state: PlanState, step: int, event: Mapping[str, JSON]) -> bool:
+    """Whether ``event`` (a CloudEvent as an object) is the one that ``step``, of the event task ``task``, waits for.
 
     A ``match`` that cannot be evaluated on this event does not hold.
     """
     waiting = plan.tasks[task]
+    names: Mapping[str, JSON] = state.vars
+    if plan.tree is not None:
+        place = tree.place(plan, plan.tree, state, step)
+        if place is None:
+            return False
+        waiting, names = place
     if waiting.kind != "event" or event.get("type") != waiting.use:
         return False
-    return waiting.match is None or _holds(waiting.match, variables, {"event": dict(event)})
+    return waiting.match is None or _holds(waiting.match, names, {"event": dict(event)})
 
 
 def _value(expr: Expr, local: Mapping[str, JSON]) -> JSON:

@@ -112,10 +112,18 @@ def _node(node: Part) -> Any:
     kind = node["type"]
     if kind in WAYS:
         return _way(node, kind)
+    if kind == "try" and len(node["children"]) > 1:
+        *body, catch = node["children"]
+        rest = {key: value for key, value in node.items() if key not in ("type", "children")}
+        return {"try": body, "catch": catch, **rest}
     if kind not in PAYLOAD or PAYLOAD[kind] not in node:
         return node
     rest = {key: value for key, value in node.items() if key not in ("type", PAYLOAD[kind])}
     return {kind: node[PAYLOAD[kind]], **rest}
+
+
+def _tree(tree: Part) -> Part:
+    return {**tree, "root": _node(tree["root"])}
 
 
 def _way(node: Part, kind: str) -> Part:
@@ -162,5 +170,6 @@ _SHORT: dict[str, Callable[[Any], Any]] = {
     "output": _values,
     "trigger": _trigger,
     "root": _node,
+    "trees": _each(_tree),
     "plan": _goal,
 }

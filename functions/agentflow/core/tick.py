@@ -1,163 +1,78 @@
-"""One tick of a behaviour tree: its nodes as compiled, and the working state that their behaviours share.
+"""One tick of a behaviour tree: the working state that its nodes' behaviours share.
 
 The cursor: ``n`` what running nodes (and remembered ones) need to know, ``run`` the node of each running step,
 ``items`` the lists that maps run over, ``why`` the last failure; in a tree with timers ``timers``, the node of each,
-and ``timer``, the last number given. Keys are node numbers in document order;
-inside a map they carry the item: ``5.2/6`` is node 6 for item 2 of map 5. ``6!`` says that a node with conditions runs
-or, under a reactive one, has ended.
-Only active items have entries, and those
-may be 10,000: ``n`` and ``run`` are persistent maps.
+and ``timer``, the last number given; in one with subtrees ``own``, their variables (see ``instances``), and ``owned``,
+the last number given; in one with tries ``loose``, the catches that run, ``loosed``, the last number given, and
+``outcome``, how the root has ended while catches still run.
+
+Keys are node numbers in document order, behind the scope: ``5.2/6`` is node 6 for item 2 of map 5, ``7/9`` node 9
+inside the subtree 7, ``~3/8`` node 8 in the third catch that was started. ``6!`` says that a node with conditions runs
+or, under a reactive one, how it has ended; ``6m`` where a sequence with memory goes on.
+Only active items have entries, and those may be 10,000: the tables are persistent maps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from immutables import Map
-
+from agentflow.core import halting
+from agentflow.core.entries import EMPTY, Entries, Journal, put, take, undo
 from agentflow.core.expr import Expr
-from agentflow.core.moves import Advance, PlanEvent
-from agentflow.core.plan import Task
-from agentflow.core.turn import Ends, Turn, reason
+from agentflow.core.instances import Instances, Names
+from agentflow.core.moves import Elapsed, PlanEvent
+from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Conditions, Node, Sets, Tree
+from agentflow.core.turn import Turn, reason
 from agentflow.core.types import JSON
 
-RUNNING, SUCCESS, FAILURE, SKIPPED = 0, 1, 2, 3
 MAX_TICKS = 20_000
-
-TIMED = frozenset({"delay", "timeout"})
-"""Nodes that set a timer; their state is [its number, or 0, whether the child runs]."""
 
 REMEMBERED = {SUCCESS: "s", FAILURE: "f"}
 RECALL = {"s": SUCCESS, "f": FAILURE}
-DONE = "d"  # a node with conditions has ended, and what follows from that is done
-_NO_LOCALS: dict[str, JSON] = {}
+NO_LOCALS: dict[str, JSON] = {}
 
 
-Sets = tuple[tuple[str, Expr], ...]
+class Mark(NamedTuple):
+    """A moment of a tick that can be gone back to."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Conditions:
-    """What any node may have: conditions that are looked at before it starts (``holds``: also while it runs, and it is
-    halted when that is over), and variables that are set when it has ended."""
-
-    fail_if: Expr | None = None
-    success_if: Expr | None = None
-    skip_if: Expr | None = None
-    holds: Expr | None = None
-    on_success: Sets = ()
-    on_failure: Sets = ()
-    on_halt: Sets = ()
-    post: Sets = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Node:
-    """One node. ``index`` is its place in document order.
-
-    ``keep``: under a reactive node, so what it finished is remembered. ``live``: it or a node in it looks at conditions
-    again when variables have changed, so a review pass has to visit it. ``first`` lists the children's indexes.
-    ``cases``: of a switch, in the order of the children; a child more is the default. ``wait_all``: a parallel that is
-    over when all its children are.
-    """
-
-    index: int
-    kind: str
-    path: str
-    key: str
-    keep: bool
-    live: bool
-    children: tuple[Node, ...] = ()
-    first: tuple[int, ...] = ()
-    reactive: bool = False
-    task: Task | None = None
-    inputs: dict[str, Expr] = field(default_factory=dict)
-    sets: tuple[tuple[str, Expr], ...] = ()
-    condition: Expr | None = None
-    fail_if: Expr | None = None
-    skip_if: Expr | None = None
-    ok_if: Expr | None = None
-    over: Expr | None = None
-    max: int = 0
-    need: int = 0  # 0: all
-    fail_at: int = 1
-    concurrency: int = 0
-    forced: int = SUCCESS
-    conditions: Conditions | None = None
-    for_ms: int = 0
-    value: Expr | None = None
-    cases: tuple[str, ...] = ()
-    wait_all: bool = False
-    then_skip: bool = True
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tree:
-    """The whole tree. ``nodes`` in document order; ``timed``: some of them set timers; ``labels``: the first and the
-    last node of what an author has given a name."""
-
-    root: Node
-    nodes: tuple[Node, ...]
-    timed: bool = False
-    labels: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
-class Entries:
-    """A table of the cursor while one tick works on it: as it was, and over that what has ``changed`` (None: gone).
-
-    A value is shared with earlier states and replaced, never changed.
-    """
-
-    __slots__ = ("_was", "changed")
-
-    def __init__(self, was: Mapping[str, Any]) -> None:
-        self._was: Map[str, Any] = Map(was)  # the very same where it is one already
-        self.changed: dict[str, Any] = {}
-
-    def get(self, key: str) -> Any:
-        return self.changed[key] if key in self.changed else self._was.get(key)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.changed[key] = value
-
-    def pop(self, key: str) -> Any:
-        """The entry, which goes; None where there is none."""
-        held = self.get(key)
-        if held is not None:
-            self.changed[key] = None
-        return held
-
-    def names(self) -> list[str]:
-        """All of them, in no order: work that grows with the table."""
-        return [key for key in {**self._was, **self.changed} if self.get(key) is not None]
-
-    def close(self) -> Map[str, Any]:
-        """The table's next version."""
-        after = self._was.mutate()
-        for key, value in self.changed.items():
-            if value is not None:
-                after[key] = value
-            else:
-                after.pop(key, None)
-        return after.finish()
+    written: int
+    halts: int
+    cleared: int
+    fresh: int
+    vars: dict[str, JSON]
+    assigned: dict[str, JSON]
+    why: str
+    hit: str
 
 
 class Tick:
-    """The working copy of one advance: ``n`` and the other tables are this tick's own."""
+    """The working copy of one advance: ``n`` and the other tables are this tick's own.
+
+    ``strand`` is where the event goes: '' the root, or the number of a catch that runs by itself. ``fresh`` are the
+    catches let go in this tick, which have not been ticked yet.
+    """
 
     __slots__ = (
-        "_items",
+        "_instance_of",
+        "_journal",
+        "_locals",
+        "assigned",
         "behaviour",
+        "ending",
         "event",
+        "fresh",
         "hit",
+        "instances",
         "items",
-        "locals",
+        "loose",
+        "loosed",
         "moved",
         "n",
+        "outcome",
         "reviewing",
         "running",
+        "strand",
         "ticks",
         "timer",
         "timers",
@@ -168,23 +83,34 @@ class Tick:
     )
 
     def __init__(
-        self, turn: Turn, tree: Tree, cursor: dict[str, Any], behaviour: dict[str, Behaviour]
+        self, turn: Turn, tree: Tree, cursor: Mapping[str, Any], behaviour: dict[str, Behaviour]
     ) -> None:
         self.turn = turn
         self.tree = tree
         self.behaviour = behaviour
-        self.n = Entries(cursor["n"])
-        self.running = Entries(cursor["run"])
-        self.timers = Entries(cursor.get("timers", {}))
+        self._journal: Journal = []
+        journal = self._journal
+        self.n = Entries(cursor["n"], journal)
+        self.running = Entries(cursor["run"], journal)
+        self.items = Entries(cursor["items"], journal)
+        self.timers = Entries(cursor.get("timers", EMPTY), journal)
         self.timer: int = cursor.get("timer", 0)
-        self.items: dict[str, list[JSON]] = cursor["items"]
-        self._items = self.items
+        if tree.scoped:
+            own = Entries(cursor.get("own", EMPTY), journal)
+            self.instances = Instances(tree.nodes, turn, own, cursor.get("owned", 0))
+        self.loose = Entries(cursor.get("loose", EMPTY), journal)
+        self.loosed: int = cursor.get("loosed", 0)
+        self.fresh: list[str] = []
+        self.outcome: list[Any] | None = cursor.get("outcome")
         self.why: str = cursor.get("why", "")
-        self.locals: dict[str, dict[str, JSON]] = {"": _NO_LOCALS}
+        self._forget_scopes()
+        self.assigned = bool(turn.assigned)  # what is fixed may change conditions, too
         self.reviewing = False
+        self.ending = False
         self.moved = False
         self.ticks = 0
         self.hit = ""
+        self.strand = ""
         self.event: PlanEvent | None = None
         self.trail: dict[str, tuple[int, int]] = {}
 
@@ -192,50 +118,23 @@ class Tick:
         """Note where ``event`` goes: ``trail`` says, scope by scope, which node holds the leaf, and which item."""
         self.hit = key
         self.event = event
+        self._follow(key)
+
+    def _follow(self, key: str) -> None:
         scope = ""
-        *maps, leaf = key.split("/")
-        for part in maps:
-            index, _, item = part.partition(".")
-            self.trail[scope] = (int(index), int(item))
+        *parts, leaf = key.split("/")
+        for part in parts:
+            if part[0] == "~":  # a catch: the way to its try comes before, unless it runs by itself
+                at = self.loose.get(part[1:])["at"]
+                if at:
+                    self._follow(at)
+                else:
+                    self.strand = part[1:]
+            else:
+                index, _, item = part.partition(".")
+                self.trail[scope] = (int(index), int(item or -1))
             scope += part + "/"
         self.trail[scope] = (int(leaf), -1)
-
-    def run(self) -> Advance:
-        """Tick to quiescence and say what follows."""
-        turn = self.turn
-        root = self.tree.root
-        try:
-            status = self.tick(root, "")
-            if root.live and turn.assigned:
-                self.reviewing = True
-                while status == RUNNING:
-                    self.moved = False
-                    status = self.tick(root, "")
-                    if not self.moved:
-                        break
-            if status == FAILURE:
-                raise Ends(False, self.why)
-            if status != RUNNING:
-                raise Ends(True)
-        except Ends as ends:
-            return turn.end([int(step) for step in self.running.names()], ends)
-        for key, step in turn.numbered().items():
-            self.n[key] = step
-            self.running[str(step)] = key
-        last, alarms = self.timer, turn.timed(self.timer)
-        for key, timer in alarms.items():
-            self.n[key] = [timer, *self.n.get(key)[1:]]
-            self.timers[str(timer)] = key
-        cursor: dict[str, Any] = {"n": self.n.close(), "run": self.running.close(), "items": self.items}
-        if self.why:
-            cursor["why"] = self.why
-        moved: dict[str, Any] = {"n": self.n.changed, "run": self.running.changed, "why": self.why}
-        if self.items is not self._items:
-            moved["items"] = self.items
-        if self.tree.timed:
-            cursor |= {"timers": self.timers.close(), "timer": last + len(alarms)}
-            moved |= {"timers": self.timers.changed, "timer": last + len(alarms)}
-        return turn.close(cursor, moved, last)
 
     def tick(self, node: Node, scope: str) -> int:
         """The node's status now."""
@@ -260,16 +159,17 @@ class Tick:
             if not runs:
                 self.n[mark] = True
             return RUNNING
-        if held == DONE:
-            return status  # looked at again, and nothing has happened since
+        said = REMEMBERED.get(status)
+        if held == said:
+            return status  # looked at again, and it has ended so before
         self.n.pop(mark)
-        if node.keep:
-            self.n[mark] = DONE
-        if status != SKIPPED:
+        if said is not None:
+            if node.keep:
+                self.n[mark] = said
             name = "on_success" if status == SUCCESS else "on_failure"
-            for sets, said in ((getattr(conditions, name), name), (conditions.post, "post")):
+            for sets, key in ((getattr(conditions, name), name), (conditions.post, "post")):
                 if sets:
-                    self.turn.assign(sets, self.local(scope), node.path, said)
+                    self.assign(sets, scope, node.path, key)
         return status
 
     def _before(self, node: Node, conditions: Conditions, scope: str, *, runs: bool) -> int:
@@ -280,7 +180,7 @@ class Tick:
                 (conditions.success_if, "success_if", SUCCESS),
                 (conditions.skip_if, "skip_if", SKIPPED),
             ):
-                if expr is not None and self.turn.value(expr, self.local(scope), f"{node.path}.{name}"):
+                if expr is not None and self.value(expr, scope, f"{node.path}.{name}"):
                     if status == FAILURE:
                         self.why = reason(f"{node.path}.{name}", f"`{expr.source}` holds")
                     return status
@@ -288,22 +188,7 @@ class Tick:
         # The pass that delivers an event lets it arrive; the review after it looks.
         if holds is None or (runs and not self.reviewing):
             return RUNNING
-        return RUNNING if self.turn.value(holds, self.local(scope), node.path + ".while") else SKIPPED
-
-    def local(self, scope: str) -> dict[str, JSON]:
-        """``item`` in this scope: the innermost map's."""
-        local = self.locals.get(scope)
-        if local is None:
-            around, _, last = scope[:-1].rpartition("/")
-            index, _, item = last.partition(".")
-            key = f"{around}/{index}" if around else index
-            local = self.locals[scope] = {"item": self.items[key][int(item)]}
-        return local
-
-    def begin_items(self, key: str, items: list[JSON]) -> None:
-        """The list that the map ``key`` runs over from now on."""
-        self.items = {**self.items, key: items}
-        self.locals = {"": _NO_LOCALS}
+        return RUNNING if self.value(holds, scope, node.path + ".while") else SKIPPED
 
     def remember(self, node: Node, key: str, status: int) -> int:
         """The node has finished: its entry goes, or says how it ended where that is kept."""
@@ -312,60 +197,130 @@ class Tick:
             self.n[key] = REMEMBERED[status]
         return status
 
-    # ------------------------------------------------------------------------------------------------- halts
+    def forget(self, node: Node, scope: str) -> None:
+        """What ``node``, which does not run, remembers beyond its end: there will be no such place again."""
+        if not node.lasting:
+            return
+        key = scope + node.key
+        if node.kind == "once":
+            self.n.pop(key)
+        elif node.memory:
+            self.n.pop(key + "m")
+        if node.kind != "map":  # its items are forgotten as they end
+            for child in node.children:
+                self.forget(child, key + "/" if node.kind == "subtree" else scope)
+
+    # -------------------------------------------------------------------------------- values, and where they are seen
+
+    def value(self, expr: Expr, scope: str, path: str, bound: Mapping[str, JSON] = NO_LOCALS) -> Any:
+        """The value of ``expr`` in this scope; ``bound`` is what else it sees, such as a result."""
+        local = self._local(scope, bound) if scope else bound
+        return self.turn.value(expr, local, path, self.names(scope) if scope else None)
+
+    def assign(
+        self, sets: Sets, scope: str, path: str, key: str = "set", bound: Mapping[str, JSON] = NO_LOCALS
+    ) -> None:
+        """Set variables that this scope sees, all at once."""
+        self.assigned = True
+        number = self.instance(scope) if scope else 0
+        if not number:
+            self.turn.assign(sets, self._local(scope, bound) if scope else bound, path, key)
+            return
+        new = {name: self.value(expr, scope, f"{path}.{key}.{name}", bound) for name, expr in sets}
+        self.instances.assign(number, new)
+
+    def start(self, node: Node, scope: str) -> None:
+        """Start the node's task."""
+        assert node.task is not None
+        key = scope + node.key
+        started = self.turn.started(node.task, node.inputs, self.local(scope), self.names(scope))
+        put(self._journal, self.turn.starts, key, started)
+        self.n[key] = 0  # the number is given when the tick is over
+        self.moved = True
+
+    def names(self, scope: str) -> Mapping[str, JSON] | None:
+        """The variables of the subtree around; None: the run's."""
+        number = self.instance(scope) if self.tree.scoped else 0
+        return Names(self.instances, number) if number else None
+
+    def instance(self, scope: str) -> int:
+        """The start of a subtree that is around; 0: none is."""
+        if not self.tree.scoped:
+            return 0
+        number = self._instance_of.get(scope)
+        if number is None:
+            around, last = _split(scope)
+            if "." in last:
+                number = self.instance(around)
+            elif last[0] == "~":
+                number = self.loose.get(last[1:]).get("own", 0)
+            else:
+                number = self.n.get(around + last)[1]
+            self._instance_of[scope] = number
+        return number
+
+    def local(self, scope: str) -> dict[str, JSON]:
+        """``item`` in this scope: the innermost map's. A subtree does not see it."""
+        local = self._locals.get(scope)
+        if local is None:
+            around, last = _split(scope)
+            index, _, item = last.partition(".")
+            if item:
+                local = {"item": self.items.get(around + index)[int(item)]}
+            elif last[0] == "~":
+                local = {name: value for name, value in self.loose.get(last[1:]).items() if name == "item"}
+            else:
+                local = NO_LOCALS
+            self._locals[scope] = local
+        return local
+
+    def _local(self, scope: str, bound: Mapping[str, JSON]) -> Mapping[str, JSON]:
+        return {**self.local(scope), **bound} if bound else self.local(scope)
+
+    def begin_items(self, key: str, items: list[JSON]) -> None:
+        """The list that the map ``key`` runs over from now on."""
+        self.items[key] = items
+        self._forget_scopes()
+
+    def begin_instance(self, node: Node, scope: str, given: Mapping[str, JSON]) -> int:
+        """The variables of a subtree that starts."""
+        number = self.instances.begin(node, self.instance(scope), given)
+        self._forget_scopes()
+        return number
+
+    def _forget_scopes(self) -> None:
+        self._locals: dict[str, dict[str, JSON]] = {"": NO_LOCALS}
+        self._instance_of = {"": 0}
+
+    # ------------------------------------------------------------------------------------------- halts and timers
 
     def halt(self, node: Node, scope: str) -> None:
         """Stop what runs below ``node`` and forget what is remembered there."""
-        key = scope + node.key
-        held = self.n.pop(key)
-        if node.conditions is not None and self.n.pop(key + "!") is True:
-            self._halted(key + "!")
-        if node.kind in TIMED and held.__class__ is list:
-            self.clear(key, held)
-        if node.kind == "once" and held.__class__ is str:
-            self.n[key] = held  # that it has run is not forgotten
-        elif node.kind == "task":
-            if held.__class__ is int:
-                self._halt_step(key, held)
-        elif node.kind == "map":
-            if held.__class__ is list:
-                self.end_items(key)
-        elif held.__class__ is not str and (
-            held is not None or node.keep or node.kind in ("invert", "force")
-        ):
-            for child in node.children:
-                self.halt(child, scope)
+        halting.halt(self, node, scope)
 
-    def end_items(self, key: str) -> None:
-        """The map ``key`` is over: what still runs for its items is halted."""
-        prefix = key + "."
-        for inner in [k for k in self.n.names() if k.startswith(prefix)]:
-            held = self.n.pop(inner)
-            if held is True:
-                self._halted(inner)
-            if held.__class__ is int:
-                self._halt_step(inner, held)
-            elif held.__class__ is list and self.tree.timed and self._node(inner).kind in TIMED:
-                self.clear(inner, held)
-        self.items = {k: v for k, v in self.items.items() if k != key and not k.startswith(prefix)}
+    def abandon(self, node: Node, scope: str) -> None:
+        """Halt it, whatever else goes wrong: why it cannot go on is known."""
+        before, self.ending = self.ending, True
+        self.halt(node, scope)
+        self.ending = before
 
-    def _halted(self, mark: str) -> None:
-        node = self._node(mark)
-        if node.conditions is not None and node.conditions.on_halt:
-            local = self.local(mark[: mark.rfind("/") + 1])
-            self.turn.assign(node.conditions.on_halt, local, node.path, "on_halt")
-
-    def _node(self, key: str) -> Node:
-        return self.tree.nodes[int(key.rpartition("/")[2].rstrip("!"))]
+    def halt_step(self, key: str, step: int) -> None:
+        """Nobody waits for the task of the leaf ``key`` any more."""
+        self.moved = True
+        if step:
+            self.running.pop(str(step))
+            self.turn.halts.append(step)
+        else:  # started in this very tick: it never was
+            take(self._journal, self.turn.starts, key)
 
     def alarm(self, node: Node, key: str) -> None:
         """Set the node's timer; its number is given when the tick is over."""
-        self.turn.alarms[key] = node.for_ms
+        put(self._journal, self.turn.alarms, key, node.for_ms)
         self.moved = True
 
     def clear(self, key: str, held: list[int]) -> None:
         """Nobody waits for the node's timer any more."""
-        if self.turn.alarms.pop(key, None) is None and held[0]:
+        if take(self._journal, self.turn.alarms, key) is None and held[0]:
             self.turn.cleared.append(held[0])
             self.timers.pop(str(held[0]))
 
@@ -378,13 +333,42 @@ class Tick:
         self.timers.pop(str(held[0]))
         return True
 
-    def _halt_step(self, key: str, step: int) -> None:
-        self.moved = True
-        if step:
-            self.running.pop(str(step))
-            self.turn.halts.append(step)
-        else:  # started in this very tick: it never was
-            del self.turn.starts[key]
+    # ---------------------------------------------------------------------------------------------- taking back
+
+    def mark(self) -> Mark:
+        """This moment."""
+        turn = self.turn
+        lengths = (len(self._journal), len(turn.halts), len(turn.cleared), len(self.fresh))
+        return Mark(*lengths, turn.vars, dict(turn.assigned), self.why, self.hit)
+
+    def undo(self, mark: Mark, strand: str) -> None:
+        """Back to that moment of ``strand``. The event that was to arrive in it has arrived, without effect; one for a
+        catch that a try in it waits for is still to arrive."""
+        turn = self.turn
+        undo(self._journal, mark.written)
+        del turn.halts[mark.halts :], turn.cleared[mark.cleared :], self.fresh[mark.fresh :]
+        turn.vars, turn.assigned, self.why, self.hit = mark.vars, mark.assigned, mark.why, mark.hit
+        self._forget_scopes()
+        if not self.hit or _strand(self.hit) != strand:
+            return
+        if isinstance(self.event, Elapsed):
+            self.timers.pop(str(self.event.timer))
+            self.n[self.hit] = [0, *self.n.get(self.hit)[1:]]
+        else:
+            self.running.pop(str(self.event.step))  # type: ignore[union-attr]
+            self.n.pop(self.hit)
+        self.hit = ""
+
+
+def _strand(key: str) -> str:
+    """The number of the catch that the node is in; '' for none."""
+    return key[1 : key.index("/")] if key[0] == "~" else ""
+
+
+def _split(scope: str) -> tuple[str, str]:
+    """The scope around, and the last part."""
+    around, slash, last = scope[:-1].rpartition("/")
+    return around + slash, last
 
 
 Behaviour = Callable[[Tick, Node, str], int]

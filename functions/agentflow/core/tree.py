@@ -5,22 +5,23 @@ its leaf, going down only the branch that holds it; when variables changed and a
 review passes follow, which check the guards again until nothing moves. What a reactive node's branch has
 finished is remembered: a task that is done is not started again unless a guard on the way to it flipped.
 
-The nodes' behaviour is in ``tree_leaves``, ``tree_series``, ``tree_ways`` and ``tree_wide``; ``tick`` is what they
-share.
+The nodes' behaviour is in ``tree_leaves``, ``tree_series``, ``tree_ways``, ``tree_wide`` and ``tree_try``; ``tick`` is
+what they share, ``strands`` the course of a tick.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentflow.core import tree_leaves, tree_series, tree_ways, tree_wide
+from agentflow.core import strands, tree_leaves, tree_series, tree_try, tree_ways, tree_wide
 from agentflow.core.moves import Advance, Elapsed, PlanEvent, PlanState, Signal
+from agentflow.core.node import FAILURE, SUCCESS, Node, Tree
 from agentflow.core.plan import Plan, Task
-from agentflow.core.tick import FAILURE, SUCCESS, Behaviour, Node, Tick, Tree
+from agentflow.core.tick import Behaviour, Tick
 from agentflow.core.turn import FREE, Turn
 from agentflow.core.types import JSON
 
-__all__ = ["FAILURE", "SUCCESS", "Node", "Tree", "advance", "begin"]
+__all__ = ["FAILURE", "SUCCESS", "Node", "Tree", "advance", "begin", "place"]
 
 BEHAVIOUR: dict[str, Behaviour] = {
     "task": tree_leaves.task,
@@ -31,6 +32,7 @@ BEHAVIOUR: dict[str, Behaviour] = {
     "fallback": tree_series.fallback,
     "retry": tree_series.retry,
     "repeat": tree_series.repeat,
+    "keep": tree_series.keep,
     "invert": tree_series.invert,
     "force": tree_series.force,
     "if": tree_ways.branch,
@@ -41,6 +43,8 @@ BEHAVIOUR: dict[str, Behaviour] = {
     "timeout": tree_ways.timeout,
     "parallel": tree_wide.parallel,
     "map": tree_wide.spread,
+    "try": tree_try.attempt,
+    "subtree": tree_try.subtree,
 }
 
 
@@ -48,33 +52,62 @@ def begin(
     plan: Plan, tree: Tree, variables: dict[str, JSON], fixed: Mapping[str, JSON] = FREE
 ) -> Advance:
     """Tick a fresh tree."""
-    cursor: dict[str, JSON] = {"n": {}, "run": {}, "items": {}, "timers": {}}
-    return Tick(Turn(plan, variables, 0, fixed), tree, cursor, BEHAVIOUR).run()
+    turn = Turn(plan, variables, 0, fixed)
+    return strands.run(Tick(turn, tree, {"n": {}, "run": {}, "items": {}}, BEHAVIOUR))
 
 
 def advance(
     plan: Plan, tree: Tree, state: PlanState, event: PlanEvent, fixed: Mapping[str, JSON] = FREE
 ) -> Advance:
-    """Tick for ``event``; signals are not for trees."""
+    """Tick for ``event``. Signals are not for trees, but for ``cancel``, where a try is under way."""
+    tick = _tick(plan, tree, state, fixed)
     if isinstance(event, Signal):
-        return Advance(state, ())
+        moved = strands.cancel(tick, _reason(event)) if event.name == "cancel" and tree.catches else None
+        return moved or Advance(state, ())
     if isinstance(event, Elapsed):
         key = state.cursor.get("timers", {}).get(str(event.timer))
     else:
         key = state.cursor["run"].get(str(event.step))  # type: ignore[union-attr]
     if key is None:
         return Advance(state, ())
-    tick = Tick(Turn(plan, state.vars, state.steps, fixed), tree, state.cursor, BEHAVIOUR)
     tick.deliver(key, event)
-    return tick.run()
+    return strands.run(tick)
+
+
+def place(plan: Plan, tree: Tree, state: PlanState, step: int) -> tuple[Task, Mapping[str, JSON]] | None:
+    """The task of a running step as it is where it runs, and the variables it sees there; None: it does not run."""
+    found = _node(tree, state, step)
+    if found is None:
+        return None
+    scope, _, task = found
+    names = _tick(plan, tree, state).names(scope)
+    return task, state.vars if names is None else names
 
 
 def where(plan: Plan, tree: Tree, state: PlanState, step: int) -> tuple[str, Task, dict[str, JSON]] | None:
-    """The node that runs a step, its task and what its expressions see; None when no node does."""
+    """The node that runs a step, its task and what its expressions see besides variables; None: it does not run."""
+    found = _node(tree, state, step)
+    if found is None:
+        return None
+    scope, index, task = found
+    return index, task, _tick(plan, tree, state).local(scope)
+
+
+def _node(tree: Tree, state: PlanState, step: int) -> tuple[str, str, Task] | None:
+    """The scope, node and task of a running step."""
     key = state.cursor.get("run", {}).get(str(step))
     if key is None:
         return None
-    scope, _, index = key.rpartition("/")
-    tick = Tick(Turn(plan, state.vars, state.steps), tree, state.cursor, BEHAVIOUR)
+    scope, slash, index = key.rpartition("/")
     task = tree.nodes[int(index)].task
-    return None if task is None else (index, task, tick.local(scope and scope + "/"))
+    assert task is not None
+    return scope + slash, index, task
+
+
+def _tick(plan: Plan, tree: Tree, state: PlanState, fixed: Mapping[str, JSON] = FREE) -> Tick:
+    return Tick(Turn(plan, state.vars, state.steps, fixed), tree, state.cursor, BEHAVIOUR)
+
+
+def _reason(signal: Signal) -> str:
+    text = signal.data.get("reason") if isinstance(signal.data, dict) else None
+    return text if isinstance(text, str) else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agentflow.core.moves import Completed, Failed
-from agentflow.core.tick import FAILURE, RECALL, RUNNING, SKIPPED, SUCCESS, Node, Tick
+from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Node
+from agentflow.core.tick import RECALL, Tick
 from agentflow.core.turn import reason
 from agentflow.core.types import JSON, Mismatch
 
@@ -24,21 +25,18 @@ def task(tick: Tick, node: Node, scope: str) -> int:
         return status
     if held is not None:
         return RECALL[held]
-    assert node.task is not None
-    tick.turn.start(key, node.task, node.inputs, tick.local(scope))
-    tick.n[key] = 0  # the number is given when the tick is over
-    tick.moved = True
+    tick.start(node, scope)
     return RUNNING
 
 
 def _guards(tick: Tick, node: Node, scope: str) -> int:
     """What the preconditions decide; RUNNING when the task is to run."""
     guard = node.fail_if
-    if guard is not None and tick.turn.value(guard, tick.local(scope), node.path + ".fail_if"):
+    if guard is not None and tick.value(guard, scope, node.path + ".fail_if"):
         tick.why = reason(node.path + ".fail_if", f"`{guard.source}` holds")
         return FAILURE
     guard = node.skip_if
-    if guard is not None and tick.turn.value(guard, tick.local(scope), node.path + ".skip_if"):
+    if guard is not None and tick.value(guard, scope, node.path + ".skip_if"):
         return SKIPPED
     return RUNNING
 
@@ -58,7 +56,7 @@ def _end(tick: Tick, node: Node, scope: str, key: str) -> int:
         except Mismatch as fault:
             _explain(tick, node, "bad_result", f"result{fault.where} {fault.message}")
         else:
-            status = _judge(tick, node, {**tick.local(scope), **bound})
+            status = _judge(tick, node, scope, bound)
     elif isinstance(event, Failed):
         _explain(tick, node, event.code, event.message)
     else:
@@ -71,12 +69,12 @@ def _explain(tick: Tick, node: Node, code: str, message: str) -> None:
     tick.why = reason(node.path, f"task {node.task.name!r} failed: {code}: {message}")
 
 
-def _judge(tick: Tick, node: Node, local: dict[str, JSON]) -> int:
+def _judge(tick: Tick, node: Node, scope: str, bound: dict[str, JSON]) -> int:
     """A result is assigned in any case, and is a success unless ``ok_if`` says no; both see the same values."""
     ok_if = node.ok_if
-    ok = ok_if is None or tick.turn.value(ok_if, local, node.path + ".ok_if")
+    ok = ok_if is None or tick.value(ok_if, scope, node.path + ".ok_if", bound)
     if node.sets:
-        tick.turn.assign(node.sets, local, node.path)
+        tick.assign(node.sets, scope, node.path, bound=bound)
     if ok:
         return SUCCESS
     assert ok_if is not None
@@ -88,7 +86,7 @@ def check(tick: Tick, node: Node, scope: str) -> int:
     """Success when the condition holds."""
     condition = node.condition
     assert condition is not None
-    if tick.turn.value(condition, tick.local(scope), node.path + ".if"):
+    if tick.value(condition, scope, node.path + ".if"):
         return SUCCESS
     tick.why = reason(node.path + ".if", f"`{condition.source}` does not hold")
     return FAILURE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from agentflow.core.tick import FAILURE, RECALL, RUNNING, SKIPPED, SUCCESS, Node, Tick
+from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Node
+from agentflow.core.tick import RECALL, Tick
 from agentflow.core.turn import reason
 
 
 def sequence(tick: Tick, node: Node, scope: str) -> int:
     """All children, until one fails."""
-    return _series(tick, node, scope, SUCCESS, FAILURE)
+    return _remembering(tick, node, scope) if node.memory else _series(tick, node, scope, SUCCESS, FAILURE)
 
 
 def fallback(tick: Tick, node: Node, scope: str) -> int:
@@ -56,6 +57,28 @@ def _series(tick: Tick, node: Node, scope: str, on: int, stop: int) -> int:
     return on if seen else SKIPPED
 
 
+def _remembering(tick: Tick, node: Node, scope: str) -> int:
+    """A sequence with memory: the child that failed, or ran when it was halted, is where it goes on (``6m``)."""
+    key = scope + node.key
+    held = tick.n.get(key)
+    if held.__class__ is str:
+        return RECALL[held]
+    begin = tick.n.get(key + "m") or 0
+    index, seen = held or (begin, begin > 0)
+    while index < len(node.children):
+        status = tick.tick(node.children[index], scope)
+        if status == RUNNING:
+            tick.n[key] = [index, seen]
+            return RUNNING
+        if status == FAILURE:
+            tick.n[key + "m"] = index or None
+            return tick.remember(node, key, FAILURE)
+        seen = seen or status == SUCCESS
+        index += 1
+    tick.n.pop(key + "m")
+    return tick.remember(node, key, SUCCESS if seen else SKIPPED)
+
+
 def retry(tick: Tick, node: Node, scope: str) -> int:
     """The child again while it fails, ``max`` times in all."""
     return _again(tick, node, scope, FAILURE)
@@ -81,6 +104,16 @@ def _again(tick: Tick, node: Node, scope: str, on: int) -> int:
         times += 1
         if status != on or times >= node.max:
             return tick.remember(node, key, status)
+
+
+def keep(tick: Tick, node: Node, scope: str) -> int:
+    """The child again as long as it succeeds, ``max`` times at most; it ends as a failure (or skipped)."""
+    status = _again(tick, node, scope, SUCCESS)
+    if status != SUCCESS:
+        return status
+    tick.why = reason(node.path + ".max", f"it has succeeded {node.max} times, and no more are allowed")
+    key = scope + node.key
+    return tick.remember(node, key, FAILURE)
 
 
 def invert(tick: Tick, node: Node, scope: str) -> int:

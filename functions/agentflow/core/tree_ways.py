@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agentflow.core.tick import FAILURE, RECALL, RUNNING, SKIPPED, SUCCESS, Node, Tick
+from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Node
+from agentflow.core.tick import RECALL, Tick
 from agentflow.core.turn import reason
 
 _ONCE = {SUCCESS: "S", FAILURE: "F"}
@@ -57,7 +58,7 @@ def switch(tick: Tick, node: Node, scope: str) -> int:
     if held is not None and not tick.reviewing:
         return _go(tick, node, scope, held[0])
     assert node.value is not None
-    value = tick.turn.value(node.value, tick.local(scope), node.path + ".value")
+    value = tick.value(node.value, scope, node.path + ".value")
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
     index = node.cases.index(text) if text in node.cases else len(node.cases)
     if held is not None and held[0] != index:

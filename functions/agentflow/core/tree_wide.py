@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from agentflow.core.tick import FAILURE, RECALL, RUNNING, SKIPPED, SUCCESS, Node, Tick
+from agentflow.core.halting import end_items
+from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Node
+from agentflow.core.tick import RECALL, Tick
 from agentflow.core.turn import reason
 from agentflow.core.types import JSON
 
@@ -60,17 +62,18 @@ def parallel(tick: Tick, node: Node, scope: str) -> int:
 
 
 def verdict(node: Node, ok: int, failed: int, skipped: int) -> int:
-    """What a parallel's counters decide. ``need`` 0 means all, and then a skipped child counts as done."""
+    """What a parallel's counters decide."""
     count = len(node.children)
+    need = node.need or count
     if skipped == count:
         return SKIPPED
     if node.wait_all:
         if ok + failed + skipped < count:
             return RUNNING
         return FAILURE if failed >= node.fail_at else SUCCESS
-    if ok + skipped >= count if not node.need else ok >= node.need:
+    if (ok + skipped if node.lenient else ok) >= need:
         return SUCCESS
-    if failed >= node.fail_at or count - failed < (node.need or count):
+    if failed >= node.fail_at or count - failed < need:
         return FAILURE
     # Nobody is left to decide it: too few have succeeded.
     return RUNNING if ok + failed + skipped < count else FAILURE
@@ -91,7 +94,7 @@ def spread(tick: Tick, node: Node, scope: str) -> int:
         items = _items(tick, node, scope, key)
         at = going = ok = failed = skipped = 0
     else:
-        items = tick.items[key]
+        items = tick.items.get(key)
         at, going, ok, failed, skipped = held
         if not tick.reviewing:
             todo = (tick.trail[scope][1],)
@@ -101,6 +104,7 @@ def spread(tick: Tick, node: Node, scope: str) -> int:
             return RUNNING
     count = len(items)
     due = iter(todo)
+    child = node.children[0]
     while failed < node.fail_at:
         item = next(due, -1)
         if item < 0:
@@ -108,8 +112,9 @@ def spread(tick: Tick, node: Node, scope: str) -> int:
                 break
             item, at = at, at + 1
             going += 1
-        status = tick.tick(node.children[0], f"{key}.{item}/")
+        status = tick.tick(child, f"{key}.{item}/")
         if status != RUNNING:
+            tick.forget(child, f"{key}.{item}/")
             going -= 1
             ok += status == SUCCESS
             failed += status == FAILURE
@@ -117,7 +122,7 @@ def spread(tick: Tick, node: Node, scope: str) -> int:
     if failed < node.fail_at and (going or at < count):
         tick.n[key] = [at, going, ok, failed, skipped]
         return RUNNING
-    tick.end_items(key)
+    end_items(tick, node, key, at if going else 0)
     if failed >= node.fail_at:
         return tick.remember(node, key, FAILURE)
     return tick.remember(node, key, SKIPPED if skipped and skipped == count else SUCCESS)
@@ -126,7 +131,7 @@ def spread(tick: Tick, node: Node, scope: str) -> int:
 def _items(tick: Tick, node: Node, scope: str, key: str) -> list[JSON]:
     """The items, fixed for as long as the map runs."""
     assert node.over is not None
-    items: list[JSON] = tick.turn.value(node.over, tick.local(scope), node.path + ".over")
+    items: list[JSON] = tick.value(node.over, scope, node.path + ".over")
     if len(items) > node.max:
         message = f"`{node.over.source}` has {len(items)} items, at most {node.max} are allowed"
         tick.turn.fault(node.path + ".max", message)

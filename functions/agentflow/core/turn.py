@@ -53,10 +53,13 @@ class Turn:
         self.fixed = fixed
         self.assigned: dict[str, JSON] = dict(fixed)
 
-    def value(self, expr: Expr, local: Mapping[str, JSON], path: str) -> Any:
-        """The value of ``expr``; the run ends with ``path`` in its reason when it has none."""
+    def value(
+        self, expr: Expr, local: Mapping[str, JSON], path: str, names: Mapping[str, JSON] | None = None
+    ) -> Any:
+        """The value of ``expr`` over ``names`` (None: the run's variables); the run ends with ``path`` in its reason
+        when it has none."""
         try:
-            return expr.value(self.vars, local)
+            return expr.value(self.vars if names is None else names, local)
         except CelFault as fault:
             raise Unvalued(False, reason(path, f"`{expr.source}`: {fault.message}")) from None
 
@@ -65,25 +68,36 @@ class Turn:
     ) -> None:
         """Set variables all at once: every expression sees the values from before."""
         fixed = self.fixed
-        new = {
+        self.keep({
             name: fixed[name] if name in fixed else self.value(expr, local, f"{path}.{key}.{name}")
             for name, expr in sets
-        }
+        })
+
+    def keep(self, values: Mapping[str, JSON]) -> None:
+        """Set variables of the run, but for those that are fixed."""
+        new = {name: self.fixed.get(name, value) for name, value in values.items()} if self.fixed else values
         self.vars = {**self.vars, **new}
         self.assigned |= new
 
     def start(self, key: str, task: Task, inputs: Mapping[str, Expr], local: Mapping[str, JSON]) -> None:
         """Note that ``task`` starts for ``key``; the run ends when that is one step too many."""
+        self.starts[key] = self.started(task, inputs, local)
+
+    def started(
+        self,
+        task: Task,
+        inputs: Mapping[str, Expr],
+        local: Mapping[str, JSON],
+        names: Mapping[str, JSON] | None = None,
+    ) -> tuple[str, dict[str, JSON]]:
+        """A task and its input as it starts now; the run ends when that is one step too many."""
         number = self.steps + len(self.starts) + 1
         if number > self.plan.limits.steps:
             self.fault(
                 "limits.steps", f"step {number} would start {task.name!r}, but {number - 1} steps are allowed"
             )
         path = f"tasks.{task.name}.in"
-        self.starts[key] = (
-            task.name,
-            {name: self.value(expr, local, f"{path}.{name}") for name, expr in inputs.items()},
-        )
+        return task.name, {name: self.value(expr, local, f"{path}.{name}", names) for name, expr in inputs.items()}
 
     def fault(self, path: str, message: str) -> NoReturn:
         """End the run: something in the plan went wrong at ``path``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypedDict, Unpack
 
-from agentflow.plan.expression import Condition, Expr, Sets, Value
+from agentflow.plan.expression import Condition, Expr, Exprs, Sets, Value
 from agentflow.plan.part import Part
 from agentflow.plan.tasks import Task
 
@@ -55,14 +55,18 @@ def fail(**more: Unpack[Guards]) -> Node:
     return Node(type="fail", **more)
 
 
-def sequence(*children: Child, reactive: bool | None = None, **more: Unpack[Guards]) -> Node:
+def sequence(
+    *children: Child, reactive: bool | None = None, memory: bool | None = None, **more: Unpack[Guards]
+) -> Node:
     """All in order until one fails. ``reactive``: checks before the running child are looked at again."""
-    return Node(type="sequence", children=_nodes(*children), reactive=reactive, **more)
+    return Node(type="sequence", children=_nodes(*children), reactive=reactive, memory=memory, **more)
 
 
-def fallback(*children: Child, reactive: bool | None = None, **more: Unpack[Guards]) -> Node:
+def fallback(
+    *children: Child, reactive: bool | None = None, memory: bool | None = None, **more: Unpack[Guards]
+) -> Node:
     """All in order until one succeeds. ``reactive``: checks before the running child are looked at again."""
-    return Node(type="fallback", children=_nodes(*children), reactive=reactive, **more)
+    return Node(type="fallback", children=_nodes(*children), reactive=reactive, memory=memory, **more)
 
 
 def parallel(
@@ -99,6 +103,23 @@ def retry(child: Child, *, max: int, **more: Unpack[Guards]) -> Node:
 def repeat(child: Child, *, max: int, **more: Unpack[Guards]) -> Node:
     """Again while it succeeds, ``max`` times in all."""
     return Node(type="repeat", child=_node(child), max=max, **more)
+
+
+def keep(child: Child, *, max: int, **more: Unpack[Guards]) -> Node:
+    """Again as long as it succeeds; it fails when the child does, and after ``max`` times."""
+    return Node(type="keep", child=_node(child), max=max, **more)
+
+
+def try_(*children: Child, catch: Child, **more: Unpack[Guards]) -> Node:
+    """All in order; ``catch`` runs when one fails or what runs is halted, and then this fails."""
+    return Node(type="try", children=_nodes(*children, catch), **more)
+
+
+def subtree(
+    tree: str, *, in_: Exprs | None = None, share: Mapping[str, str] | None = None, **more: Unpack[Guards]
+) -> Node:
+    """One of the workflow's trees, with variables of its own; ``share``: its variables that are ones of the caller."""
+    return Node(type="subtree", tree=tree, in_=in_, share=share, **more)
 
 
 def invert(child: Child, **more: Unpack[Guards]) -> Node:

@@ -163,6 +163,12 @@ class Workflow(Part):
         """The behaviour tree."""
         self.keys |= {"kind": "bt", "root": node if isinstance(node, Node) else task_node(node)}
 
+    def tree(self, name: str, root: Child, **variables: TypeName) -> str:
+        """A tree of its own that ``subtree`` nodes use, with its variables; its name."""
+        node = root if isinstance(root, Node) else task_node(root)
+        self._add("trees", name, Part(vars=types(variables) or None, root=node))
+        return name
+
     def goal(
         self,
         goal: str,

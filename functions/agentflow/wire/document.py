@@ -167,8 +167,8 @@ def _kind_problems(document: Mapping[str, Any]) -> list[Problem]:
         for key in _BELONGS[kind]
         if key not in document
     ]
-    own = (*_BELONGS[kind], "transitions") if kind == "fsm" else _BELONGS[kind]
-    foreign = [key for key in ("root", "initial", "states", "transitions", "plan") if key not in own]
+    own = (*_BELONGS[kind], *{"fsm": ("transitions",), "bt": ("trees",)}.get(kind, ()))
+    foreign = [key for key in ("root", "trees", "initial", "states", "transitions", "plan") if key not in own]
     problems += [
         Problem(key, f"does not belong to a plan of kind {kind}", "remove it, or change `kind`", "schema")
         for key in foreign

@@ -112,7 +112,8 @@ def _path(loc: tuple[str | int, ...], document: Any) -> str:
         except (KeyError, IndexError, TypeError):
             value = None
         before = loc[i - 1] if i else None
-        node = part in ("root", "child") or (isinstance(part, int) and before == "children")
+        node = part in ("root", "child", "default") or before == "cases"
+        node = node or (isinstance(part, int) and before == "children")
         tagged = (node or (before == "tasks" and i == 1)) and isinstance(value, dict)
     return text.lstrip(".")
 

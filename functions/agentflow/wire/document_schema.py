@@ -8,15 +8,18 @@ import copy
 from typing import Any
 
 from agentflow.core.canonical import PAYLOAD, WAYS
-from agentflow.wire.document_shape import NAME, Document
+from agentflow.wire.document_shape import CEL_SCHEMA, NAME, Document
 
 ID = "agentflow/plan/v1"
 _MODELS = {
     "task": "TaskNode", "check": "CheckNode", "sequence": "SeriesNode", "fallback": "SeriesNode",
     "parallel": "ParallelNode", "retry": "LoopNode", "repeat": "LoopNode", "invert": "InvertNode",
     "force": "ForceNode", "map": "MapNode", "once": "OnceNode", "delay": "TimerNode", "timeout": "TimerNode",
-    "switch": "SwitchNode",
+    "switch": "SwitchNode", "keep": "LoopNode", "subtree": "SubtreeNode",
 }  # fmt: skip
+
+_NODE = {"$ref": "#/$defs/Node"}
+_NODES = {"type": "array", "items": _NODE, "maxItems": 499}
 
 
 def json_schema() -> dict[str, Any]:
@@ -28,8 +31,13 @@ def json_schema() -> dict[str, Any]:
     defs = schema["$defs"]
     defs["Node"] = {
         "description": "A node, a task's name, or a short form such as {sequence: [a, b]}.",
-        "anyOf": [{"type": "string", "pattern": NAME}, canonical, *(_short(kind, defs) for kind in PAYLOAD)]
-        + [_way(kind, defs) for kind in WAYS],
+        "anyOf": [
+            {"type": "string", "pattern": NAME},
+            canonical,
+            *(_short(kind, defs) for kind in PAYLOAD),
+            *(_written(defs["WayNode"], {way: CEL_SCHEMA, then: _NODE}, {"else": _NODE}) for way, then in WAYS.items()),
+            _written(defs["TryNode"], {"try": {**_NODES, "minItems": 1}, "catch": _NODE}, {}),
+        ],
     }
     schema["required"].remove("kind")
     one_task = {"tasks": {"maxProperties": 1}}
@@ -78,6 +86,17 @@ def _with_node_refs(schema: Any, canonical: dict[str, Any]) -> Any:
     if "discriminator" in schema:
         schema = {key: item for key, item in schema.items() if key != "discriminator"}
     return {key: _with_node_refs(item, canonical) for key, item in schema.items()}
+
+
+def _written(model: dict[str, Any], required: dict[str, Any], optional: dict[str, Any]) -> dict[str, Any]:
+    """A short form that names its children, beside what every node may have."""
+    shared = {name: value for name, value in model["properties"].items() if name not in ("type", "children", *required)}
+    return {
+        "type": "object",
+        "properties": {**required, **optional, **shared},
+        "required": list(required),
+        "additionalProperties": False,
+    }
 
 
 def _short(kind: str, defs: dict[str, Any]) -> dict[str, Any]:

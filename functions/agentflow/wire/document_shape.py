@@ -56,8 +56,8 @@ Place = Annotated[str, StringConstraints(pattern=PLACE)]
 ToolName = Annotated[str, StringConstraints(pattern=TOOL)]
 WorkflowRange = Annotated[str, StringConstraints(pattern=WORKFLOW)]
 EventType = Annotated[str, StringConstraints(pattern=EVENT_TYPE)]
-_CEL_SCHEMA = {"type": ["string", "number", "boolean"], "maxLength": 1_000, "description": "a CEL expression"}
-Cel = Annotated[str, StringConstraints(min_length=1, max_length=1_000), WithJsonSchema(_CEL_SCHEMA)]
+CEL_SCHEMA = {"type": ["string", "number", "boolean"], "maxLength": 1_000, "description": "a CEL expression"}
+Cel = Annotated[str, StringConstraints(min_length=1, max_length=1_000), WithJsonSchema(CEL_SCHEMA)]
 TypeText = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Duration = Annotated[str, StringConstraints(pattern=DURATION), AfterValidator(_duration)]
 Timeout = Annotated[str, StringConstraints(pattern=DURATION), AfterValidator(_positive)]
@@ -339,11 +339,13 @@ class ConstantNode(NodeShape):
 
 
 class SeriesNode(NodeShape):
-    """sequence: all in order until one fails; fallback: until one succeeds. reactive: guards are checked again."""
+    """sequence: all in order until one fails; fallback: until one succeeds. reactive: guards are checked again.
+    memory: a sequence goes on with the child that failed, or ran when it was halted."""
 
     type: Literal["sequence", "fallback"]
     children: Children
     reactive: bool | None = None
+    memory: bool | None = None
 
 
 class ParallelNode(NodeShape):
@@ -369,9 +371,10 @@ class MapNode(NodeShape):
 
 
 class LoopNode(NodeShape):
-    """retry: again while it fails; repeat: again while it succeeds; ``max`` times in all."""
+    """retry: again while it fails; repeat: again while it succeeds; ``max`` times in all. keep: as repeat, but when it
+    has succeeded so often that is a failure."""
 
-    type: Literal["retry", "repeat"]
+    type: Literal["retry", "repeat", "keep"]
     max: Count
     child: Node
 
@@ -423,13 +426,22 @@ class TimerNode(NodeShape):
     child: Node
 
 
-class LaterNode(NodeShape):
-    """A type of node that this version names but does not run."""
+class TryNode(NodeShape):
+    """The children but the last in order; when one fails, or it is halted, the last: the catch. Then it has failed."""
 
-    model_config = ConfigDict(extra="allow")
-    type: Literal["try", "subtree"]
-    children: Children | None = None
-    child: Node | None = None
+    type: Literal["try"]
+    children: Annotated[list[Node], Field(min_length=2, max_length=500)]
+
+
+class SubtreeNode(NodeShape):
+    """One of the document's trees, with variables of its own."""
+
+    type: Literal["subtree"]
+    tree: Name
+    in_: Exprs | None = Field(None, alias="in", description="what its variables start with, evaluated outside")
+    share: Annotated[dict[FieldName, FieldName], Field(max_length=200)] | None = Field(
+        None, description="variables of it that are variables outside, by the name they have there"
+    )
 
 
 Node = Annotated[
@@ -446,10 +458,19 @@ Node = Annotated[
     | SwitchNode
     | OnceNode
     | TimerNode
-    | LaterNode,
+    | TryNode
+    | SubtreeNode,
     Field(discriminator="type"),
 ]
 Children = Annotated[list[Node], Field(min_length=1, max_length=500)]
+
+
+class Subtree(Shape):
+    """A tree that nodes of type subtree use."""
+
+    description: Description | None = None
+    vars: Types | None = Field(None, description="its own variables: name and type")
+    root: Node
 
 
 class Document(Shape):
@@ -478,3 +499,6 @@ class Document(Shape):
     )
     root: Node | None = None
     plan: Goal | None = None
+    trees: Annotated[dict[Name, Subtree], Field(max_length=100)] | None = Field(
+        None, description="trees that nodes of type subtree use"
+    )

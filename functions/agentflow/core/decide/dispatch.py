@@ -138,7 +138,7 @@ def _signal(turn: Turn, data: Mapping[str, JSON]) -> None:
     if opened is None or opened.waits != "event":
         return
     assert turn.state is not None
-    if not match_event(turn.plan, opened.task, turn.state.vars, data["data"]):
+    if not match_event(turn.plan, opened.task, turn.state, step, data["data"]):
         return
     event = data["data"]
     carried = event.get("data")
