@@ -202,17 +202,3 @@ def _counted(threshold: int, count: int) -> int:
     """A threshold that is negative counts from all: -1 is all, -2 all but one."""
     return max(count + threshold + 1, 1) if threshold < 0 else threshold
 
-
-def worst_steps(node: Node) -> int | None:
-    """The most steps that one run through ``node`` starts; None when a reactive node may start some again."""
-    if node.reactive or node.kind in ("while", "switch"):
-        return None
-    if node.kind == "task":
-        return 1
-    below = [worst_steps(child) for child in node.children]
-    if None in below:
-        return None
-    if node.kind == "if":
-        return (below[0] or 0) + max(steps or 0 for steps in below[1:])
-    total = sum(steps for steps in below if steps is not None)
-    return total * node.max if node.kind in ("retry", "repeat", "map") else total

@@ -1,4 +1,4 @@
-"""Strongly connected components, without recursion."""
+"""Loops of a graph: its strongly connected components, without recursion."""
 
 from __future__ import annotations
 
@@ -44,3 +44,8 @@ def components(edges: Mapping[int, set[int]]) -> list[list[int]]:
                             break
                     found.append(component)
     return found
+
+
+def looping(edges: Mapping[int, set[int]]) -> list[list[int]]:
+    """The components that a way leads back into: several nodes, or one with an edge to itself."""
+    return [found for found in components(edges) if len(found) > 1 or found[0] in edges[found[0]]]
