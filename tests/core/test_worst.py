@@ -48,6 +48,7 @@ def test_a_largest_is_a_factor() -> None:
     bound = largest([number(9), number(3) * size("a", 5)]) * 2 + number(1)
     assert isinstance(bound.terms[-1][1][0], Largest)
     assert (str(bound), bound.most, bound.at({"a": []})) == ("1 + 2 * max(3 * min(size(a), 5), 9)", 31, 19)
+    assert bound.text("${}".format) == "$1 + 2 * max($3 * min(size(a), 5), $9)"
 
 
 LOOP = run("a", done("s", **{"if": "go"}), done("ok"), visits=7)
@@ -84,7 +85,8 @@ STEPS: list[tuple[Any, str]] = [
     (machine(WORK), "2"),
     (machine(BOTH), "4"),
     (machine({"s": LOOP, "ok": OK}), "7"),
-    (machine({"s": run("a", done("t"), visits=3), "t": run("b", done("s", **{"if": "go"}), done("ok")), "ok": OK}), "7"),
+    (machine({"s": run("a", done("t"), visits=3), "t": run("b", done("s", **{"if": "go"}), done("ok")), "ok": OK}),
+     "7"),
     (machine({"s": run("a", done("ok")), "ok": OK}, transitions=[on("stop", "ok")]), "1"),
     (machine({"s": run("a", done("ok")), "u": run("b", done("ok")), "ok": OK}, transitions=[on("stop", "u")]),
      "limits.steps"),
@@ -134,6 +136,7 @@ def test_calls_and_cost_count_every_attempt() -> None:
     assert str(worst.steps(plan)) == "4 + min(size(xs), 10)"
     assert str(worst.calls(plan)) == "4 + 3 * min(size(xs), 10)"
     assert worst.cost(plan, worst.declared_cost(plan)).at({"xs": ["x"]}) == 3 * 10_000 + 2 * 2 * 2_000
+    assert worst.cost(plan, worst.declared_cost(plan)).text("${}".format) == "$8000 + $30000 * min(size(xs), 10)"
     assert worst.cost(plan, lambda task: 7 if task.name == "ask" else 0).most == 7 * 3 * 10
 
 

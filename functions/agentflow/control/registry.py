@@ -6,17 +6,19 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from agentflow.control.call import Models, no_workflow
 from agentflow.core.plan import Plan
 from agentflow.errors import Invalid, Problem, Rejected
-from agentflow.wire.document import compile_document
+from agentflow.wire.document import Checked, check_document, compile_document
 from agentflow.wire.json_value import loads
 
 MAX_DOCUMENT = 256 * 1024
 MAX_PLANS = 500
+
+Made = TypeVar("Made")
 
 
 class WorkflowStore(Protocol):
@@ -37,8 +39,8 @@ class Registry:
         # A version never changes, so its plan is compiled once.
         self._plans: OrderedDict[tuple[UUID, str, int], Plan] = OrderedDict()
 
-    async def check(self, body: bytes, *, yaml: bool) -> Plan:
-        """The plan of a document from outside; ``Invalid`` names every fault, unknown models included."""
+    async def check(self, body: bytes, *, yaml: bool) -> Checked:
+        """The plan of a document from outside, and warnings; ``Invalid`` names every fault, unknown models included."""
         return await self._in_thread(self._check, body, yaml)
 
     async def plan(self, tenant: UUID, name: str, version: int | None) -> tuple[int, Plan]:
@@ -60,13 +62,13 @@ class Registry:
             self._plans.move_to_end(key)
         return number, plan
 
-    async def _in_thread(self, work: Callable[..., Plan], *given: object) -> Plan:
+    async def _in_thread(self, work: Callable[..., Made], *given: object) -> Made:
         return await asyncio.get_running_loop().run_in_executor(self._compiler, work, *given)
 
-    def _check(self, body: bytes, yaml: bool) -> Plan:
-        plan = compile_document(body if yaml else _object(loads(body)))
+    def _check(self, body: bytes, yaml: bool) -> Checked:
+        checked = check_document(body if yaml else _object(loads(body)))
         problems = []
-        for task in plan.tasks.values():
+        for task in checked.plan.tasks.values():
             if task.kind != "llm":
                 continue
             try:
@@ -76,7 +78,7 @@ class Registry:
                 problems.append(Problem(f"tasks.{task.name}.use", found.message, found.mend, found.code))
         if problems:
             raise Invalid(problems, code="invalid_plan")
-        return plan
+        return checked
 
 
 def _object(document: Any) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ All factors are zero or more, so a bound never becomes smaller when one of them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
@@ -60,8 +60,11 @@ class Largest:
     def at(self, inputs: Mapping[str, JSON]) -> int:
         return max(each.at(inputs) for each in self.of)
 
+    def text(self, amount: Callable[[int], str] = str) -> str:
+        return f"max({', '.join(each.text(amount) for each in self.of)})"
+
     def __str__(self) -> str:
-        return f"max({', '.join(map(str, self.of))})"
+        return self.text()
 
 
 Factor = Size | Limit | Largest
@@ -99,8 +102,12 @@ class Bound:
         products = ((number_, tuple(sorted((*factors, by), key=str))) for number_, factors in self.terms)
         return reduce(Bound.__add__, (Bound((term,)) for term in products), Bound())
 
+    def text(self, amount: Callable[[int], str] = str) -> str:
+        """The expression, with ``amount`` to write a number, e.g. as money."""
+        return " + ".join(_shown(number_, factors, amount) for number_, factors in self.terms) or amount(0)
+
     def __str__(self) -> str:
-        return " + ".join(map(_shown, self.terms)) or "0"
+        return self.text()
 
 
 def number(value: int) -> Bound:
@@ -129,7 +136,8 @@ def _order(item: tuple[tuple[Factor, ...], int]) -> tuple[int, str]:
     return len(item[0]), " * ".join(map(str, item[0]))
 
 
-def _shown(term: tuple[int, tuple[Factor, ...]]) -> str:
-    number_, factors = term
-    parts = [str(number_)] if number_ != 1 or not factors else []
-    return " * ".join([*parts, *map(str, factors)])
+def _shown(number_: int, factors: tuple[Factor, ...], amount: Callable[[int], str]) -> str:
+    inside = any(isinstance(factor, Largest) for factor in factors)  # then the amounts are in there
+    said = str(number_) if inside else amount(number_)
+    parts = [] if said == "1" and factors else [said]
+    return " * ".join([*parts, *(f.text(amount) if isinstance(f, Largest) else str(f) for f in factors)])

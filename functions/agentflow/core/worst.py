@@ -10,6 +10,7 @@ from collections.abc import Callable, Set
 
 from agentflow.core.bound import Bound, Limit, Size, largest, number
 from agentflow.core.expressions import always, names_read, names_set, never
+from agentflow.core.money import tool_micro
 from agentflow.core.plan import Plan, Task
 from agentflow.core.tick import Node, Tree
 from agentflow.core.worst_fsm import entries
@@ -39,10 +40,7 @@ def declared_cost(plan: Plan) -> Callable[[Task], int]:
     """What the document itself says of an attempt's price: a task's ``usd``, or its tool's."""
 
     def cost_of(task: Task) -> int:
-        if task.price_cap_micro is not None:
-            return task.price_cap_micro
-        tool = plan.tools.get(task.use) if task.kind == "tool" else None
-        return tool.price_micro if tool is not None else 0
+        return tool_micro(plan, task) if task.kind == "tool" else task.price_cap_micro or 0
 
     return cost_of
 

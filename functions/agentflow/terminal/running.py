@@ -1,4 +1,4 @@
-"""Commands that make something happen: check, run and cancel."""
+"""Commands that make something happen: run and cancel."""
 
 from __future__ import annotations
 
@@ -22,15 +22,6 @@ def compile_file(file: str) -> Plan:
     from agentflow.wire.document import compile_document, load_document_file
 
     return compile_document(load_document_file(Path(file)))
-
-
-def check_file(file: str, *, as_json: bool) -> None:
-    """Print what a valid workflow file is; raises with every fault of another."""
-    plan = compile_file(file)
-    if as_json:
-        output.print_json({"name": plan.name, "kind": plan.kind, "hash": plan.hash})
-    else:
-        print(f"{file} is valid: {plan.name} ({plan.kind}), {len(plan.tasks)} tasks, hash {plan.hash[:12]}")
 
 
 async def run_workflow(
