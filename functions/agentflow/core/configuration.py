@@ -17,6 +17,7 @@ from agentflow.core.turn import Ends, Turn, Unvalued
 from agentflow.core.types import JSON
 
 MAX_MICROSTEPS = 1_000
+FAILURE_STATE = "the run ended in the failure state"
 NO_LOCALS: dict[str, JSON] = {}
 
 
@@ -183,7 +184,7 @@ class Configuration:
         states = self.machine.states
         if state.parent == 0:
             ok = state.kind == "success"
-            return Ends(ok, "" if ok else f"{state.path}: the run ended in the failure state {state.name!r}")
+            return Ends(ok, "" if ok else f"{state.path}: {FAILURE_STATE} {state.name!r}")
         around = states[state.parent]
         if around.kind == "compound":
             self.internal.append(("done" if state.kind == "success" else "failed", around, NO_LOCALS))

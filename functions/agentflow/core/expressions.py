@@ -46,25 +46,33 @@ def never(expr: Expr | None) -> bool:
     return expr is not None and not expr.names and expr.value({}) is False
 
 
-def rewritten(part: Part, swap: Callable[[Expr], Expr]) -> Part:
-    """A copy of ``part`` with ``swap(expr)`` in place of every expression. What was one object stays one."""
+Swap = Callable[[Expr, object, str], Expr]
+
+
+def rewritten(part: Part, swap: Swap, amend: Callable[[Any], Any] = lambda made: made) -> Part:
+    """A copy of ``part``: ``swap(expr, owner, field)`` in place of every expression, ``amend(copy)`` of every object.
+
+    What was one object stays one. Of an assignment ``owner`` is None and ``field`` the variable, of an entry in a table
+    both are empty.
+    """
     made: dict[int, Any] = {}
 
-    def copy(value: Any) -> Any:
+    def copy(value: Any, owner: object = None, field: str = "") -> Any:
         if id(value) in made:
             return made[id(value)]
         if isinstance(value, Expr):
-            new: Any = swap(value)
-        elif is_dataclass(value) and not isinstance(value, type):
-            new = replace(value, **{each.name: copy(getattr(value, each.name)) for each in fields(value)})
-        elif isinstance(value, (tuple, list)):
-            new = type(value)(map(copy, value))
-        elif isinstance(value, dict):
-            new = {key: copy(item) for key, item in value.items()}
-        else:
-            return value
-        made[id(value)] = new
-        return new
+            return swap(value, owner, field)
+        if _is_pair(value):
+            return value[0], swap(value[1], None, value[0])
+        if is_dataclass(value) and not isinstance(value, type):
+            new = {each.name: copy(getattr(value, each.name), value, each.name) for each in fields(value)}
+            made[id(value)] = amend(replace(value, **new))
+            return made[id(value)]
+        if isinstance(value, (tuple, list)):
+            return type(value)(map(copy, value))
+        if isinstance(value, dict):
+            return {key: copy(item) for key, item in value.items()}
+        return value
 
     return copy(part)  # type: ignore[no-any-return]
 
