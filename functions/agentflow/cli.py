@@ -5,6 +5,7 @@ Errors are one line with the mend and exit code 1 (as JSON with --json); wrong u
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -32,6 +33,15 @@ app.add_typer(key_app, name="key")
 app.add_typer(retention_app, name="retention")
 app.add_typer(archive_app, name="archive")
 app.add_typer(audit_app, name="audit")
+
+
+class Form(Enum):
+    """How `agentflow validate` prints."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
@@ -113,13 +123,21 @@ def migrate(database: Database = "") -> None:
 
 @app.command()
 def validate(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow: YAML, JSON or Python.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Workflows: YAML, JSON or Python.")],
+    form: Annotated[
+        Form, typer.Option("--format", help="text; json: an object per file; github: annotations.")
+    ] = Form.text,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings, too.")] = False,
+    model_check: Annotated[
+        bool, typer.Option("--model-check/--no-model-check", help="Go every way that the plan can go, too.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
-    """Check a workflow file; nothing is registered and no server is needed."""
-    from agentflow.terminal.running import check_file
+    """Check workflow files: errors, warnings, the worst case. Nothing is registered and no server is needed."""
+    from agentflow.terminal.validating import validate as validate_files
 
-    check_file(file, as_json=as_json)
+    if not validate_files(files, form="json" if as_json else form.value, strict=strict, model_check=model_check):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -19,12 +19,14 @@ class Problem:
     """One fault in an input: where it is, what it is, how to mend it.
 
     ``path`` addresses the document (``states.triage.transitions[0].if``), ``code`` is stable for machines.
+    ``severity``: an ``error`` refuses the input, a ``warning`` is only told.
     """
 
     path: str
     message: str
     mend: str = ""
     code: str = "invalid"
+    severity: str = "error"
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.message}" if self.path else self.message

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -108,21 +107,6 @@ async def test_what_cannot_be_run_is_said_in_one_line(
     agentflow: Command, arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
     one_line(await agentflow("run", *arguments), *parts)
-
-
-async def test_validating_needs_no_server_and_names_every_fault(environment: Any, tmp_path: Path) -> None:
-    from .conftest import run
-
-    good = await run("validate", str(HELLO))
-    assert good.code == 0
-    assert "hello (bt), 2 tasks" in good.out
-    assert (await run("validate", str(HELLO), "--json")).json["name"] == "hello"
-    bad = tmp_path / "bad.yaml"
-    bad.write_text(
-        WAITER.replace("run: idle", "run: idel").replace("event: go, to: ok", "event: go, to: nowhere")
-    )
-    one_line(await run("validate", str(bad)), "states.a.run", "states.a.transitions[1].to")
-    one_line(await run("validate", str(tmp_path / "none.yaml")), "none.yaml")
 
 
 async def test_cancelling_stops_a_run_that_is_being_followed(

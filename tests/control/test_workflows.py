@@ -15,7 +15,8 @@ from .world import ECHO, TRIGGERED, YAML, World, problem
 async def test_the_same_content_keeps_its_version_and_new_content_gets_the_next(world: World) -> None:
     first = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers=YAML)
     assert first.status_code == 201
-    assert first.json() | {"hash": ""} == {"name": "echo", "kind": "fsm", "hash": "", "version": 1}
+    said = first.json() | {"hash": "", "warnings": []}
+    assert said == {"name": "echo", "kind": "fsm", "hash": "", "version": 1, "warnings": []}
     assert first.headers["location"] == "/v1/workflows/echo?version=1"
 
     as_json = compile_document(ECHO.format(name="echo").encode()).document
@@ -171,6 +172,32 @@ async def test_validate_checks_the_same_and_registers_nothing(world: World) -> N
     bad = await world.a.http.post("/v1/validate", content=BROKEN, headers=YAML)
     assert len(problem(bad, 422, "invalid_plan")["errors"]) >= 3
     assert (await world.a.http.get("/v1/workflows")).json()["items"] == []
+
+
+async def test_a_warning_is_told_and_refuses_nothing(world: World) -> None:
+    text = ECHO.format(name="echo").replace("vars: {", "vars: {idle: int, ")
+    for path, status in (("/v1/validate", 200), ("/v1/workflows", 201), ("/v1/workflows", 200)):
+        answer = await world.a.http.post(path, content=text, headers=YAML)
+        assert answer.status_code == status, answer.text
+        assert {
+            "path": "vars.idle",
+            "message": "nothing sets or reads the variable 'idle'",
+            "mend": "use it, or remove it",
+            "code": "unused",
+        } in answer.json()["warnings"]
+
+
+async def test_a_transition_that_is_never_taken_is_refused_and_was_not_before(world: World) -> None:
+    text = ECHO.format(name="echo")
+    once = "{event: done, set: {said: result.said}, to: ok}"
+    assert once in text, text
+    shadowed = text.replace(once, f"{once}, {once}")
+    (error,) = problem(
+        await world.a.http.post("/v1/workflows", content=shadowed, headers=YAML), 422, "invalid_plan"
+    )["errors"]
+    assert error["code"] == "shadowed"
+    # One that is registered from before goes on.
+    assert compile_document(shadowed.encode()).name == "echo"
 
 
 async def test_another_tenants_workflow_is_as_unknown_as_any(world: World) -> None:

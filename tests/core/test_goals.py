@@ -181,6 +181,16 @@ def _still_judged(draft: Any) -> None:
     assert proposed(draft)[2]["fits"] in (True, False)
 
 
+def test_a_plan_that_cannot_succeed_is_not_followed() -> None:
+    nodes = [
+        node("wait", "state", task="find", max=5, edges=[edge("done", "wait"), edge("failed", "lost")]),
+        node("lost", "final", cond="failure"),
+    ]
+    judged = proposed(answer(nodes, "fsm"), kind="fsm")[2]
+    assert not judged["fits"]
+    assert judged["faults"].startswith("nodes: no run can succeed")
+
+
 def test_after_three_repairs_there_is_a_clear_failure() -> None:
     drive = proposed(changed(1, cond="nobody"))[0]
     for _ in range(2):

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from agentflow.control.call import Models, no_workflow
@@ -14,11 +14,13 @@ from agentflow.core.canonical import as_written
 from agentflow.core.goal import AUTHOR
 from agentflow.core.plan import Child, Plan
 from agentflow.errors import Invalid, Problem, Rejected
-from agentflow.wire.document import compile_document
+from agentflow.wire.document import Checked, check_document, compile_document
 from agentflow.wire.json_value import loads
 
 MAX_DOCUMENT = 256 * 1024
 MAX_PLANS = 500
+
+Made = TypeVar("Made")
 
 
 class WorkflowStore(Protocol):
@@ -41,8 +43,8 @@ class Registry:
         # A version never changes, so its plan is compiled once.
         self._plans: OrderedDict[tuple[UUID, str, int], Plan] = OrderedDict()
 
-    async def check(self, body: bytes, *, yaml: bool) -> Plan:
-        """The plan of a document from outside; ``Invalid`` names every fault, unknown models included."""
+    async def check(self, body: bytes, *, yaml: bool) -> Checked:
+        """The plan of a document from outside, and warnings; ``Invalid`` names every fault, unknown models included."""
         return await self._in_thread(self._check, body, yaml)
 
     async def plan(self, tenant: UUID, name: str, version: int | None) -> tuple[int, Plan]:
@@ -71,13 +73,15 @@ class Registry:
             raise no_workflow(child.workflow, child.first)
         return await self.plan(tenant, child.workflow, number)
 
-    async def _in_thread(self, work: Callable[..., Plan], *given: object) -> Plan:
+    async def _in_thread(self, work: Callable[..., Made], *given: object) -> Made:
         return await asyncio.get_running_loop().run_in_executor(self._compiler, work, *given)
 
-    def _check(self, body: bytes, yaml: bool) -> Plan:
-        return self.checked(compile_document(body if yaml else _object(loads(body))))
+    def _check(self, body: bytes, yaml: bool) -> Checked:
+        checked = check_document(body if yaml else _object(loads(body)))
+        self.with_models(checked.plan)
+        return checked
 
-    def checked(self, plan: Plan) -> Plan:
+    def with_models(self, plan: Plan) -> Plan:
         """The plan, when there is a model for every task that needs one; else ``Invalid``."""
         problems = []
         for task in plan.tasks.values():

@@ -219,6 +219,15 @@ class NoQuery(Query):
 # -- answers ---------------------------------------------------------------------------------------------
 
 
+class Fault(Answer):
+    """One fault of a request, or a warning about a document."""
+
+    path: Annotated[str, Field(description="Where: `tasks.classify.use`, `input.order`, `[3].source`.")]
+    message: str
+    mend: Annotated[str, Field(description="What to do about it; may be empty.")]
+    code: str
+
+
 class Checked(Answer):
     """A valid document."""
 
@@ -226,6 +235,9 @@ class Checked(Answer):
     kind: Literal["fsm", "bt", "goal"]
     hash: Annotated[
         str, Field(description="SHA-256 of the canonical document: the same content, the same hash.")
+    ]
+    warnings: Annotated[
+        list[Fault], Field(description="What may not be meant so; nothing is refused for these.")
     ]
 
 
@@ -461,15 +473,6 @@ class AuditPage(Answer):
 
     items: list[AuditEntry]
     next: Next
-
-
-class Fault(Answer):
-    """One fault of a request."""
-
-    path: Annotated[str, Field(description="Where: `tasks.classify.use`, `input.order`, `[3].source`.")]
-    message: str
-    mend: Annotated[str, Field(description="What to do about it; may be empty.")]
-    code: str
 
 
 class ProblemDocument(Answer):

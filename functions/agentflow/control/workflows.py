@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from starlette.responses import Response
 
@@ -11,21 +12,22 @@ from agentflow.control.bodies import JSON_TYPES, YAML_TYPES, media_type, read, r
 from agentflow.control.call import Call, answer, no_workflow, page
 from agentflow.control.children import check_children
 from agentflow.control.registry import MAX_DOCUMENT
-from agentflow.core.plan import Plan
 from agentflow.errors import Invalid
+from agentflow.wire.document import Checked
 
 _NAME = re.compile(shapes.NAME)
 
 
 async def register_workflow(call: Call) -> Response:
     """The same content again gives the same version (200), new content the next one (201)."""
-    plan = await _document(call)
+    checked = await _document(call)
+    plan = checked.plan
     trigger = plan.trigger.type if plan.trigger else None
     version, new = await call.services.store.register(
         call.tenant, plan.name, plan.hash, plan.document, trigger
     )
     headers = {"location": f"/v1/workflows/{plan.name}?version={version}"}
-    return answer(shapes.Registered, _summary(plan) | {"version": version}, 201 if new else 200, headers)
+    return answer(shapes.Registered, _summary(checked) | {"version": version}, 201 if new else 200, headers)
 
 
 async def validate_workflow(call: Call) -> Response:
@@ -55,19 +57,21 @@ async def get_workflow(call: Call) -> Response:
     return answer(shapes.WorkflowDocument, row)
 
 
-async def _document(call: Call) -> Plan:
+async def _document(call: Call) -> Checked:
     media = media_type(call.request)
     if media not in JSON_TYPES and media not in YAML_TYPES:
         raise unsupported(media, ("application/yaml", *JSON_TYPES))
     body = await read(call.request, MAX_DOCUMENT)
-    plan = await call.services.registry.check(body, yaml=media in YAML_TYPES)
-    if problems := await check_children(call.services.registry, call.tenant, plan):
+    checked = await call.services.registry.check(body, yaml=media in YAML_TYPES)
+    if problems := await check_children(call.services.registry, call.tenant, checked.plan):
         raise Invalid(problems, code="invalid_plan")
-    return plan
+    return checked
 
 
-def _summary(plan: Plan) -> dict[str, str]:
-    return {"name": plan.name, "kind": plan.kind, "hash": plan.hash}
+def _summary(checked: Checked) -> dict[str, Any]:
+    plan = checked.plan
+    warnings = [{"path": w.path, "message": w.message, "mend": w.mend, "code": w.code} for w in checked.warnings]
+    return {"name": plan.name, "kind": plan.kind, "hash": plan.hash, "warnings": warnings}
 
 
 def _name(name: str) -> str:

@@ -13,7 +13,7 @@ from agentflow.core.plan import Task
 from agentflow.core.subtrees import Subtrees, below, only_in_trees
 from agentflow.core.types import Type, parse, zero
 
-__all__ = ["MAX_NODES", "only_in_trees", "tree", "worst_steps"]
+__all__ = ["MAX_NODES", "only_in_trees", "tree"]
 
 MAX_NODES = 5_000
 """Nodes of a tree, those of subtrees counted wherever they are used."""
@@ -272,17 +272,3 @@ def _counted(threshold: int, count: int) -> int:
     """A threshold that is negative counts from all: -1 is all, -2 all but one."""
     return max(count + threshold + 1, 1) if threshold < 0 else threshold
 
-
-def worst_steps(node: Node) -> int | None:
-    """The most steps that one run through ``node`` starts; None when a reactive node may start some again."""
-    if node.reactive or node.kind in ("while", "switch"):
-        return None
-    if node.kind == "task":
-        return 1
-    below = [worst_steps(child) for child in node.children]
-    if None in below:
-        return None
-    if node.kind == "if":
-        return (below[0] or 0) + max(steps or 0 for steps in below[1:])
-    total = sum(steps for steps in below if steps is not None)
-    return total * node.max if node.kind in ("retry", "repeat", "keep", "map") else total

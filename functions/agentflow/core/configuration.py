@@ -17,6 +17,7 @@ from agentflow.core.turn import Ends, Turn, Unvalued, reason
 from agentflow.core.types import JSON
 
 MAX_MICROSTEPS = 1_000
+FAILURE_STATE = "the run ended in the failure state"
 NO_LOCALS: dict[str, JSON] = {}
 
 
@@ -184,7 +185,7 @@ class Configuration:
         if state.parent == 0:
             if state.kind == "success":
                 return Ends(True)
-            said = f"the run ended in the failure state {state.name!r}"
+            said = f"{FAILURE_STATE} {state.name!r}"
             if state.reason is not None:
                 said = self.turn.value(state.reason, NO_LOCALS, f"{state.path}.reason") or said
             return Ends(False, reason(state.path, said))

@@ -6,34 +6,22 @@ workflow, whoever thinks of it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agentflow.core.canonical import as_written, digest
 from agentflow.core.compile import compile_plan
-from agentflow.core.moves import (
-    Advance,
-    Begin,
-    Completed,
-    Elapsed,
-    Failed,
-    Finish,
-    PlanEvent,
-    PlanState,
-    SetTimer,
-    Start,
-)
+from agentflow.core.explore import Reducer, explore
 from agentflow.core.plan import Plan, Planning
 from agentflow.core.planning_wire import Misshapen, document
-from agentflow.core.types import zero
 from agentflow.errors import Invalid, Problem
 
 MAX_FAULTS = 20
-MAX_EVENTS = 2_000
-Advancing = Callable[[Plan, "PlanState | None", PlanEvent], Advance]
+MAX_STATES = 500
+MAX_ADVANCES = 3_000
 
 
-def judge(planning: Planning, draft: Any, advance: Advancing) -> dict[str, Any]:
+def judge(planning: Planning, draft: Any, advance: Reducer) -> dict[str, Any]:
     """What becomes of a model's answer: ``fits`` with ``workflow`` (its name) and ``document``, or ``faults`` in words
     that the model can act upon."""
     try:
@@ -43,7 +31,7 @@ def judge(planning: Planning, draft: Any, advance: Advancing) -> dict[str, Any]:
     return {"fits": True, "faults": "", "workflow": frozen["name"], "document": frozen}
 
 
-def _frozen(planning: Planning, draft: Any, advance: Advancing) -> dict[str, Any]:
+def _frozen(planning: Planning, draft: Any, advance: Reducer) -> dict[str, Any]:
     part, author = document(draft, planning.tasks, planning.kind)
     whole = {**planning.base, **part}
     whole["tasks"] = {name: task for name, task in whole["tasks"].items() if name in _needed(whole, planning)}
@@ -62,47 +50,13 @@ def _needed(whole: Mapping[str, Any], planning: Planning) -> set[str]:
     return {*planning.tasks, *(tasks[name]["undo"] for name in planning.tasks if "undo" in tasks.get(name, {}))}
 
 
-def rehearse(plan: Plan, advance: Advancing) -> None:
-    """Run a plan without doing anything: once everything succeeds, once everything fails. ``Invalid`` when it has not
-    come to an end by then, or when an expression has no value although all went well."""
-    for succeeds in (True, False):
-        finish = _played(plan, advance, succeeds=succeeds)
-        if finish is None:
-            said = "succeeds" if succeeds else "fails"
-            mend = "let every way lead to an end"
-            raise Invalid([Problem("nodes", f"when every task {said} the plan does not end", mend, "endless")])
-
-
-def _played(plan: Plan, advance: Advancing, *, succeeds: bool) -> Finish | None:
-    state: PlanState | None = None
-    names = {**plan.input, **plan.vars}
-    todo: list[PlanEvent] = [Begin({name: zero(type_) for name, type_ in names.items()})]
-    for _ in range(MAX_EVENTS):
-        if not todo:
-            return None
-        moved = advance(plan, state, todo.pop(0))
-        state = moved.state
-        for command in moved.commands:
-            if isinstance(command, Finish):
-                return command
-            if isinstance(command, Start):
-                todo.append(_end(plan, command, succeeds=succeeds))
-            elif isinstance(command, SetTimer):
-                todo.append(Elapsed(command.timer))
-    return None
-
-
-def _end(plan: Plan, start: Start, *, succeeds: bool) -> PlanEvent:
-    task = plan.tasks[start.task]
-    if task.kind == "compensate":
-        return Elapsed(0)  # the planner ends it itself
-    if not succeeds:
-        return Failed(start.step, "rehearsed", "it is only rehearsed")
-    result: dict[str, Any] = {}
-    for field, _, type_ in task.fields:
-        if field:
-            result[field] = zero(type_)
-    return Completed(start.step, result)
+def rehearse(plan: Plan, advance: Reducer) -> None:
+    """Go every way that the plan can go, as far as there is time for it. ``Invalid`` when that shows that it cannot
+    succeed or come to an end, or not with the steps that there are."""
+    explored = explore(plan, advance, states=MAX_STATES, advances=MAX_ADVANCES)
+    if explored.findings:
+        mend = "let there be a way to success, and from everywhere one to an end"
+        raise Invalid([Problem("nodes", str(finding), mend, finding.code) for finding in explored.findings])
 
 
 def _refused(problems: list[Problem]) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
-from agentflow.core.checks_fsm import transitions_of
 from agentflow.core.machine import NOWHERE, Machine, State, Transition
 from agentflow.core.node import Node, Tree
 from agentflow.core.plan import Plan
+from agentflow.core.structure import transitions_of
 
 MAX_LABEL = 60
 _ACTIVE = "classDef active stroke-width:4px"
@@ -44,7 +44,7 @@ def _machine(machine: Machine, active: Collection[str]) -> Iterator[str]:
         if state.parent == 0 and state.index:
             yield from _state(machine, state, 1)
     for state in states:
-        for transition in dict.fromkeys(transitions_of(state)):
+        for transition in transitions_of(state):
             yield from _arrow(machine, transition)
     marked = [_id(state.name) for state in states if state.name in active]
     if marked:

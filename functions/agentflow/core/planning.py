@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from agentflow.core.explore import Reducer
 from agentflow.core.judging import judge
 from agentflow.core.moves import Advance, Completed, Ended, PlanEvent, PlanState, Start, both
 from agentflow.core.plan import Plan
 
-Advancing = Callable[[Plan, "PlanState | None", PlanEvent], Advance]
 
-
-def advance(plan: Plan, planner: Advancing, whole: Advancing, state: PlanState | None, event: PlanEvent) -> Advance:
+def advance(plan: Plan, planner: Reducer, whole: Reducer, state: PlanState | None, event: PlanEvent) -> Advance:
     """Move a run on whose plan is to be written: what the planner does, and what is done at once. ``whole`` moves any
     run on, whatever its plan: what is written is tried with it."""
     moved = planner(plan, state, event)
@@ -29,12 +28,12 @@ def advance(plan: Plan, planner: Advancing, whole: Advancing, state: PlanState |
     return moved
 
 
-def _judge(plan: Plan, given: Mapping[str, Any], whole: Advancing) -> dict[str, Any]:
+def _judge(plan: Plan, given: Mapping[str, Any], whole: Reducer) -> dict[str, Any]:
     assert plan.planning is not None
     return judge(plan.planning, given["draft"], whole)
 
 
-def _keep(plan: Plan, given: Mapping[str, Any], whole: Advancing) -> dict[str, Any]:
+def _keep(plan: Plan, given: Mapping[str, Any], whole: Reducer) -> dict[str, Any]:
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Commands that make something happen: check, run, cancel, pause and resume."""
+"""Commands that make something happen: run, cancel, pause and resume."""
 
 from __future__ import annotations
 
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from agentflow.core.plan import Plan
 
 
-def check_file(file: str, *, as_json: bool) -> None:
-    """Print what a valid workflow file is; raises with every fault of another."""
-    plan = compile_file(file)
-    if as_json:
-        output.print_json({"name": plan.name, "kind": plan.kind, "hash": plan.hash})
-    else:
-        print(f"{file} is valid: {plan.name} ({plan.kind}), {len(plan.tasks)} tasks, hash {plan.hash[:12]}")
 
 
 async def run_workflow(

@@ -1,7 +1,8 @@
 """Plan documents at the door: bytes to values, values to a compiled plan, and the JSON Schema of the format.
 
-``compile_document`` is the way in for everything from outside; ``load_document_file`` is the command line's, which
-puts the tools' files into the document. ``python -m agentflow.wire.document`` prints the schema.
+``check_document`` is the way in for everything new from outside, ``compile_document`` for what was accepted before;
+``load_document_file`` is the command line's, which puts the tools' files into the document.
+``python -m agentflow.wire.document`` prints the schema.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agentflow.core.canonical import as_written, normalise
 from agentflow.core.compile import compile_plan
 from agentflow.core.plan import Plan
+from agentflow.core.review import review
 from agentflow.errors import Invalid, Problem
 from agentflow.wire.document_bounds import MAX_BYTES, check_bounds
 from agentflow.wire.document_text import load, load_json, load_yaml
 
 __all__ = [
     "MAX_BYTES",
+    "Checked",
+    "check_document",
     "compile_document",
     "json_schema",
     "load_document",
@@ -96,8 +101,31 @@ def _read(path: Path, where: str, limit: int) -> bytes:
     return data
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A plan that may be registered, and what was said against it all the same: ``warnings``, paths as written."""
+
+    plan: Plan
+    warnings: tuple[Problem, ...]
+
+
 def compile_document(document: bytes | Mapping[str, Any]) -> Plan:
     """The plan of a document, given as text or as values; ``Invalid`` with every problem that was found."""
+    return _compiled(document)[0]
+
+
+def check_document(document: bytes | Mapping[str, Any]) -> Checked:
+    """As ``compile_document``, and more closely: what comes in anew is refused for more than what is there already."""
+    plan, author = _compiled(document)
+    found = [as_written(problem, author) for problem in review(plan)]
+    errors = [problem for problem in found if problem.severity == "error"]
+    if errors:
+        raise Invalid(errors[:MAX_PROBLEMS], code="invalid_plan")
+    return Checked(plan, tuple(found))
+
+
+def _compiled(document: bytes | Mapping[str, Any]) -> tuple[Plan, dict[str, str]]:
+    """The plan, and where its author wrote what is elsewhere in the canonical form."""
     if isinstance(document, bytes):
         document = load(document)
     else:
@@ -117,7 +145,7 @@ def compile_document(document: bytes | Mapping[str, Any]) -> Plan:
         raise Invalid(list(dict.fromkeys(found)), code="invalid_plan") from None
     if found:
         raise Invalid(found, code="invalid_plan")
-    return plan
+    return plan, author
 
 
 def _shape_problems(canonical: dict[str, Any]) -> tuple[list[Problem], dict[str, Any] | None]:

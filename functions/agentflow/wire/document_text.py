@@ -49,6 +49,16 @@ def decode(data: bytes) -> str:
         raise fault_at("", line, f"is not UTF-8 (byte {fault.start})") from None
 
 
+def lines(data: bytes) -> dict[str, int]:
+    """The line of every path in a document's text, as far as it can be read."""
+    from agentflow.wire.document_yaml import lines as lines_of
+
+    try:
+        return lines_of(decode(data))
+    except Invalid:
+        return {}
+
+
 class _Twice(ValueError):
     pass
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -54,11 +55,23 @@ def is_text(text: str) -> bool:
     return not any(other.fullmatch(text) for other in others)
 
 
-class _Reader:
-    """Builds values from parser events with an explicit stack: no recursion, stops at the first bound."""
+def lines(text: str) -> dict[str, int]:
+    """The line of every path of a text that ``read`` can read, YAML or JSON; as far as it could be read otherwise."""
+    reader = _Reader(text, places={})
+    with suppress(Invalid, yaml.YAMLError):
+        reader.document()
+    return reader.places or {}
 
-    def __init__(self, text: str) -> None:
+
+class _Reader:
+    """Builds values from parser events with an explicit stack: no recursion, stops at the first bound.
+
+    ``places``, where it is asked for, is filled with the line of every path.
+    """
+
+    def __init__(self, text: str, places: dict[str, int] | None = None) -> None:
         self.events: Iterator[Any] = iter(yaml.parse(text, Loader=_LOADER))
+        self.places = places
         self.stack: list[tuple[Any, str | None]] = []  # container, the key that waits for its value
         self.line = 1
         self.values = 0
@@ -107,6 +120,8 @@ class _Reader:
         self.values += 1
         if self.values > MAX_VALUES:
             raise Invalid([too_many(f"line {self.line}: ")])
+        if self.places is not None:
+            self.places.setdefault(self.path(), self.line)
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event)
             if not self.stack:
@@ -139,6 +154,8 @@ class _Reader:
             problem = named_on(self.path())
             raise self.fault(problem.message, problem.mend)
         self.stack[-1] = (container, key)
+        if self.places is not None:
+            self.places.setdefault(self.path(), self.line)
 
     def _scalar(self, event: Any) -> Any:
         text: str = event.value

@@ -1,0 +1,55 @@
+"""What can be said against a plan that compiles, before it runs.
+
+``review`` is asked where a document comes in, not where a stored one is loaded: what was accepted once goes on, also
+when a later version would say more against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agentflow.core import worst
+from agentflow.core.plan import Plan
+from agentflow.core.review_handlers import unhandled
+from agentflow.core.review_names import unused
+from agentflow.core.review_shadows import overruled, shadowed
+from agentflow.core.review_tree import dead_branches
+from agentflow.errors import Problem
+
+MAX_WARNINGS = 100
+
+
+def review(plan: Plan) -> list[Problem]:
+    """Problems of both severities, the errors first; paths address the canonical document."""
+    found = list(dict.fromkeys(_all(plan)))
+    errors = [problem for problem in found if problem.severity == "error"]
+    warnings = [problem for problem in found if problem.severity == "warning"]
+    return errors + warnings[:MAX_WARNINGS]
+
+
+def _all(plan: Plan) -> Iterator[Problem]:
+    if plan.machine is not None:
+        yield from shadowed(plan.machine)
+        yield from overruled(plan.machine)
+        yield from unhandled(plan.machine)
+    if plan.tree is not None:
+        yield from dead_branches(plan.tree)
+    yield from _fuel(plan)
+    yield from unused(plan)
+
+
+def _fuel(plan: Plan) -> Iterator[Problem]:
+    """Whether a run can come to the end of its steps before it is through."""
+    limit = plan.limits.steps
+    wide = [node for node in plan.tree.nodes if node.kind == "map" and node.max > limit] if plan.tree else []
+    for node in wide:
+        if worst.tasks_in(node):
+            message = f"is {node.max}, but a run starts {limit} steps at most (limits.steps)"
+            yield Problem(f"{node.path}.max", message, "raise limits.steps, or lower it", "fuel", "warning")
+    bound = worst.steps(plan)
+    if not wide and not bound.limited and bound.most > limit:
+        message = (
+            f"is {limit}, but a run may start {bound.most} steps ({bound}): it ends with `limits.steps` "
+            "before it is through"
+        )
+        yield Problem("limits.steps", message, f"raise it to {bound.most}, or bound the plan closer", "fuel", "warning")

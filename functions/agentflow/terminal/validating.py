@@ -1,0 +1,155 @@
+"""``agentflow validate``: what can be known of workflow files before they run, for people, programs and GitHub."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentflow.core import worst
+from agentflow.core.bound import Bound
+from agentflow.core.explore import Explored, explore
+from agentflow.core.plan import Plan
+from agentflow.core.planner import advance
+from agentflow.errors import Invalid, Problem
+from agentflow.terminal.loading import compile_file, is_python
+from agentflow.terminal.progress import dollars
+from agentflow.wire.document import check_document, load_document_file
+from agentflow.wire.document_text import lines
+
+_LINE = re.compile(r"line ([0-9]+): ")
+
+
+@dataclass(slots=True)
+class Report:
+    """What is said of one file. ``plan`` is None when there are errors."""
+
+    file: str
+    plan: Plan | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    places: dict[str, int] = field(default_factory=dict)
+    explored: Explored | None = None
+
+    def line(self, problem: Problem) -> int:
+        """The line of the file that the problem is about, 0 where that is not known."""
+        if said := _LINE.match(problem.message):
+            return int(said[1])
+        path = problem.path
+        while path and path not in self.places:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.places.get(path, 0) if path else 0
+
+
+def validate(files: Sequence[str], *, form: str, strict: bool, model_check: bool = True) -> bool:
+    """Check files and print what there is to say; whether all of them may be registered (``strict``: without a
+    warning). ``model_check``: go every way that a plan can go, too."""
+    reports = [check(file, model_check=model_check) for file in files]
+    for report in reports:
+        for line in FORMS[form](report):
+            print(line)
+    return not any(report.problems or (strict and report.warnings) for report in reports)
+
+
+def check(file: str, *, model_check: bool = True) -> Report:
+    """The report on one file; one that cannot be read is a problem like any other."""
+    python = is_python(file)
+    try:
+        checked = check_document(compile_file(file).document if python else load_document_file(Path(file)))
+    except Invalid as refusal:
+        return Report(file, problems=refusal.problems, places={} if python else _places(file))
+    explored = explore(checked.plan, advance) if model_check else None
+    warnings = checked.warnings
+    if explored is not None:
+        warnings += tuple(
+            Problem("", f"model check: {finding}", "", finding.code, "warning") for finding in explored.findings
+        )
+    places = _places(file) if warnings and not python else {}
+    return Report(file, checked.plan, warnings=warnings, places=places, explored=explored)
+
+
+def bounds(plan: Plan) -> dict[str, Bound]:
+    """The worst case: steps, calls, and cost (micro-dollars) where the document names prices."""
+    found = {"steps": worst.steps(plan), "calls": worst.calls(plan)}
+    cost = worst.cost(plan, worst.declared_cost(plan))
+    return {**found, "cost_micro": cost} if cost.most else found
+
+
+def _places(file: str) -> dict[str, int]:
+    try:
+        return lines(Path(file).read_bytes())
+    except OSError:
+        return {}
+
+
+def _text(report: Report) -> Iterator[str]:
+    plan = report.plan
+    if plan is None:
+        yield f"{report.file} is not valid:"
+    else:
+        yield f"{report.file} is valid: {plan.name} ({plan.kind}), {len(plan.tasks)} tasks, hash {plan.hash[:12]}"
+        for name, bound in bounds(plan).items():
+            yield f"  {name.removesuffix('_micro')}: at most {_most(name, bound)}"
+    if report.explored is not None:
+        yield f"  model check: {_explored(report.explored)}"
+    for problem in (*report.problems, *report.warnings):
+        line = report.line(problem)
+        place = f"line {line}: " if line and not _LINE.match(problem.message) else ""
+        yield f"  {problem.severity}: {place}{problem}"
+
+
+def _explored(explored: Explored) -> str:
+    if not explored.states:
+        return f"not possible: {explored.limit}"
+    so_far = f"{explored.states:,} states"
+    if not explored.complete:
+        return f"{so_far}, not all: {explored.limit}"
+    found = "no run is stuck, every run can end, the steps suffice"
+    return f"{so_far}: {f'{len(explored.findings)} findings' if explored.findings else found}"
+
+
+def _most(name: str, bound: Bound) -> str:
+    amount: Callable[[int], str] = dollars if name == "cost_micro" else str
+    text, most = bound.text(amount), amount(bound.most)
+    return most if text == most else f"{most} = {text}"
+
+
+def _json(report: Report) -> Iterator[str]:
+    said: dict[str, Any] = {"file": report.file}
+    if report.plan is not None:
+        said |= {"name": report.plan.name, "kind": report.plan.kind, "hash": report.plan.hash}
+    said["problems"] = [_entry(report, problem) for problem in report.problems]
+    said["warnings"] = [_entry(report, problem) for problem in report.warnings]
+    found = bounds(report.plan) if report.plan is not None else {}
+    if report.explored is not None:
+        said["model_check"] = {"states": report.explored.states, "complete": report.explored.complete}
+    said["bounds"] = {name: {"most": bound.most, "expression": str(bound)} for name, bound in found.items()}
+    yield json.dumps(said, ensure_ascii=False)
+
+
+def _entry(report: Report, problem: Problem) -> dict[str, Any]:
+    line = report.line(problem)
+    shown = {"path": problem.path, "message": problem.message, "mend": problem.mend, "code": problem.code}
+    return {**shown, "line": line} if line else shown
+
+
+def _github(report: Report) -> Iterator[str]:
+    """Workflow commands, which GitHub shows beside the lines of a change."""
+    for problem in (*report.problems, *report.warnings):
+        line = report.line(problem)
+        place = f"file={_property(report.file)}" + (f",line={line}" if line else "")
+        yield f"::{problem.severity} {place},title={_property(problem.code)}::{_data(str(problem))}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+FORMS: dict[str, Callable[[Report], Iterator[str]]] = {"text": _text, "json": _json, "github": _github}
