@@ -78,7 +78,9 @@ def _remove_unreached(document: dict[str, Any], machine: Machine, findings: Find
     for name in gone:
         del document["states"][name]
         findings.note(None, f"the state {name!r} is left out: no way leads to it")
-    for state in document["states"].values():
+    for name, state in document["states"].items():
+        if state.get("initial") in gone:  # nothing enters it that way
+            state["initial"] = next(inner for inner, each in document["states"].items() if each.get("in") == name)
         ways = [way for way in state.get("transitions", ()) if way.get("to") not in gone]
         if len(ways) < len(state.get("transitions", ())):
             state["transitions"] = ways
