@@ -491,7 +491,7 @@ class Document(Shape):
     )
     trigger: Trigger | None = None
     tools: Annotated[dict[Name, Tool], Field(max_length=100)] | None = None
-    tasks: Annotated[dict[Name, Task], Field(min_length=1, max_length=500)]
+    tasks: Annotated[dict[Name, Task], Field(max_length=500)]
     initial: Name | None = None
     states: Annotated[dict[Name, State], Field(min_length=1, max_length=1_000)] | None = None
     transitions: Annotated[list[Transition], Field(max_length=100)] | None = Field(

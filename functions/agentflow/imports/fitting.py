@@ -1,0 +1,144 @@
+"""What a plan must be and other formats need not: every state reached, every loop bounded, an end that can be reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentflow.core import compile_fsm, compile_tasks
+from agentflow.core.canonical import normalise
+from agentflow.core.checks_fsm import cycles, leaf_edges, reachable
+from agentflow.core.draft import Draft
+from agentflow.core.graph import components
+from agentflow.core.machine import ANY, OWN_EVENTS, Machine
+from agentflow.errors import Invalid
+from agentflow.imports.findings import Findings
+from agentflow.wire.document import compile_document
+
+_ROUNDS = 50
+
+
+def fit_machine(document: dict[str, Any], visits: int, findings: Findings) -> None:
+    """Bound loops, remove what is never entered, and compile; what is wrong then is refused."""
+    for name, state in document["states"].items():
+        _remove_shadowed(name, state, findings)
+    machine = _machine(document)
+    if machine is not None:
+        _remove_unreached(document, machine, findings)
+        _give_an_end(document, findings)
+        machine = _machine(document)
+    if machine is not None:
+        _bound(document, machine, visits, findings)
+    compiled(document, findings)
+
+
+def compiled(document: dict[str, Any], findings: Findings) -> None:
+    """Compile the document; its problems become the import's."""
+    try:
+        compile_document(document)
+    except Invalid as fault:
+        findings.refused.extend(fault.problems)
+
+
+def _machine(document: dict[str, Any]) -> Machine | None:
+    """The document's machine, whatever is wrong with it; None when it is none."""
+    draft = Draft(normalise(document)[0])
+    draft.names = draft.vars = draft.types(document["vars"], "vars")
+    try:
+        compile_tasks.tasks(draft, {})
+        return compile_fsm.machine(draft)
+    except (KeyError, TypeError, ValueError):
+        return None  # compiling the whole says what it is
+
+
+def _remove_shadowed(name: str, state: dict[str, Any], findings: Findings) -> None:
+    """Leave out transitions behind one that is always taken before them."""
+    kept: list[dict[str, Any]] = []
+    for way in state.get("transitions", ()):
+        if any(_comes_before(first, way) for first in kept):
+            event = way.get("event", "")
+            findings.note(None, f"a transition of {name!r} is left out: another for {event!r} always comes before it")
+        else:
+            kept.append(way)
+    if kept:
+        state["transitions"] = kept
+
+
+def _comes_before(first: dict[str, Any], way: dict[str, Any]) -> bool:
+    if "after" in first or "after" in way:
+        return False
+    same = first.get("event") == way.get("event")
+    any_first = first.get("event") == ANY and way.get("event") not in (None, *OWN_EVENTS)
+    return (same or any_first) and ("if" not in first or first["if"] == way.get("if"))
+
+
+def _remove_unreached(document: dict[str, Any], machine: Machine, findings: Findings) -> None:
+    reached = reachable(machine)
+    kept = {state.name for state in machine.states if state.index in reached}
+    gone = [name for name in document["states"] if name not in kept]
+    for name in gone:
+        del document["states"][name]
+        findings.note(None, f"the state {name!r} is left out: no way leads to it")
+    for name, state in document["states"].items():
+        if state.get("initial") in gone:  # nothing enters it that way
+            state["initial"] = next(inner for inner, each in document["states"].items() if each.get("in") == name)
+        ways = [way for way in state.get("transitions", ()) if way.get("to") not in gone]
+        if len(ways) < len(state.get("transitions", ())):
+            state["transitions"] = ways
+
+
+def _give_an_end(document: dict[str, Any], findings: Findings) -> None:
+    """A plan has an end. A machine without one can be cancelled, as every run can."""
+    if any("final" in state and "in" not in state for state in document["states"].values()):
+        return
+    name = "cancelled"
+    while name in document["states"]:
+        name += "-run"
+    document["states"][name] = {"final": "failure"}
+    document.setdefault("transitions", []).append({"event": "cancel", "to": name})
+    findings.note(None, f"it has no final state that is reached: {name!r} is where it ends when it is cancelled")
+
+
+def _bound(document: dict[str, Any], machine: Machine, visits: int, findings: Findings) -> None:
+    """Give ``visits`` to the states where loops close, until every loop has a bound."""
+    noted = False
+    for _ in range(_ROUNDS):
+        if not cycles(machine):
+            return
+        if not noted:
+            findings.note(None, f"its loops are bounded: a state is entered {visits:,} times at most", "--visits")
+            noted = True
+        for name in _closing(machine):
+            document["states"][name]["visits"] = visits
+        after = _machine(document)
+        if after is None:
+            return
+        machine = after
+
+
+def _closing(machine: Machine) -> list[str]:
+    """States that loops come back to, where none is bounded yet: the targets of back edges, a depth-first walk's."""
+    edges = leaf_edges(machine, bounded=False)
+    found: dict[int, None] = {}
+    for component in components(edges):
+        inside = set(component)
+        state: dict[int, int] = {}
+        for root in sorted(component):
+            if root in state:
+                continue
+            stack = [(root, iter(sorted(edges[root] & inside)))]
+            state[root] = 1
+            while stack:
+                at, ways = stack[-1]
+                to = next(ways, -1)
+                if to < 0:
+                    state[at] = 2
+                    stack.pop()
+                elif to not in state:
+                    state[to] = 1
+                    stack.append((to, iter(sorted(edges[to] & inside))))
+                elif state[to] == 1:
+                    found[to] = None
+    names = [machine.states[index] for index in found]
+    new = [each.name for each in names if not each.visits]
+    # What leads to a history state is bounded by the states on its way, not by those that it may stand for.
+    return new or [each.name for each in machine.states if each.kind == "atomic" and not each.visits and each.index in edges]

@@ -1,0 +1,466 @@
+"""SCXML 1.0 as a plan/v1 state machine: ``read_scxml``.
+
+States, regions, history and transitions are said as they are. What SCXML has and a plan has not is said another way:
+first values by a state ``start``, ``In('s')`` by a variable that entering and leaving ``s`` set, sends by timers
+(``scxml_sends``), a condition around ``raise`` by further transitions. The semantics are those of the recommendation's
+appendix D; where ours differ is in schemas/plan.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from agentflow.imports.block import FALSE, TRUE, Block, both, names, negated
+from agentflow.imports.findings import Findings, Imported, duration
+from agentflow.imports.fitting import fit_machine
+from agentflow.imports.naming import TooLong, event_name, field_name, state_name
+from agentflow.imports.scxml_content import Content, Place, timer_flag
+from agentflow.imports.scxml_data import first_values
+from agentflow.imports.scxml_events import NOTHING, Events, Heard, done, invoked
+from agentflow.imports.scxml_sends import Sends, sent_event, sites
+from agentflow.imports.scxml_states import State, States
+from agentflow.imports.syntax import Binary, Literal, Member, Name, Node
+from agentflow.imports.writing import Said, write
+from agentflow.imports.xml import Element, read
+
+MAX_SPLIT = 3
+FAILURES = ("fail", "failed", "failure", "error")
+_DATAMODELS = ("", "null", "ecmascript")
+_ZEROS = {"int": "0", "double": "0.0", "string": '""', "bool": "false", "list(json)": "[]"}
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``visits``: how often a state of a loop may be entered; ``steps``: limits.steps; ``failures``: the ids of top-level
+    final states that are failures."""
+
+    visits: int = 1_000
+    steps: int = 1_000
+    failures: tuple[str, ...] = FAILURES
+
+
+def read_scxml(data: bytes, options: Options = Options()) -> Imported:
+    """The plan of an SCXML document; ``Invalid`` when it is none, or means what plan/v1 cannot say."""
+    root = read(data)
+    findings = Findings()
+    if root.tag != "scxml":
+        findings.refuse(root, "is not an SCXML document", "give one whose root is <scxml>")
+        findings.check()
+    if root.get("datamodel") not in _DATAMODELS:
+        findings.refuse(root, f"the datamodel {root.get('datamodel')[:40]!r} is not read", "use ecmascript or null")
+    if root.get("binding") == "late" and any(state.element.all("datamodel") for state in States(root, Findings()).all):
+        findings.refuse(root, "binds data late", "give first values in <onentry>")
+    document = _document(root, options, findings, fails=False)
+    if document is None:
+        document = _document(root, options, findings, fails=True)
+    findings.check()
+    assert document is not None
+    fit_machine(document, options.visits, findings)
+    findings.check()
+    return Imported(document, tuple(findings.left_out), tuple(findings.notes))
+
+
+def _document(root: Element, options: Options, findings: Findings, *, fails: bool) -> Table | None:
+    """The document; None when some expression may fail though ``fails`` says none does."""
+    mapping = _Mapping(root, options, findings, fails=fails)
+    said = mapping.document()
+    may_fail = write(said, mapping.first, findings)
+    if may_fail and not fails:
+        return None
+    _begin_at_once(said, mapping.start)
+    return said
+
+
+def _begin_at_once(document: Table, start: str) -> None:
+    """Variables begin at zero: what sets them to that is left out, and a state ``start`` that does nothing more."""
+    if not start:
+        return
+    states, types = document["states"], document["vars"]
+    (way,) = states[start]["transitions"]
+    sets = {name: text for name, text in way.pop("set", {}).items() if _ZEROS.get(types[name]) != text}
+    if sets:
+        states[start]["transitions"] = [{"set": sets, **way}]
+        return
+    target = states[way["to"]]
+    if len(way) == 1 and target.get("in") == states[start].get("in") and "history" not in target:
+        del states[start]
+        for around in (document, *states.values()):
+            if around.get("initial") == start:
+                around["initial"] = way["to"]
+
+
+class _Mapping:
+    """One pass over a document. Its result has ``Said`` in place of expressions."""
+
+    def __init__(self, root: Element, options: Options, findings: Findings, *, fails: bool) -> None:
+        self.root = root
+        self.options = options
+        self.findings = findings
+        self.fails = fails
+        self.states = States(root, findings)
+        sent = [sent_event(site.element) for site in sites(self.states, "raise", "send")]
+        self.events = Events(self.states, [name for name in sent if name])
+        self.sends = Sends(self.states, self.events, findings)
+        self.data = first_values(self.states, findings)
+        self.content = Content(self.states, self.events, self.sends, self.data, findings)
+        self.tasks: Table = {}
+        self.made: Table = {}
+        self.first: dict[str, Node] = {}
+        self.start = ""
+        taken = {field_name(name) for name in self.data}
+        self.ignored = "ignored" if "ignored" not in taken else "ignored_event"
+
+    def document(self) -> Table:
+        """Everything, in the order people write it."""
+        for state in self.states.all:
+            self._state(state)
+        self._first_values()
+        initial = self._initial(self.states.machine)
+        if self.sends.timers:
+            initial = self._with_timers(initial)
+        named = self._said(lambda: state_name(self.root.get("name") or "machine"), self.root, "machine")
+        document: Table = {  # in the order in which people write it
+            "agentflow": "plan/v1", "kind": "fsm", "name": named, "limits": {"steps": self.options.steps},
+            "vars": {}, "tasks": self.tasks, "initial": initial, "states": self.made,
+        }  # fmt: skip
+        if self.fails:
+            document["transitions"] = [{"event": "error", "set": self._ignoring(Member(Name("event"), Literal("message")))}]
+        return document
+
+    def _said(self, make: Any, at: Element, instead: str) -> str:
+        try:
+            return str(make())
+        except TooLong as fault:
+            self.findings.refuse(at, str(fault), "choose a shorter one")
+            return instead
+
+    def _first_values(self) -> None:
+        """What variables are to begin with, in the plan's names, those that the import makes among them."""
+        self.first |= {field_name(name): value for name, value in self.data.items()}
+        self.first |= {name: FALSE for name in self.content.inside.values()}
+        for send in self.sends.timers:
+            self.first[timer_flag(self.sends, send, "send")] = Literal(0)
+            self.first[timer_flag(self.sends, send, "cancel")] = FALSE
+
+    # -- states
+
+    def _state(self, state: State) -> Table:
+        entry: Table = {}
+        self.made[state.name] = entry
+        if state.parent is not None and state.parent.kind != "machine":
+            entry["in"] = state.parent.name
+        if state.kind == "history":
+            return self._history(state, entry)
+        if state.kind == "final":
+            entry["final"] = self._outcome(state)
+        elif state.kind == "parallel":
+            entry["regions"] = self._regions(state)
+        elif state.kind == "compound":
+            entry["initial"] = self._initial(state)
+        elif state.element.all("invoke"):
+            entry["run"] = self._invoke(state)
+        leaf_raises: list[Table] = []
+        self._action(entry, "entry", self._entry(state, leaf_raises), state.element)
+        self._action(entry, "exit", self._exit(state), state.element)
+        transitions = leaf_raises + self._delays(state)
+        for element in state.element.all("transition"):
+            transitions += self._transition(state, element)
+        transitions += self._done(state, transitions)
+        if transitions:
+            entry["transitions"] = transitions
+        if state.kind != "atomic" and state.element.all("invoke"):
+            self.findings.refuse(state.element, "only a state without inner states runs a task", "move <invoke> into one")
+        return entry
+
+    def _outcome(self, state: State) -> str:
+        if donedata := state.element.first("donedata"):
+            self.findings.leave_out(donedata, "what the state gives: `done` carries no data", "keep it in a variable")
+        top = state.parent is not None and state.parent.kind == "machine"
+        return "failure" if top and state.id in self.options.failures else "success"
+
+    def _regions(self, state: State) -> list[str]:
+        regions = [child.name for child in state.children if child.kind != "history"]
+        if not regions:
+            self.findings.refuse(state.element, "has no regions", "make it a <state>")
+        if len(regions) == 1:  # a plan has at least two; this one is done from the beginning
+            region, end = self.states.fresh(f"{state.name}-beside"), self.states.fresh(f"{state.name}-nothing")
+            self.made[region] = {"in": state.name, "initial": end}
+            self.made[end] = {"in": region, "final": "success"}
+            regions.append(region)
+        return regions
+
+    def _history(self, state: State, entry: Table) -> Table:
+        entry["history"] = "deep" if state.element.get("type") == "deep" else "shallow"
+        around = state.parent
+        assert around is not None
+        if around.kind == "machine":
+            self.findings.refuse(state.element, "is the whole machine's history", "put a state around all others")
+        if around.kind == "parallel" and entry["history"] == "shallow":
+            self.findings.refuse(state.element, "the regions of a parallel state are always active", "make it deep")
+        way = state.element.first("transition")
+        target = self.states.one_target(way) if way is not None else None
+        if way is not None and way.children:
+            self.findings.refuse(way, "does something when there is no history yet", "do it when the state is entered")
+        if target is None and way is None:
+            target = next(iter(around.children), None)
+            self.findings.note(state.element, "has no transition: the first state stands in")
+        entry["to"] = target.name if target is not None else ""
+        return entry
+
+    def _initial(self, state: State) -> str:
+        """The name of the state that is entered first: the one that is named, or one that leads there."""
+        at = state.element
+        way = at.first("initial")
+        way = way.first("transition") if way is not None else None
+        if way is not None:
+            target = self.states.one_target(way)
+        elif "initial" in at.attributes:
+            target = self.states.one_target(at, "initial")
+        else:
+            target = next((child for child in state.children if child.kind != "history"), None)
+        if target is None:
+            if not state.children:
+                self.findings.refuse(at, "has no states", "add one")
+            return ""
+        block = Block()
+        if state.kind == "machine":
+            for name, value in self.first.items():
+                if value != NOTHING:
+                    block.sets[name] = value
+        direct = target.parent is state and target.kind != "history"
+        content = way.children if way is not None else []
+        if direct and not content and not block.sets:
+            return target.name
+        if not state.has(target):
+            self.findings.refuse(at, f"{target.id[:64]!r} is not inside it", "begin with a state that is")
+        if (state.within_parallel or state.kind == "parallel") and any(each.element.all("onentry") for each in self.states.all):
+            mend = "name a state directly inside, and do on entry what is to be done"
+            self.findings.refuse(way or at, "begins another way than by entering a state directly inside", mend)
+        self.content.run(content, block, Place(state))
+        start = self.states.fresh("start" if state.kind == "machine" else f"{state.name}-start")
+        entry: Table = {"in": state.name} if state.kind != "machine" else {}
+        if state.kind == "machine":
+            self.start = start
+        self.made[start] = {**entry, "transitions": self._cases(state, way or at, {"to": target.name}, TRUE, block)}
+        return start
+
+    # -- what is done
+
+    def _entry(self, state: State, later: list[Table]) -> Block:
+        block = Block()
+        if state.id in self.content.inside:
+            block.assign(self.content.inside[state.id], TRUE)
+        for element in state.element.all("onentry"):
+            self.content.run(element.children, block, Place(state))
+        certain = [when == TRUE for _, when in block.raises]
+        if not all(certain):
+            first = certain.index(False)
+            block.raises, left = block.raises[:first], block.raises[first:]
+            later += self._raised_after(state, block, left)
+        if state.kind == "final" and state.parent in self.events.raised_done:
+            assert state.parent is not None
+            block.raised(done(state.parent))
+        return block
+
+    def _raised_after(self, state: State, block: Block, raises: list[tuple[str, Node]]) -> list[Table]:
+        """Events raised under a condition on entry: by the state itself, before it takes anything else."""
+        element = state.element.all("onentry")[0]
+        if state.kind != "atomic" or state.within_parallel:
+            self.findings.refuse(element, "raises an event under a condition", "use a transition with that condition")
+            return []
+        transitions = []
+        for event, when in raises:
+            flag = f"raise_{len(self.first) + 1}"
+            self.first[flag] = FALSE
+            block.sets[flag] = when
+            done_with = {flag: Said(FALSE, element)}
+            transitions.append({"if": Said(Name(flag), element, True), "set": done_with, "raise": [event_name(event)]})
+        return transitions
+
+    def _exit(self, state: State) -> Block:
+        block = Block()
+        for element in state.element.all("onexit"):
+            self.content.run(element.children, block, Place(state))
+            if any(when != TRUE for _, when in block.raises):
+                self.findings.refuse(element, "raises an event under a condition", "use a transition with it")
+        if state.id in self.content.inside:
+            block.assign(self.content.inside[state.id], FALSE)
+        return block
+
+    def _action(self, entry: Table, key: str, block: Block, at: Element) -> None:
+        action = self._acts(block, at)
+        if action:
+            entry[key] = action
+
+    def _acts(self, block: Block, at: Element) -> Table:
+        """``set`` and ``raise`` of a block whose events are all raised."""
+        acts: Table = {}
+        sets = {name: Said(value, at) for name, value in block.sets.items() if value != Name(name)}
+        if sets:
+            acts["set"] = sets
+        if block.raises:
+            acts["raise"] = [event_name(event) for event, _ in block.raises]
+        return acts
+
+    # -- transitions
+
+    def _transition(self, state: State, element: Element) -> list[Table]:
+        way: Table = {}
+        target = self.states.one_target(element)
+        if target is not None:
+            inside = state.kind == "compound" and target is not state and state.has(target)
+            if target is state and state.kind == "atomic":
+                # SCXML leaves what is parallel around it, too; a plan's region would stay.
+                while target.parent is not None and target.parent.kind == "parallel":
+                    target = target.parent
+            way["to"] = target.name
+            if inside and element.get("type") == "internal":
+                way["internal"] = True
+        if "event" not in element.attributes:
+            return self._on(state, element, way, None)
+        found: list[Table] = []
+        for heard in self.events.meant(state, element, fails=self.fails):
+            found += self._on(state, element, {"event": heard.event, **way}, heard)
+        if not found:
+            self.findings.note(element, "is left out: nothing it waits for ever happens")
+        return found
+
+    def _on(self, state: State, element: Element, way: Table, heard: Heard | None) -> list[Table]:
+        place = Place(state, heard)
+        guard = self.content.condition(element, place)
+        if heard is not None and heard.guard is not None:
+            guard = both(heard.guard, guard)
+        block = self.content.run(element.children, Block(), place)
+        return self._cases(state, element, way, guard, block)
+
+    def _cases(self, state: State, element: Element, way: Table, guard: Node, block: Block) -> list[Table]:
+        """One transition, or one for each way that conditions around its ``raise`` may turn out."""
+        asked = list(dict.fromkeys(when for _, when in block.raises if when != TRUE))
+        if len(asked) > MAX_SPLIT or any(names(when) & self._may_change(state) for when in asked):
+            self.findings.refuse(element, "raises events under conditions", "write a transition for each condition")
+            asked = []
+        found: list[Table] = []
+        for number in range(2 ** len(asked)):
+            holds = {when: not number >> bit & 1 for bit, when in enumerate(asked)}
+            case = guard
+            for when, yes in holds.items():
+                case = both(case, when if yes else negated(when))
+            if case == FALSE:
+                continue
+            raises = [(event, TRUE) for event, when in block.raises if holds.get(when, True)]
+            found.append(self._written(element, way, case, Block(block.sets, raises)))
+        return found
+
+    def _may_change(self, state: State) -> set[str]:
+        """What exit handlers, or content of other regions, may assign between a guard and the transition's content."""
+        tags = ("onexit", "transition") if any(each.kind == "parallel" for each in self.states.all) else ("onexit",)
+        found = set()
+        for each in self.states.all:
+            for container in each.element.all(*tags):
+                if container.tag == "onexit" or each is not state:
+                    block = Block()
+                    quiet, self.content.findings = self.content.findings, Findings()
+                    self.content.run(container.children, block, Place(each, Heard("*", NOTHING)))
+                    self.content.findings = quiet
+                    found |= set(block.sets)
+        return found | {self.content.inside[each.id] for each in self.states.all if each.id in self.content.inside}
+
+    def _written(self, element: Element, way: Table, guard: Node, block: Block) -> Table:
+        entry = {key: way[key] for key in ("event", "after") if key in way}
+        if guard != TRUE:
+            entry["if"] = Said(guard, element, True)
+        entry |= self._acts(block, element)
+        if "to" not in way and "set" not in entry and "raise" not in entry:
+            entry["set"] = self._ignoring(Literal(way.get("event", "")))
+        return {**entry, **{key: way[key] for key in ("to", "internal") if key in way}}
+
+    def _ignoring(self, what: Node) -> Table:
+        """An event is taken and nothing follows: a plan's transition has to do something, so it notes that."""
+        self.first.setdefault(self.ignored, Literal(""))
+        return {self.ignored: Said(what, self.root)}
+
+    def _done(self, state: State, transitions: list[Table]) -> list[Table]:
+        """What a plan wants said where a state is done and the document says nothing."""
+        if state.kind == "parallel" and state in self.events.raised_done:
+            return [{"event": "done", "raise": [event_name(done(state))]}]
+        ends = state.kind == "parallel" or (state.kind == "atomic" and invoked(state))
+        ends = ends or (state.kind == "compound" and any(child.kind == "final" for child in state.children))
+        if not ends or any(each.get("event") == "done" for each in transitions):
+            return []
+        return [{"event": "done", "set": self._ignoring(Literal(f"{state.name} is done"))}]
+
+    def _delays(self, state: State) -> list[Table]:
+        sends = [send for send in self.sends.by_element.values() if send.how == "after" and send.state is state]
+        return [{"after": duration(send.ms), "raise": [event_name(send.event)]} for send in sends]
+
+    def _invoke(self, state: State) -> str:
+        """The task that stands for what a state invokes."""
+        invokes = state.element.all("invoke")
+        at = invokes[0]
+        if len(invokes) > 1:
+            self.findings.refuse(invokes[1], "a state runs one task", "put each into a region of its own")
+        for child in at.all("finalize", "content"):
+            self.findings.leave_out(child, "is not read", "write the task, and keep its result in a variable")
+        wanted = at.get("src").rstrip("/").rpartition("/")[2].partition(".")[0] or at.get("id") or f"{state.id}-task"
+        base = self._said(lambda: state_name(wanted), at, "task")
+        name, number = base, 1
+        while name in self.tasks:
+            number += 1
+            name = f"{base}-{number}"
+        what = " ".join(filter(None, (at.get("type"), at.get("src"))))
+        task: Table = {"description": f"TODO: stands for <invoke> {what}".strip()[:200], "kind": "tool", "use": "std.echo"}
+        given = {}
+        for param in at.all("param"):
+            source = param.get("expr") or param.get("location")
+            given[field_name(param.get("name"))] = Said(self.content.read(param, source, Place(state)), param)
+        for data in at.get("namelist").split():
+            given[field_name(data)] = Said(self.content.read(at, data, Place(state)), at)
+        if given:
+            task["in"] = given
+        self.tasks[name] = task
+        self.findings.note(at, f"is the task {name!r}, which does nothing yet", "say in `use` what does it")
+        return name
+
+    # -- timers
+
+    def _with_timers(self, initial: str) -> str:
+        """The machine in a region of its own, and a region for each send that needs a timer."""
+        fresh = self.states.fresh
+        whole, main = fresh("machine"), fresh("main")
+        ends = [state.name for state in self.states.machine.children if state.kind == "final"]
+        if initial in ends:
+            return initial
+        inside = {name: entry for name, entry in self.made.items() if "in" not in entry and name not in ends}
+        regions = [main]
+        states: Table = {whole: {"regions": regions}, main: {"in": whole, "initial": initial}}
+        for name, entry in self.made.items():
+            states[name] = {"in": main, **entry} if name in inside else entry
+        for number, send in enumerate(self.sends.timers, 1):
+            begin, stop = timer_flag(self.sends, send, "send"), timer_flag(self.sends, send, "cancel")
+            region, off, on = (fresh(f"timer-{number}{what}") for what in ("", "-off", "-on"))
+            at = send.element
+            less = Said(Binary("-", Name(begin), Literal(1)), at)
+            none = {begin: Said(Literal(0), at), stop: Said(FALSE, at)}
+            stopped = Said(Name(stop), at, True)
+            regions.append(region)
+            states[region] = {"in": whole, "initial": off}
+            states[off] = {
+                "in": region,
+                "transitions": [
+                    {"if": stopped, "set": none},
+                    {"if": Said(Binary(">", Name(begin), Literal(0)), at, True), "set": {begin: less}, "to": on},
+                ],
+            }
+            states[on] = {
+                "in": region,
+                "transitions": [
+                    {"if": stopped, "set": none, "to": off},
+                    {"after": duration(send.ms), "raise": [event_name(send.event)], "to": off},
+                ],
+            }
+        states[whole]["transitions"] = [{"event": "done", "set": self._ignoring(Literal("done"))}]
+        self.made = states
+        return whole

@@ -1,0 +1,242 @@
+"""Executable content of SCXML as blocks of assignments and raised events, and its names as those of a plan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agentflow.imports.block import FALSE, TRUE, Block, both, children, folded, negated, rebuilt
+from agentflow.imports.findings import Findings
+from agentflow.imports.naming import TooLong, event_name, field_name
+from agentflow.imports.scxml_events import Events, Heard
+from agentflow.imports.scxml_sends import Send, Sends, sent_event, sites
+from agentflow.imports.scxml_states import State, States
+from agentflow.imports.syntax import (
+    Assign,
+    Binary,
+    Call,
+    Items,
+    Literal,
+    Member,
+    Name,
+    Node,
+    Unreadable,
+    expression,
+    statements,
+)
+from agentflow.imports.xml import Element
+
+MAX_ROUNDS = 100
+_EVENT = Name("_event")
+_IN = re.compile(r"\bIn\s*\(\s*['\"]([^'\"]{1,200})['\"]\s*\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where content stands: in a state, on an event where that is known."""
+
+    state: State
+    heard: Heard | None = None
+
+
+class Content:
+    """Reads content. ``data``: the variables by their names there, with their first values; ``assigned``: those that
+    change; ``inside``: the variables that say whether a state is active, for the states that ``In`` asks about."""
+
+    def __init__(
+        self, states: States, events: Events, sends: Sends, data: dict[str, Node], findings: Findings
+    ) -> None:
+        self.states = states
+        self.events = events
+        self.sends = sends
+        self.data = data
+        self.findings = findings
+        self.inside = _asked(states, {field_name(name) for name in data})
+        self.assigned = set(_assigned(states))
+
+    # -- expressions
+
+    def condition(self, element: Element, place: Place, attribute: str = "cond") -> Node:
+        """The condition in an attribute; constants worked out, true where there is none."""
+        if attribute not in element.attributes:
+            return TRUE
+        node = self.read(element, element.get(attribute), place)
+        if isinstance(node, Literal):
+            return TRUE if node.value else FALSE
+        return node
+
+    def read(self, element: Element, source: str, place: Place) -> Node:
+        """An expression with the plan's names; null after it was refused."""
+        try:
+            return self._named(expression(source), place)
+        except (Unreadable, TooLong) as fault:
+            self.findings.refuse(element, f"`{source.strip()[:80]}`: {fault}", "write it in CEL after the import")
+            return Literal(None)
+
+    def _named(self, node: Node, place: Place) -> Node:
+        """``node`` with the plan's names in place of the document's."""
+        if isinstance(node, Name):
+            if node.name in self.data:
+                return Name(field_name(node.name))
+            if node.name == "_name":
+                return Literal(self.states.machine.element.get("name"))
+            if node == _EVENT:
+                return Literal(None)
+            raise Unreadable(f"{node.name!r} is not declared")
+        if isinstance(node, Member) and node.of == _EVENT:
+            return self._of_event(node.key, place)
+        if isinstance(node, Binary) and node.op in ("==", "!=") and node.left == Member(_EVENT, Literal("name")):
+            return _compared(node, self._named(node.left, place))
+        if isinstance(node, Call) and isinstance(node.function, Name):
+            if node.function.name == "In":
+                return self._in(node)
+            return Call(node.function, tuple(self._named(argument, place) for argument in node.arguments))
+        return folded(rebuilt(node, tuple(self._named(child, place) for child in children(node))))
+
+    def _of_event(self, key: Node, place: Place) -> Node:
+        if place.heard is None:
+            raise Unreadable("the event is known only in a transition that names it")
+        if key == Literal("name"):
+            return place.heard.name
+        if key == Literal("data"):
+            return place.heard.data
+        raise Unreadable("of an event only the name and the data are known")
+
+    def _in(self, node: Call) -> Node:
+        if len(node.arguments) != 1 or not isinstance(node.arguments[0], Literal):
+            raise Unreadable("In() is read with the id of a state")
+        state = self.states.by_id.get(str(node.arguments[0].value))
+        if state is None:
+            return FALSE
+        return Name(self.inside[state.id])
+
+    # -- content
+
+    def run(self, elements: list[Element], block: Block, place: Place, when: Node = TRUE) -> Block:
+        """What the elements do after what the block does already, where ``when`` holds."""
+        for element in elements:
+            try:
+                self._one(element, block, place, when)
+            except (Unreadable, TooLong) as fault:
+                self.findings.refuse(element, str(fault), "write it in CEL after the import")
+        return block
+
+    def _one(self, element: Element, block: Block, place: Place, when: Node) -> None:
+        tag = element.tag
+        if tag == "assign":
+            source = element.get("expr") or element.text.strip()
+            value = self.read(element, source, place)
+            self._assign(expression(element.get("location")), value, block, when)
+        elif tag == "raise":
+            if self.events.heard(element.get("event")):
+                block.raised(element.get("event"), when)
+        elif tag == "if":
+            self._if(element, block, place, when)
+        elif tag == "script":
+            self._script(element, block, place, when)
+        elif tag == "send":
+            self._send(element, block, when)
+        elif tag == "cancel":
+            for send in self.sends.cancelled(element):
+                block.assign(timer_flag(self.sends, send, "cancel"), TRUE, when)
+        elif tag == "foreach":
+            self._foreach(element, block, place, when)
+        elif tag == "log":
+            self.findings.note(element, "is left out: a run's history says what happened")
+        else:
+            self.findings.refuse(element, f"<{tag}> is not read", "let a state run a task that does it")
+
+    def _assign(self, target: Node, value: Node, block: Block, when: Node) -> None:
+        if not isinstance(target, Name):
+            raise Unreadable("only a whole variable can be assigned")
+        if target.name not in self.data:
+            raise Unreadable(f"{target.name!r} is not declared")
+        block.assign(field_name(target.name), value, when)
+
+    def _script(self, element: Element, block: Block, place: Place, when: Node) -> None:
+        if "src" in element.attributes:
+            raise Unreadable("nothing is fetched: put the script's assignments here")
+        for statement in statements(element.text):
+            if not isinstance(statement, Assign):
+                raise Unreadable("only assignments are read in a script")
+            self._assign(statement.target, self._named(statement.value, place), block, when)
+
+    def _if(self, element: Element, block: Block, place: Place, when: Node) -> None:
+        branches: list[tuple[Element | None, list[Element]]] = [(element, [])]
+        for child in element.children:
+            if child.tag in ("elseif", "else"):
+                branches.append((child if child.tag == "elseif" else None, []))
+            else:
+                branches[-1][1].append(child)
+        # All are asked before any branch assigns; only one is taken.
+        asked = [block.seen(self.condition(at, place)) if at is not None else TRUE for at, _ in branches]
+        for asks, (_, inner) in zip(asked, branches, strict=True):
+            taken = both(when, asks)
+            if taken != FALSE:
+                self.run(inner, block, place, taken)
+            when = both(when, negated(asks))
+
+    def _send(self, element: Element, block: Block, when: Node) -> None:
+        send = self.sends.by_element[id(element)]
+        if send.how == "raise":
+            block.raised(sent_event(element), when)
+        elif send.how == "timer":
+            flag = timer_flag(self.sends, send, "send")
+            block.assign(flag, Binary("+", Name(flag), Literal(1)), when)
+        elif send.how == "after" and when != TRUE:
+            raise Unreadable("sends after some time, under a condition")
+
+    def _foreach(self, element: Element, block: Block, place: Place, when: Node) -> None:
+        source = element.get("array").strip()
+        items = self.read(element, source, place)
+        if source in self.data and source not in self.assigned:
+            items = self.data[source]
+        if not isinstance(items, Items) or len(items.items) > MAX_ROUNDS or source in self.assigned:
+            raise Unreadable("a loop over a list that changes")
+        for index, item in enumerate(items.items):
+            self._assign(Name(element.get("item")), item, block, when)
+            if element.get("index"):
+                self._assign(Name(element.get("index")), Literal(index), block, when)
+            self.run(element.children, block, place, when)
+
+
+def timer_flag(sends: Sends, send: Send, what: str) -> str:
+    """The variable that asks a send's timer to begin, or to stop."""
+    return f"{what}_{sends.timers.index(send) + 1}"
+
+
+def _compared(node: Binary, name: Node) -> Node:
+    """``_event.name == 'foo.bar'``: known where the event is, else compared with the plan's name of it."""
+    if not isinstance(node.right, Literal) or not isinstance(node.right.value, str):
+        raise Unreadable("the event's name is compared with something that is not a text")
+    if isinstance(name, Literal):
+        return Literal((name.value == node.right.value) == (node.op == "=="))
+    return Binary(node.op, name, Literal(event_name(node.right.value)))
+
+
+def _asked(states: States, taken: set[str]) -> dict[str, str]:
+    """A variable for each state that some ``In`` may ask about."""
+    found: dict[str, str] = {}
+    todo = [states.machine.element]
+    while todo:
+        element = todo.pop()
+        todo += element.children
+        for text in (*element.attributes.values(), element.text):
+            for name in _IN.findall(text):
+                if name in states.by_id:
+                    field = field_name("in_" + name)
+                    found[name] = field if field not in taken else field + "_now"
+    return found
+
+
+def _assigned(states: States) -> Iterator[str]:
+    """The variables that some content changes."""
+    for site in sites(states, "assign", "foreach", "script"):
+        yield from (site.element.get(key).strip() for key in ("location", "item", "index"))
+        try:
+            for statement in statements(site.element.text if site.element.tag == "script" else ""):
+                if isinstance(statement, Assign) and isinstance(statement.target, Name):
+                    yield statement.target.name
+        except Unreadable:
+            pass  # said where the script is read

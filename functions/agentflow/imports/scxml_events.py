@@ -1,0 +1,122 @@
+"""Events of SCXML: which descriptors match what, who listens, and their names in a plan.
+
+``done.state.X`` stays the plan's own ``done`` where X alone listens to it. Where others do, or ``*`` would see it, it is
+raised under a name of its own when a final state of X is entered, which is when SCXML raises it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agentflow.imports.naming import event_name
+from agentflow.imports.scxml_states import State, States
+from agentflow.imports.syntax import Call, Literal, Member, Name, Node
+from agentflow.imports.xml import Element
+
+ERROR = "error.execution"
+EVENT = Name("event")
+NOTHING = Literal(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event of a plan that a descriptor stands for. ``name`` and ``data`` are what ``_event`` has then; ``guard`` is
+    a further condition."""
+
+    event: str
+    name: Node
+    data: Node = NOTHING
+    guard: Node | None = None
+
+
+def descriptors(element: Element) -> list[str]:
+    """The events a transition names: ``foo`` and ``foo.*`` match the same, and '' any."""
+    return [
+        "" if token == "*" else token.removesuffix("*").removesuffix(".") for token in element.get("event").split()
+    ]
+
+
+def matches(descriptor: str, event: str) -> bool:
+    return not descriptor or event == descriptor or event.startswith(descriptor + ".")
+
+
+class Events:
+    """All events of a document. ``sent``: the names of those it raises or sends itself."""
+
+    def __init__(self, states: States, sent: list[str]) -> None:
+        self.states = states
+        self.sent = frozenset(sent)
+        self.listeners = [
+            (state, descriptor, element)
+            for state, element in states.transitions()
+            for descriptor in descriptors(element)
+        ]
+        self.invoked = {invoked(state): state for state in states.all if state.element.all("invoke")}
+        self.known = list(dict.fromkeys([*sent, *(name for _, name, _ in self.listeners if name)]))
+        self.raised_done = [state for state in states.all if self._raises_done(state)]
+        self.known += [done(state) for state in self.raised_done if done(state) not in self.known]
+
+    def heard(self, event: str) -> list[State]:
+        """The states with a transition that the event may take."""
+        return [state for state, descriptor, _ in self.listeners if matches(descriptor, event)]
+
+    def meant(self, state: State, element: Element, *, fails: bool) -> Iterator[Heard]:
+        """What a transition of ``state`` waits for. ``fails``: some expression may have no value."""
+        tokens = element.get("event").split()
+        for token, descriptor in zip(tokens, descriptors(element), strict=True):
+            if not descriptor:
+                yield Heard("*", Member(EVENT, Literal("name")), Member(EVENT, Literal("data")))
+            else:
+                yield from self._named(state, descriptor, any_after=token.endswith("*"))
+            if matches(descriptor, ERROR) and (fails or descriptor):
+                yield Heard("error", Literal(ERROR))
+            if invoked(state) and any(matches(descriptor, name) for name in (ERROR, "error.communication")):
+                yield Heard("failed", Literal("error.communication"))
+
+    def _named(self, state: State, descriptor: str, *, any_after: bool) -> Iterator[Heard]:
+        for name in self.known:
+            if name == descriptor or (matches(descriptor, name) and not any_after):
+                yield from self._event(state, name)
+        if any_after and not matches(descriptor, ERROR):
+            starts = Call(Member(Member(EVENT, Literal("name")), Literal("startsWith")), (_prefix(descriptor),))
+            name = Member(EVENT, Literal("name"))
+            yield Heard("*", name, Member(EVENT, Literal("data")), starts)
+        if matches(descriptor, "done.invoke") and state in self.invoked.values() and descriptor not in self.known:
+            yield Heard("done", Literal(descriptor), Name("result"))
+
+    def _event(self, state: State, name: str) -> Iterator[Heard]:
+        if name in ("error", ERROR) and name not in self.sent:
+            return
+        if name.startswith("done.invoke"):
+            if invoked(state) and matches(name, f"done.invoke.{invoked(state)}"):
+                yield Heard("done", Literal(name), Name("result"))
+            return
+        if name.startswith("done.state.") and (about := self.states.by_id.get(name.removeprefix("done.state."))):
+            if about not in self.raised_done:
+                yield Heard("done", Literal(name))
+                return
+        yield Heard(event_name(name), Literal(name), Member(EVENT, Literal("data")))
+
+    def _raises_done(self, state: State) -> bool:
+        """Whether somebody else than the state itself, or for more than that, hears that it is done."""
+        if state.kind not in ("compound", "parallel") or not state.id:
+            return False
+        return any(
+            matches(descriptor, done(state)) and (listener is not state or descriptor != done(state))
+            for listener, descriptor, _ in self.listeners
+        )
+
+
+def done(state: State) -> str:
+    return f"done.state.{state.id}"
+
+
+def invoked(state: State) -> str:
+    """The id of what the state invokes; '' for nothing."""
+    element = state.element.first("invoke")
+    return (element.get("id") or f"{state.id}.invoked") if element is not None else ""
+
+
+def _prefix(descriptor: str) -> Node:
+    return Literal(event_name(descriptor + ".x").removesuffix("_").removesuffix("x"))

@@ -1,0 +1,157 @@
+"""Events that an SCXML document sends to itself: what each is in a plan.
+
+A delayed one becomes ``after`` of the state that sends it, where that comes to the same: nobody outside the state hears
+it, and the state is not entered again while it is under way. Otherwise it has a timer of its own, a region beside the
+machine. One without delay is raised where no internal event could come before it, else it has a very short delay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agentflow.imports.findings import Findings
+from agentflow.imports.scxml_events import Events
+from agentflow.imports.scxml_states import State, States, reentered
+from agentflow.imports.syntax import Literal, Unreadable, expression
+from agentflow.imports.xml import Element
+
+SOON_MS = 1
+_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s|m|h|d)?")
+_UNITS = {"ms": 1, "": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_HERE = ("", "#_internal", "#_scxml_self")
+_SCXML = ("", "scxml", "http://www.w3.org/TR/scxml", "http://www.w3.org/TR/scxml/#SCXMLEventProcessor")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Send:
+    """One place where an event is sent. ``how``: raise, after, timer, or '' when it is left out."""
+
+    element: Element
+    state: State
+    event: str
+    how: str
+    ms: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.element.get("id")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An element of executable content: the state it belongs to, and where it stands directly (onentry, if …)."""
+
+    element: Element
+    state: State
+    parent: Element
+
+
+def sites(states: States, *tags: str) -> Iterator[Site]:
+    """All elements with these tags in executable content, in document order."""
+    for state in [states.machine, *states.all]:
+        for container in state.element.all("onentry", "onexit", "transition", "initial", "invoke"):
+            yield from _below(container, state, tags)
+
+
+def _below(parent: Element, state: State, tags: tuple[str, ...]) -> Iterator[Site]:
+    for child in parent.children:
+        if child.tag in tags:
+            yield Site(child, state, parent)
+        yield from _below(child, state, tags)
+
+
+def sent_event(element: Element) -> str:
+    """The event's name, when the document says it; '' otherwise."""
+    if element.get("event") or "eventexpr" not in element.attributes:
+        return element.get("event")
+    return _text(element, "eventexpr")
+
+
+class Sends:
+    """What every ``send`` becomes, by element, and what every ``cancel`` cancels."""
+
+    def __init__(self, states: States, events: Events, findings: Findings) -> None:
+        self.states = states
+        self.events = events
+        self.findings = findings
+        self.cancels = list(sites(states, "cancel"))
+        self.internal = self._internal()
+        self.by_element = {id(site.element): self._send(site) for site in sites(states, "send")}
+        self.timers = [send for send in self.by_element.values() if send.how == "timer"]
+
+    def cancelled(self, element: Element) -> list[Send]:
+        """The sends with timers that a ``cancel`` is about."""
+        wanted = element.get("sendid") or _text(element, "sendidexpr")
+        return [send for send in self.timers if send.id and send.id == wanted]
+
+    def _internal(self) -> bool:
+        """Whether there are internal events, which go before those that are sent."""
+        if self.events.raised_done or any(True for _ in sites(self.states, "raise")):
+            return True
+        if any(site.element.get("target") == "#_internal" for site in sites(self.states, "send")):
+            return True
+        return any(name.startswith(("done", "error")) for _, name, _ in self.events.listeners)
+
+    def _send(self, site: Site) -> Send:
+        element = site.element
+        none = Send(element, site.state, "", "")
+        if not self._here(element):
+            return none
+        event = sent_event(element)
+        if not event:
+            self.findings.refuse(element, "sends an event whose name is worked out", "name the event")
+            return none
+        if element.get("namelist") or element.all("param", "content"):
+            mend = "keep it in a variable, which those who hear the event can read"
+            self.findings.leave_out(element, "the data sent with it: events of a machine carry none", mend)
+        if not self.events.heard(event):
+            self.findings.note(element, f"nobody hears {event[:64]!r}, so it is not sent")
+            return none
+        ms = self._delay(element)
+        if not ms and (element.get("target") == "#_internal" or not self.internal):
+            return Send(element, site.state, event, "raise")
+        how = "after" if self._stays(site, event) else "timer"
+        return Send(element, site.state, event, how, ms or SOON_MS)
+
+    def _here(self, element: Element) -> bool:
+        target = element.get("target") or _text(element, "targetexpr")
+        kind = element.get("type") or _text(element, "typeexpr")
+        if target in _HERE and kind.rstrip("/") in _SCXML and "targetexpr" not in element.attributes:
+            return True
+        mend = "let a state run a task that sends it"
+        self.findings.leave_out(element, f"sends to {target[:64] or kind[:64] or 'elsewhere'!r}", mend)
+        return False
+
+    def _delay(self, element: Element) -> int:
+        text = element.get("delay") or _text(element, "delayexpr")
+        if not text and "delayexpr" not in element.attributes:
+            return 0
+        match = _DELAY.fullmatch(text.strip())
+        if match is None:
+            self.findings.refuse(element, f"the delay {text[:40]!r} is not known beforehand", "write e.g. 5s")
+            return 0
+        return round(float(match[1]) * _UNITS[match[2] or ""])
+
+    def _stays(self, site: Site, event: str) -> bool:
+        """Whether the time may be counted by the state itself."""
+        state = site.state
+        if site.parent.tag != "onentry" or state.kind in ("final", "machine"):
+            return False
+        if not all(state.has(listener) for listener in self.events.heard(event)):
+            return False
+        named = site.element.get("id")
+        cancels = [cancel for cancel in self.cancels if named and cancel.element.get("sendid") == named]
+        if any(cancel.state is not state or cancel.parent.tag != "onexit" for cancel in cancels):
+            return False
+        return bool(cancels) or not reentered(self.states, state)
+
+
+def _text(element: Element, attribute: str) -> str:
+    """The text that an expression is, when it is nothing but that."""
+    try:
+        node = expression(element.get(attribute))
+    except Unreadable:
+        return ""
+    return str(node.value) if isinstance(node, Literal) else ""

@@ -1,0 +1,62 @@
+"""``agentflow import``: documents of other formats as plan/v1."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentflow.errors import Invalid, Problem
+
+if TYPE_CHECKING:
+    from agentflow.imports.findings import Imported
+
+import_app = typer.Typer(help="Read a plan in another format and print it as plan/v1.", no_args_is_help=True)
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="An XML file.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Print what can be said, though something is missing.")]
+Steps = Annotated[int, typer.Option(min=1, max=100_000, help="limits.steps of the plan.")]
+
+
+@import_app.command("scxml")
+def import_scxml(
+    file: File,
+    partial: Partial = False,
+    steps: Steps = 1_000,
+    visits: Annotated[int, typer.Option(min=1, max=10_000, help="Most times a state of a loop is entered.")] = 1_000,
+    failure: Annotated[
+        list[str] | None, typer.Option(help="Id of a final state that is a failure; default: fail, failed, failure, error.")
+    ] = None,
+) -> None:
+    """An SCXML state machine; what is worth knowing about it goes to stderr."""
+    from agentflow.imports.scxml import FAILURES, Options, read_scxml
+
+    options = Options(visits=visits, steps=steps, failures=tuple(failure) if failure is not None else FAILURES)
+    _print(read_scxml(_read(file), options), partial=partial)
+
+
+def _read(file: str) -> bytes:
+    from agentflow.imports.xml import MAX_BYTES
+
+    try:
+        with Path(file).open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as fault:
+        message = f"{file} cannot be read: {fault.strerror or fault}"
+        raise Invalid([Problem("FILE", message, "name a file that is there", "file")]) from None
+
+
+def _print(imported: Imported, *, partial: bool) -> None:
+    from agentflow.imports.yaml_text import yaml_text
+
+    for problem in imported.notes:
+        print(f"note: {problem}", file=sys.stderr)
+    for problem in imported.left_out:
+        print(f"left out: {problem}", file=sys.stderr)
+    if imported.left_out and not partial:
+        raise Invalid(
+            [Problem("", "something is missing in the plan", "say --partial to print it nevertheless", "left_out")]
+        )
+    print(yaml_text(imported.document), end="")
