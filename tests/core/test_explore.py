@@ -1,0 +1,175 @@
+"""The model check: it finds what is wrong with a plan or with the planner, and the shortest way there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from agentflow.core.explore import Explored, explore
+from agentflow.core.moves import Advance, Halt, PlanEvent, PlanState, SetTimer, Start
+from agentflow.core.plan import Plan
+from agentflow.core.planner import advance
+from agentflow.wire.document import compile_document, load_document_file
+
+from .driving import machine, tree
+from .test_goals import GOAL
+from .test_planner import compiled, machines, moves, play_random, random_tree, trees
+from .test_vectors import VECTORS
+
+SAMPLES = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "local" / "workflows").glob("*.yaml"))
+    if not path.name.endswith(".model.yaml")
+]
+OF_THE_PLANNER = {"stuck", "ignored", "left_running"}
+FEW = settings(max_examples=25)
+
+
+def explored(document: dict[str, Any], **more: Any) -> Explored:
+    return explore(compile_document(document), more.pop("reducer", advance), **more)
+
+
+def codes(found: Explored) -> set[str]:
+    return {finding.code for finding in found.findings}
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_the_samples_are_in_order(path: Path) -> None:
+    found = explore(compile_document(load_document_file(path)), advance)
+    assert (found.complete, found.findings) == (True, ())
+    assert found.longest is not None
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+def test_no_vector_shows_a_fault_of_the_planner(vector: dict[str, Any]) -> None:
+    parts = dict(vector["plan"])
+    plan = machine(parts.pop("states"), **parts) if "states" in parts else tree(parts.pop("root"), **parts)
+    assert not codes(explored(plan)) & OF_THE_PLANNER
+
+
+@given(trees, moves)
+@FEW
+def test_random_trees_are_never_stuck_and_no_run_is_longer(root: Any, script: list[tuple[int, int]]) -> None:
+    plan = random_tree(root, 1000)
+    found = explore(plan, advance, states=300, advances=2_000)
+    assert not codes(found) & OF_THE_PLANNER, found.findings
+    if found.complete and found.longest is not None and all(node.kind != "map" for node in plan.tree.nodes):  # type: ignore[union-attr]
+        assert play_random(plan, script, copied=False)[-1][2] <= found.longest
+
+
+@given(machines())
+@FEW
+def test_random_machines_are_never_stuck(parts: Any) -> None:
+    plan = compiled(parts)
+    if plan is not None:
+        found = explore(plan, advance, states=300, advances=2_000)
+        assert not codes(found) & OF_THE_PLANNER, found.findings
+
+
+# ------------------------------------------------------------------------------------------- faults of a plan
+
+DONE = {"event": "done", "to": "end"}
+END = {"final": "success"}
+
+
+def test_a_trap_is_found_with_the_way_into_it() -> None:
+    """A state that waits for a signal which leads back to it, and to no end."""
+    states = {
+        "s": {"run": "a", "transitions": [DONE, {"event": "failed", "to": "trap"}]},
+        "trap": {"visits": 5, "transitions": [{"event": "again", "to": "trap"}]},
+        "end": END,
+    }
+    (finding,) = explored(machine(states)).findings
+    assert (finding.code, finding.trace) == ("no_end", ("begin", "a failed"))
+
+
+def test_a_plan_that_cannot_succeed() -> None:
+    assert codes(explored(tree({"sequence": ["a", {"type": "fail"}]}))) == {"no_success"}
+
+
+def test_steps_that_do_not_suffice() -> None:
+    (finding,) = explored(tree({"sequence": ["a", "b", "c"]}, limits={"steps": 2})).findings
+    assert finding.code == "fuel"
+    assert "no run can succeed with fewer than 3 steps" in finding.message
+
+
+def test_every_way_of_a_condition_is_gone() -> None:
+    """Only where x is not what it was would the run fail: the check does not care what x is."""
+    found = explored(tree({"if": "x == 0", "then": "a", "else": {"sequence": ["b", "c", "d"]}}))
+    assert (found.complete, found.findings, found.longest) == (True, (), 3)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {"try": ["a", {"timeout": "5s", "child": "b"}], "catch": "c"},
+        {"map": {"try": ["i"], "catch": "a"}, "over": "xs", "max": 5},
+        {"subtree": "t", "in": {"x": "1"}, "share": {"go": "go"}},
+        {"keep": {"task": "a", "ok_if": "result.ok"}, "max": 3},
+        {"retry": {"sequence": ["a", "b"], "memory": True}, "max": 3},
+        {"sequence": [{"check": "go"}, {"parallel": ["a", "e"], "need": 1}], "reactive": True},
+    ],
+)
+def test_all_kinds_of_nodes_are_followed(root: Any) -> None:
+    inner = {"t": {"vars": {"x": "int", "go": "bool"}, "root": {"sequence": [{"check": "x > 0"}, "a"]}}}
+    found = explored(tree(root, **({"trees": inner} if "subtree" in root else {})))
+    assert not codes(found) & OF_THE_PLANNER, found.findings
+    assert found.complete
+
+
+def test_compensation_and_goals_are_followed() -> None:
+    echo = {"kind": "tool", "use": "std.echo"}
+    tasks = {"a": {**echo, "undo": "u"}, "u": echo, "b": echo, "back": {"kind": "compensate"}}
+    undone = explored(tree({"fallback": [{"sequence": ["a", "b"]}, "back"]}, tasks=tasks))
+    assert (undone.complete, undone.findings) == (True, ())
+    goal = explored({**GOAL, "plan": {**GOAL["plan"], "approve": {"by": "boss", "timeout": "1h"}}})
+    assert not codes(goal)
+
+
+def test_what_is_too_much_is_cut_short_and_says_so() -> None:
+    wide = {"parallel": [{"sequence": ["a", "b", "c", "d"]} for _ in range(8)]}
+    began = time.perf_counter()
+    found = explored(tree(wide), states=200, advances=1_000)
+    assert time.perf_counter() - began < 20
+    assert not found.complete
+    assert "the first 200 states" in found.limit
+
+
+# ------------------------------------------------------------------------------------- faults of the planner
+
+Reducer = Callable[[Plan, PlanState | None, PlanEvent], Advance]
+
+
+def without(kind: type) -> Reducer:
+    """A planner that forgets to give some commands."""
+
+    def reducer(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
+        moved = advance(plan, state, event)
+        return replace(moved, commands=tuple(each for each in moved.commands if not isinstance(each, kind)))
+
+    return reducer
+
+
+def deaf(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
+    """A planner that does not hear of a second step's end."""
+    return Advance(state, ()) if state is not None and getattr(event, "step", 0) == 2 else advance(plan, state, event)
+
+
+@pytest.mark.parametrize(
+    ("root", "reducer", "code"),
+    [
+        ({"sequence": ["a", "b"]}, without(Start), "stuck"),
+        ({"timeout": "5s", "child": {"delay": "1s", "child": "a"}}, without(SetTimer), "stuck"),
+        ({"parallel": ["a", "b"], "need": 1}, without(Halt), "left_running"),
+        ({"sequence": ["a", "b"]}, deaf, "ignored"),
+    ],
+)
+def test_a_planner_that_forgets_is_found_out(root: Any, reducer: Reducer, code: str) -> None:
+    assert code in codes(explored(tree(root), reducer=reducer))
+    assert code not in codes(explored(tree(root)))
