@@ -44,6 +44,15 @@ TASKS: dict[str, Any] = {
     "i": {"kind": "tool", "use": "std.echo", "in": {"item": "item"}, "out": {"n": "int", "ok": "bool"}},
     "e": {"kind": "event", "use": "com.example.pinged", "timeout": "1h"},
 }
+_UNDOING: dict[str, Any] = {
+    **{name: TASKS[name] for name in "def"},
+    **{name: {**TASKS[name], "undo": f"u{name}"} for name in "abi"},
+    "ua": {"kind": "tool", "use": "std.echo", "in": {"n": "result.n", "x": "x"}},
+    "ub": {"kind": "tool", "use": "std.echo", "in": {"n": "result.n"}},
+    "ui": {"kind": "tool", "use": "std.echo", "in": {"n": "result.n", "item": "item"}},
+    "c": {"kind": "compensate"},
+    "inner": {"kind": "compensate", "scope": "part"},
+}
 VARS = {"x": "int", "y": "int", "go": "bool", "xs": "list(string)", "j": "json"}
 
 
@@ -62,6 +71,14 @@ def tree(root: Any, **parts: Any) -> dict[str, Any]:
 def machine(states: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
     """A state machine's document; its first state is the initial one."""
     return document(kind="fsm", states=states, **{"initial": next(iter(states)), **parts})
+
+
+def undoing(plan: Any) -> dict[str, Any]:
+    """The tasks of plans that compensate: ``ua`` undoes a, ``ub`` b, ``ui`` i; ``c`` undoes all, ``inner`` what is in
+    the label or state ``part``, where the plan has one."""
+    text = json.dumps(plan)
+    but = {name for name, needs in (("inner", '"part"'), ("ui", '"i"'), ("i", '"i"')) if needs not in text}
+    return {name: task for name, task in _UNDOING.items() if name not in but}
 
 
 class Drive:

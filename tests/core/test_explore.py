@@ -20,7 +20,7 @@ from agentflow.wire.document import compile_document, load_document_file
 from .driving import machine, tree
 from .test_goals import GOAL
 from .test_planner import compiled, machines, moves, play_random, random_tree, trees
-from .test_vectors import VECTORS
+from .test_vectors import VECTORS, document_of
 
 SAMPLES = [
     path
@@ -48,9 +48,7 @@ def test_the_samples_are_in_order(path: Path) -> None:
 
 @pytest.mark.parametrize("vector", VECTORS)
 def test_no_vector_shows_a_fault_of_the_planner(vector: dict[str, Any]) -> None:
-    parts = dict(vector["plan"])
-    plan = machine(parts.pop("states"), **parts) if "states" in parts else tree(parts.pop("root"), **parts)
-    assert not codes(explored(plan)) & OF_THE_PLANNER
+    assert not codes(explored(document_of(vector))) & OF_THE_PLANNER
 
 
 @given(trees, moves)

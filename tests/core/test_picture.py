@@ -13,6 +13,7 @@ from agentflow.core.picture import mermaid
 from agentflow.wire.document import compile_document
 
 from .driving import machine, tree
+from .test_vectors import document_of
 
 VECTORS = [
     vector
@@ -23,11 +24,7 @@ VECTORS = [
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 def test_all_that_a_plan_has_is_drawn(vector: dict[str, Any]) -> None:
-    parts = dict(vector["plan"])
-    document = (
-        machine(parts.pop("states"), **parts) if "states" in parts else tree(parts.pop("root"), **parts)
-    )
-    plan = compile_document(document)
+    plan = compile_document(document_of(vector))
     text = mermaid(plan)
     arrows = re.findall(r"^ +(\S+) -->(?:\|\"[^\"]*\"\|)? (\S+)", text, re.MULTILINE)
     if plan.tree is not None:

@@ -10,8 +10,9 @@ from typing import Any, get_origin
 import jsonschema
 import pytest
 import yaml
-from core.driving import machine, tree
+from core.driving import tree
 from core.test_planner import machines, random_document, trees
+from core.test_vectors import document_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -71,8 +72,7 @@ def test_machines_are_the_same_in_both_forms(parts: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 def test_vectors_are_the_same_in_both_forms(vector: dict[str, Any]) -> None:
-    parts = dict(vector["plan"])
-    given_ = machine(parts.pop("states"), **parts) if "states" in parts else tree(parts.pop("root"), **parts)
+    given_ = document_of(vector)
     holds(given_)
     plan = compile_document(given_)
     for canonical in (True, False):
