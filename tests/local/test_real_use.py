@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from house import House, all_decided_again, eventually
 
 from agentflow.core.message import Message
 from agentflow.runtime.host import Host
+from agentflow.terminal.loading import compile_file
 from agentflow.wire.claim import blob_ref
 from agentflow.wire.document import load_document_file
 
@@ -170,3 +172,18 @@ async def test_the_export_itself_starts_the_check(house: House) -> None:
         runs = await eventually(lambda: house.rows("select run_id from runs"))
         row = await house.ended(runs[0]["run_id"])
     assert row["output"]["verdict"] == "clean"
+
+
+# ------------------------------------------------------------------------------------------------ the other form
+
+
+@pytest.mark.parametrize("name", ["support-triage", "content-pipeline", "nightly-data-check"])
+def test_what_is_built_in_python_is_the_same_plan(name: str) -> None:
+    written = compile_file(str(FOLDER / f"{name}.yaml")).document
+    built = compile_file(str(FOLDER / f"{name.replace('-', '_')}.py")).document
+
+    def plain(document: dict[str, Any]) -> str:
+        bare = {key: value for key, value in document.items() if key != "description"}
+        return json.dumps(bare, sort_keys=True).replace('\\"', "'")  # CEL has two kinds of quotes
+
+    assert plain(built) == plain(written)

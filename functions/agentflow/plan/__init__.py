@@ -11,7 +11,7 @@ A text where an expression is wanted is CEL; beside an operator (``score == "goo
 words of Python end in ``_``. To import this connects to nothing and loads no library.
 """
 
-from agentflow.plan.expression import Expr, cel, event, item, one_of, result, size
+from agentflow.plan.expression import Expr, cel, event, item, one_of, result, size, value
 from agentflow.plan.nodes import (
     Node,
     check,
@@ -77,5 +77,6 @@ __all__ = [
     "task",
     "timeout",
     "try_",
+    "value",
     "while_",
 ]

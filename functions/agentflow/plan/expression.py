@@ -119,6 +119,11 @@ def cel(text: str) -> Expr:
     return Expr(text)
 
 
+def value(of: Literal) -> Expr:
+    """A value as an expression: text by itself is CEL."""
+    return Expr(literal(of))
+
+
 def size(value: Expr) -> Expr:
     """How many characters, elements or entries it has."""
     return Expr(f"size({value})")
