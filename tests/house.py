@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
+import orjson
 import psycopg
 import pytest
 from psycopg.rows import dict_row
@@ -18,7 +20,8 @@ from agentflow.config import Settings
 from agentflow.core.message import Message
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.host import Host
-from agentflow.store.admin import create_tenant
+from agentflow.store.admin import create_tenant, issue_key
+from agentflow.store.changes import dump
 from agentflow.store.replay import Replay
 from agentflow.wire.document import compile_document
 
@@ -113,6 +116,18 @@ async def eventually(look: Callable[[], Awaitable[Any]], *, within_s: float = 20
     return found
 
 
+@asynccontextmanager
+async def door(house: House, host: Host) -> AsyncIterator[httpx.AsyncClient]:
+    """The API of a host."""
+    key = str(await issue_key(house.database.admin, house.tenant, house.settings.key_pepper))
+    headers = {"authorization": f"Bearer {key}"}
+    transport = httpx.ASGITransport(host.api(), raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://api", headers=headers, timeout=60
+    ) as api:
+        yield api
+
+
 async def all_decided_again(house: House) -> None:
     """Every planned run's history, decided again, comes to the same."""
     for run in await house.rows("select * from runs where version is not null"):
@@ -124,6 +139,8 @@ async def all_decided_again(house: House) -> None:
         lines = await house.rows("select * from history where run_id = %s order by seq", run["run_id"])
         assert replay.run(lines) is None, replay.found
         assert (replay.status, replay.output) == (run["status"], run["output"])
+        agents = replay.state.agents if replay.state else None
+        assert orjson.loads(dump(agents) or b"null") == run["state"].get("agents")
 
 
 @pytest.fixture

@@ -11,7 +11,16 @@ import yaml
 from pydantic import BaseModel
 
 from agentflow.wire.document import compile_document
-from agentflow.wire.document_shape import Document, NodeShape, State, Subtree, Transition
+from agentflow.wire.document_shape import (
+    Agent,
+    AgentTask,
+    Document,
+    NodeShape,
+    State,
+    Subtree,
+    Tool,
+    Transition,
+)
 
 ROOT = Path(__file__).parents[1]
 NODES = NodeShape.__subclasses__()
@@ -84,7 +93,21 @@ def test_the_tree_in_the_plan_format_is_one() -> None:
     assert compile_document(document).tree is not None
 
 
-@pytest.mark.parametrize("shape", [Document, Subtree, State, Transition, *NODES], ids=lambda shape: shape.__name__)
+def test_the_agent_in_the_plan_format_is_one() -> None:
+    text = (ROOT / "schemas" / "plan.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(tools:.*?)```", text, re.DOTALL)
+    document: dict[str, Any] = {
+        "agentflow": "plan/v1", "kind": "bt", "name": "example", "limits": {"steps": 99, "usd": 1},
+        "input": {"order": "string"}, "root": "research",
+    }  # fmt: skip
+    document |= yaml.safe_load(shown)
+    assert compile_document(document).tasks["research"].agent is not None
+
+
+SHAPES = [Agent, AgentTask, Tool, Document, Subtree, State, Transition, *NODES]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
 def test_the_plan_format_names_every_key(shape: type[BaseModel]) -> None:
     text = (ROOT / "schemas" / "plan.md").read_text()
     words = set(re.findall(r"[a-z_]+", text))

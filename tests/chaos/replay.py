@@ -39,11 +39,11 @@ class Replay(replay.Replay):
         if self.status == "succeeded" and self.output != self._row["output"]:
             self._violated(8, f"its history comes to {self.output}, the run to {self._row['output']}")
         stored = self._row["state"] or {}
-        if self.state is not None and (stored.get("vars"), stored.get("cursor"), stored.get("undo")) != (
-            self.state.vars,
-            orjson.loads(dump(self.state.cursor) or b""),
-            orjson.loads(dump(self.state.undo) or b"null"),
-        ):
+        kept = [stored.get(name) for name in ("vars", "cursor", "undo", "agents")]
+        if self.state is not None and kept != [
+            orjson.loads(dump(part) or b"null")
+            for part in (self.state.vars, self.state.cursor, self.state.undo, self.state.agents)
+        ]:
             self._violated(8, f"its history comes to {self.state}, the run's state is {stored}")
 
     def _violated(self, invariant: int, what: str) -> None:

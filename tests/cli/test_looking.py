@@ -57,6 +57,18 @@ async def test_a_run_is_shown_with_its_steps_and_result(agentflow: Command) -> N
     one_line(await agentflow("show", "../workflows/hello"), "nothing at this path")
 
 
+async def test_the_parts_of_an_agent_are_named_in_words(agentflow: Command) -> None:
+    document = Path(__file__).parents[2] / "local/workflows/research.yaml"
+    ran = await agentflow("run", str(document), "-i", "product=lamp", "-i", "count=2")
+    for part in ("research turn 1 (llm) running", "research stock (tool) running", "step 5 research turn 2 succeeded"):
+        assert part in ran.out + ran.err
+    (run,) = [row["id"] for row in (await agentflow("runs", "--workflow", "research", "--json")).json]
+    shown = (await agentflow("show", run)).out
+    for part in ("research turn 1", "research price", "research turn 2", "agent"):
+        assert part in shown
+    assert "research--" not in shown
+
+
 async def test_the_history_is_printed_a_line_per_event(agentflow: Command) -> None:
     run = await hello(agentflow)
     text = (await agentflow("logs", run)).out

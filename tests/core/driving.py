@@ -5,7 +5,7 @@ A script is a line of ``event: commands`` parts joined by `` | ``.
 Events: ``>`` begin, ``a`` the oldest running ``a`` is done (``a=5`` with n=5, ``a?`` with ok=false), ``a!`` failed,
 ``a~`` timed out, ``@name`` a signal, ``50ms`` the oldest timer of that length. Commands, in order: ``+a`` start, ``-a``
 halt, ``+50ms`` set a timer, ``-50ms`` clear it, ``ok`` and ``no`` the end.
-``.c`` (``.c!``): the compensation that the planner has carried out itself has ended (failed).
+``.c`` (``.c!``): the step that the planner has carried out itself has ended (failed).
 ``[x y]`` after the commands: the active states.
 """
 
@@ -99,8 +99,8 @@ class Drive:
         """Advance, check what holds for every advance, and give the commands in short."""
         state = self.state
         if state is not None and self.copied:
-            undo = _stored(_plain(state.undo)) if state.undo else None
-            state = PlanState(_stored(state.vars), _stored(state.cursor), state.steps, undo)
+            inner = [kept and _stored(_plain(kept)) for kept in (state.undo, state.agents)]
+            state = PlanState(_stored(state.vars), _stored(state.cursor), state.steps, *inner)
         before = _text(state)
         moved: Advance = advance(self.plan, state, event)
         assert _text(state) == before, "an advance changed the state it was given"
@@ -153,6 +153,11 @@ class Drive:
         kind = self.plan.tasks[self.running.pop(step)].kind
         given = {"data": result} if kind == "event" else {"n": 0, "ok": True, **result}
         return self.tell(Completed(step, given))
+
+    def said(self, step: int, result: dict[str, Any]) -> list[str]:
+        """A step has ended with exactly this result."""
+        del self.running[step]
+        return self.tell(Completed(step, result))
 
     def fail(self, step: int, code: str = "broken", message: str = "it broke") -> list[str]:
         del self.running[step]
@@ -229,7 +234,7 @@ def _reversed(value: Any) -> Any:
 
 
 def _text(state: PlanState | None) -> str:
-    return "" if state is None else json.dumps([state.vars, state.cursor, state.undo], default=dict)
+    return "" if state is None else json.dumps([state.vars, state.cursor, state.undo, state.agents], default=dict)
 
 
 def play(plan: Mapping[str, Any], script: str, **values: Any) -> Drive:

@@ -352,10 +352,6 @@ PARTS: dict[str, tuple[Any, list[str]]] = {
             "tasks.t.use: the tool 'erp.pay' from outside the workflow is not yet available (ship it with the workflow"
         ],
     ),
-    "a task of another time": (
-        tree("t", tasks={"t": {"kind": "agent", "use": "form"}}, limits={"steps": 3, "usd": 1.0}),
-        ["tasks.t.kind: a task of kind 'agent' is not yet available (use an llm task, and tools)"],
-    ),
     "a task that undoes itself": (
         task(undo="t"),
         ["tasks.t.undo: 't' cannot undo anything (name a task that does one thing, and that is not undone itself)"],

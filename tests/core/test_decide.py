@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 
+from agentflow.core import conversation
 from agentflow.core.decide import account_cost, api, dispatch, plan, record
 from agentflow.core.decision import (
     Decided,
@@ -79,6 +80,22 @@ MACHINE = compile_document({
     "transitions": [{"event": "cancel", "to": "undo"}],
 })  # fmt: skip
 
+TOOL = {"kind": "python", "code": "def run(q): return {'q': q}", "in": {"q": "int"}, "usd": 0.00001}
+AGENT = compile_document({
+    "agentflow": "plan/v1", "kind": "bt", "name": "agent", "limits": {"steps": 60, "usd": 0.02}, "vars": {"n": "int"},
+    "tools": {"look": TOOL},
+    "agents": {"who": {"model": "small", "tools": ["look"], "max_tokens": 10}},
+    "tasks": {
+        **TASKS,
+        "find": {"kind": "agent", "use": "who", "in": {"n": "n"}, "out": {"n": "int"}, "usd": 0.00185,
+                 "retry": {"max": 2}, "turns": 4},
+    },
+    "root": {"sequence": [
+        {"type": "parallel", "need": 1, "fail_at": 3, "children": ["find", "find", {"fallback": ["find", "event"]}]},
+        {"fallback": [{"task": "find", "set": {"n": "result.n"}}, "find"]},
+    ]},
+})  # fmt: skip
+
 
 class World:
     """A reactor, a store and a far side, as small as they can be."""
@@ -95,6 +112,7 @@ class World:
         self.ledger: dict[tuple[int, int, str], LedgerEntry] = {}
         self.history: list[Decided] = []
         self.endings: list[str] = []
+        self.owners: dict[int, int] = {}  # inner step -> the step of its agent
         self.limit = limit
         self.spent = self.held = 0
         data = {"run": str(RUN), "workflow": compiled.name, "version": 1, "input": {"n": 1}}
@@ -174,6 +192,8 @@ class World:
         assert run.spent_micro == self.spent
         if self.limit is not None:
             assert self.spent + self.held <= self.limit
+        self.owners |= {int(k): v for k, v in ((run.plan and run.plan.agents) or {}).get("of", {}).items()}
+        self.check_agents(run)
         if run.status == "running":
             assert run.open, "a running run waits for something"
             waiting_for_events = {step for step, opened in run.open.items() if opened.waits == "event"}
@@ -188,12 +208,25 @@ class World:
                     "retry": f"retry:{step}" in self.timers or self.fired(f"retry:{step}"),
                     "timer": f"wait:{step}" in self.timers or self.fired(f"wait:{step}"),
                     "event": step in self.subscriptions,
+                    "planner": any(inner in run.open for inner, owner in self.owners.items() if owner == step),
                 }[opened.waits]
                 assert waiting, f"step {step} waits for a {opened.waits} that nobody will bring"
         if run.terminal:
             assert not run.open
             assert not self.subscriptions
             assert all(timer.kind == "hold" for timer in self.timers.values())
+
+    def check_agents(self, run: Run) -> None:
+        """What an agent has used is what its inner steps have cost, and what is held for those that are out."""
+        for step, opened in run.open.items():
+            if opened.waits != "planner":
+                continue
+            mine = {inner for inner, owner in self.owners.items() if owner == step}
+            cost = sum(row.cost_micro for row in self.results.values() if row.step in mine)
+            out = {f"{i}.{o.attempt}" for i, o in run.open.items() if i in mine and o.waits == "call"}
+            assert opened.used_micro == cost + sum(run.holds.get(key, 0) for key in out)
+            cap = self.plan.tasks[opened.task].price_cap_micro
+            assert opened.used_micro <= cap, "an agent uses more than its task may cost"
 
     def fired(self, timer: str) -> bool:
         return any(m.name == "timer.fired" and m.data["timer"] == timer for m in self.pending.values())
@@ -202,6 +235,10 @@ class World:
         asked = request.data
         error = {"code": outcome, "message": "no", "retryable": outcome == "again", "retry_after_ms": None}
         output = {"good": {"n": asked["step"]}, "odd": {"n": "not a number"}}.get(outcome)
+        if output and asked.get("tools"):
+            calls_of = {0: [("answer", output)], 1: [("look", {"q": 1}), ("look", {"q": 2}), ("nothing", {})], 2: []}
+            made = [{"id": "", "name": name, "arguments": given} for name, given in calls_of[asked["step"] % 3]]
+            output = {"text": "hm", "calls": made}
         data = {name: asked[name] for name in ("run", "step", "attempt", "epoch", "task")}
         data |= {
             "status": "succeeded" if output else "failed", "output": output, "error": None if output else error,
@@ -228,12 +265,13 @@ class World:
 SEEDS = 1500
 
 
-@pytest.mark.parametrize("compiled", [TREE, MACHINE], ids=lambda plan: plan.name)
+@pytest.mark.parametrize("compiled", [TREE, MACHINE, AGENT], ids=lambda plan: plan.name)
 def test_every_order_of_events_keeps_the_invariants(compiled: Any) -> None:
     ended: Counter[str] = Counter()
     for seed in range(SEEDS):
         chance = random.Random(seed)
-        world = World(compiled, chance.choice([None, None, 350, 700]), chance.choice([None, None, 320, 650]))
+        few, many = (350, 700) if compiled is not AGENT else (9_000, 19_000)
+        world = World(compiled, chance.choice([None, None, few, many]), chance.choice([None, None, few, many]))
         try:
             play(world, chance)
             drain(world)
@@ -293,6 +331,28 @@ def drain(world: World) -> None:
     settled = sum(e.amount_micro for e in world.ledger.values() if e.entry == "settle")
     assert world.run.spent_micro == settled
     assert "open" not in world.steps.values()
+
+
+def test_a_turn_that_is_halted_by_what_starts_it_asks_nobody() -> None:
+    """Two agents begin at once, and the second one cannot, which ends the run."""
+    agent = {"kind": "agent", "use": "who"}
+    compiled = compile_document({
+        "agentflow": "plan/v1", "kind": "bt", "name": "two", "limits": {"steps": 9, "usd": 1}, "vars": {"n": "int"},
+        "agents": {"who": {"model": "small"}},
+        "tasks": {"one": agent, "long": {**agent, "prompt": "x" * 60_000, "in": {"n": "n"}}},
+        "root": {"parallel": ["one", {"map": "long", "over": "[1, 2]", "max": 2}]},
+    })  # fmt: skip
+    world = World(compiled, None, None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(conversation, "MAX_BYTES", 50_000)
+        drain(world)
+    assert world.run is not None
+    assert world.run.status == "failed"
+    tasks = {row.step: (row.opened.task, row.status) for row in world.results.values()}
+    assert tasks[1] == ("one", "halted")
+    assert ("one--turn", "halted") in tasks.values()
+    assert not any(message.name == "llm.requested" for _, message in world.seen)
+    assert not world.ledger
 
 
 @pytest.mark.parametrize(("code", "spent"), [("timeout", "all"), ("model_unreachable", "nothing")])

@@ -296,3 +296,18 @@ def test_the_model_is_told_its_form_goal_and_tasks() -> None:
     jsonschema.validate(answer(TREE), task.reply)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(changed(1, task="never"), task.reply)
+
+
+@pytest.mark.parametrize("more", [{}, {"out": {"text": "string"}}, {"turns": 1}])
+def test_a_plan_may_have_an_agent_do_something(more: dict[str, Any]) -> None:
+    document = goal(tasks=["ask"])
+    document["tools"] = {"look": {"kind": "python", "code": "def run(q): return {}", "in": {"q": "string"}}}
+    document["agents"] = {"clerk": {"model": "small", "tools": ["look"]}}
+    document["tasks"] = {**document["tasks"], "ask": {"kind": "agent", "use": "clerk", **more}}
+    drive = Drive(document)
+    drive.begin(topic="bees")
+    propose(drive, answer([node("ask", "task", task="ask", set=sets(text="result.text"))]))
+    (judged,) = [command.result for command in drive.history[-1] if isinstance(command, Ended)]
+    assert judged is not None
+    assert judged["fits"], judged["faults"]
+    assert compile_document(judged["document"]).tasks["ask"].agent is not None

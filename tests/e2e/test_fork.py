@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from house import House, eventually
+from house import House, door, eventually
 
-from agentflow.runtime.host import Host
-from agentflow.store.admin import issue_key
 from agentflow.store.audit import verify
 from agentflow.store.chain import ChainKeys
 from agentflow.wire.claim import INLINE_LIMIT
@@ -44,18 +41,6 @@ LATE = {
         "over": {"final": "success"},
     },
 }  # fmt: skip
-
-
-@asynccontextmanager
-async def door(house: House, host: Host) -> AsyncIterator[httpx.AsyncClient]:
-    """The API of a host."""
-    key = str(await issue_key(house.database.admin, house.tenant, house.settings.key_pepper))
-    headers = {"authorization": f"Bearer {key}"}
-    transport = httpx.ASGITransport(host.api(), raise_app_exceptions=False)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://api", headers=headers, timeout=60
-    ) as api:
-        yield api
 
 
 async def fork(api: httpx.AsyncClient, run: UUID, at: int, **more: Any) -> UUID:

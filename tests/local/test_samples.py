@@ -45,7 +45,7 @@ def test_the_log_is_large_and_names_nobody() -> None:
     assert set(re.findall(r"\b\d+\.\d+\.\d+\.\d+\b", text)) == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("name", ["incident-triage", "hello"])
+@pytest.mark.parametrize("name", ["incident-triage", "hello", "research"])
 def test_a_sample_is_valid_and_fits_its_budget(name: str) -> None:
     plan = compile_document(load_document_file(FOLDER / f"{name}.yaml"))
     assert plan.name == name
@@ -142,3 +142,20 @@ async def test_hello_greets(house: House) -> None:
     assert row["output"]["letters"] == 4
     assert "Ada L." in row["output"]["greeting"]
     assert row["spent_micro"] > 0
+
+
+@pytest.mark.parametrize(
+    ("item", "verdict", "total", "failed"),
+    [("lamp", "12 are there for the 2 that are asked for", 24.5, 0), ("moon", "moon is not sold", 0.0, 1)],
+)
+async def test_research_asks_its_tools_and_answers_by_what_they_say(
+    house: House, item: str, verdict: str, total: float, failed: int
+) -> None:
+    await house.register(load_document_file(FOLDER / "research.yaml"))
+    async with house.host(script_dir=FOLDER) as host:
+        row = await house.ended(await house.submit(host, "research", {"product": item, "count": 2}))
+    assert (row["status"], row["output"]) == ("succeeded", {"verdict": verdict, "total": total})
+    steps = await house.rows(STEPS)
+    assert tasks(steps) == ["research", "research--turn", "research--stock", "research--price", "research--turn"]
+    assert sum(step["status"] == "failed" for step in steps) == failed
+    assert 0 < row["spent_micro"] < 1_000

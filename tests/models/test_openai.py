@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from agentflow.core.money import input_tokens_bound
 from agentflow.errors import Rejected, RetryLater
 from agentflow.models import Request, Usage
 from agentflow.models.openai import OpenAIModel
@@ -346,3 +347,108 @@ async def test_calls_run_side_by_side(server: ChatServer, model: OpenAIModel) ->
     replies = await asyncio.gather(*(model.complete(request) for request in asked))
     assert [reply.text for reply in replies] == [str(n) for n in range(50)]
     assert time.monotonic() - began < 3
+
+
+TOOLS = (
+    {"name": "search", "description": "finds pages", "parameters": {
+        "type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"],
+        "additionalProperties": False,
+    }},
+    {"name": "note", "description": "", "parameters": {
+        "type": "object", "properties": {"what": {}}, "required": ["what"], "additionalProperties": False,
+    }},
+)  # fmt: skip
+WORKED = (
+    {"role": "user", "content": "What is it?"},
+    {"role": "assistant", "content": "Let me see.", "calls": [
+        {"id": "t001c0000", "name": "search", "arguments": {"query": "é"}},
+    ]},
+    {"role": "tool", "call": "t001c0000", "content": '{"pages":[1]}'},
+)  # fmt: skip
+
+
+async def test_tools_and_what_they_gave_are_sent_as_the_api_has_them(server: ChatServer, model: OpenAIModel) -> None:
+    await model.complete(ask(tools=TOOLS, messages=WORKED))
+    (sent,) = server.sent
+    search, note = sent["tools"]
+    assert search == {"type": "function", "function": {**TOOLS[0], "strict": True}}
+    assert note == {"type": "function", "function": {"name": "note", "parameters": TOOLS[1]["parameters"]}}
+    assert sent["messages"] == [
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [
+            {"id": "t001c0000", "type": "function", "function": {"name": "search", "arguments": '{"query":"é"}'}},
+        ]},
+        {"role": "tool", "tool_call_id": "t001c0000", "content": '{"pages":[1]}'},
+    ]  # fmt: skip
+
+
+async def test_calls_are_read_however_they_are_written(server: ChatServer, model: OpenAIModel) -> None:
+    made = [
+        {"id": "c1", "type": "function", "function": {"name": "search", "arguments": '{"query": "a"}'}},
+        {"function": {"name": "search", "arguments": {"query": "b"}}},
+        {"id": 7, "function": {"name": "note"}},
+    ]
+    server.answers = [lambda _: JSONResponse(completion(None, finish="tool_calls", tool_calls=made))]
+    reply = await model.complete(ask(tools=TOOLS))
+    assert (reply.text, reply.finish) == ("", "tool_calls")
+    assert [(call.id, call.name, json.loads(call.arguments)) for call in reply.calls] == [
+        ("c1", "search", {"query": "a"}), ("", "search", {"query": "b"}), ("", "note", {}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [7, "search", {"function": {}}, [None], [{"function": {"name": 7}}], [{"id": "c"}]])
+async def test_calls_that_are_none_are_a_bad_response(server: ChatServer, model: OpenAIModel, made: Any) -> None:
+    server.answers = [lambda _: JSONResponse(completion(None, tool_calls=made))]
+    with pytest.raises(RetryLater, match="not a chat completion") as caught:
+        await model.complete(ask(tools=TOOLS))
+    assert caught.value.code == "bad_response"
+
+
+async def test_of_very_many_calls_only_some_are_looked_at(server: ChatServer, model: OpenAIModel) -> None:
+    made = [{"id": "c", "function": {"name": "search", "arguments": "{}"}}] * 10_000
+    server.answers = [lambda _: JSONResponse(completion(None, tool_calls=made))]
+    assert len((await model.complete(ask(tools=TOOLS))).calls) == 1_000
+
+
+async def test_a_server_that_is_not_strict_about_tools_gets_them_as_they_are_and_is_remembered(
+    server: ChatServer, model: OpenAIModel
+) -> None:
+    no = refusal(400, "Invalid schema for function 'search': strict is not permitted", param="tools[0].function")
+    server.answers = [lambda _: no, lambda _: JSONResponse(completion())]
+    await model.complete(ask(tools=TOOLS))
+    await model.complete(ask(tools=TOOLS))
+    assert ["strict" in sent["tools"][0]["function"] for sent in server.sent] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "registry.example/library/tiny:latest does not support tools"),
+        (400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+        (404, "No endpoints found that support tool use"),
+        (500, "tools param requires --jinja flag"),
+        (422, "Function calling is not enabled for this model"),
+    ],
+)
+async def test_a_server_that_has_no_tools_says_so_once_and_clearly(
+    server: ChatServer, model: OpenAIModel, status: int, said: str
+) -> None:
+    server.answers = [lambda _: refusal(status, said)]
+    with pytest.raises(Rejected, match="have agents use a model that calls tools") as caught:
+        await model.complete(ask(tools=TOOLS))
+    assert caught.value.code == "tools_unsupported"
+    with pytest.raises((Rejected, RetryLater)) as other:
+        await model.complete(ask())
+    assert other.value.code != "tools_unsupported"
+
+
+async def test_usage_that_is_not_told_is_no_more_than_is_held(server: ChatServer, model: OpenAIModel) -> None:
+    body = completion()
+    del body["usage"]
+    server.answers = [lambda _: JSONResponse(body)]
+    reply = await model.complete(ask(tools=TOOLS, messages=WORKED))
+    assert reply.usage == Usage(input_tokens_bound(WORKED, TOOLS, None), 77)
+    plain = input_tokens_bound(WORKED, (), None)
+    silent = [{key: value for key, value in each.items() if key != "calls"} for each in WORKED]
+    assert plain >= input_tokens_bound(silent, (), None) + len('search{"query": "é"}'.encode())
+    assert reply.usage.input_tokens > plain + len(json.dumps(TOOLS))

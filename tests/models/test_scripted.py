@@ -174,3 +174,33 @@ async def test_what_is_found_but_is_no_number_is_the_rules_fault(tmp_path: Path)
     model = scripted(tmp_path, "rules: [{prompt: '(?P<n>.+)', reply: {n: '{n:int}'}}]")
     with pytest.raises(Rejected, match="for a number"):
         await model.complete(ask("many"))
+
+
+async def test_it_calls_tools_and_answers_by_what_they_gave(tmp_path: Path) -> None:
+    model = scripted(
+        tmp_path,
+        """
+rules:
+  - role: user
+    prompt: 'about (?P<what>\\w+)'
+    call: {search: {query: '{what}'}, fetch: [{page: 1}, {page: 2}]}
+  - {role: tool, prompt: 'stock: (?P<stock>\\d+)', find: {what: 'about (\\w+)'}, reply: 'There are {stock} of {what}.'}
+""",
+    )
+    asked = {"role": "user", "content": "Find out about tea"}
+    first = await model.complete(ask("x", messages=(asked,)))
+    assert [(call.name, json.loads(call.arguments)) for call in first.calls] == [
+        ("search", {"query": "tea"}), ("fetch", {"page": 1}), ("fetch", {"page": 2}),
+    ]  # fmt: skip
+    assert first.usage.output_tokens > 10
+    heard = [{"role": "assistant", "content": ""}, {"role": "tool", "content": "no stock"}]
+    told = [*heard, {"role": "tool", "content": "stock: 3"}]
+    assert (await model.complete(ask("x", messages=(asked, *told)))).text == "There are 3 of tea."
+    with pytest.raises(Rejected, match="no rule"):  # what an earlier turn gave does not count
+        await model.complete(ask("x", messages=(asked, *told, *heard)))
+
+
+async def test_a_call_of_what_is_not_found_is_the_rules_fault(tmp_path: Path) -> None:
+    model = scripted(tmp_path, "rules: [{prompt: x, call: {search: {query: '{what}'}}}]")
+    with pytest.raises(Invalid, match="is not found by the rule"):
+        await model.complete(ask("x"))

@@ -98,6 +98,7 @@ def test_every_kind_of_task_has_its_builder(kind: str) -> None:
     ("model", "built", "others"),
     [
         (shape.Tool, Workflow.python, {"kind"}),
+        (shape.Agent, Workflow.define_agent, set()),
         (shape.State, Workflow.state, {"transitions"}),
         (shape.Transition, transition, set()),
         (shape.Action, builder.action, set()),
@@ -114,7 +115,7 @@ def test_every_part_has_all_its_keys(model: type[BaseModel], built: Callable[...
 def test_the_document_and_retry_have_all_their_keys() -> None:
     assert fields(shape.Retry) == Retry.__annotations__.keys()
     by_method = {"vars": "var", "tools": "python", "tasks": "tool", "states": "state", "transitions": "on"}
-    by_method |= {"events": "signal", "plan": "goal", "trees": "tree"}
+    by_method |= {"events": "signal", "plan": "goal", "trees": "tree", "agents": "define_agent"}
     for key in fields(shape.Document, "agentflow", "kind", "name", "description", "limits"):
         assert callable(getattr(Workflow, by_method.get(key, key)))
 
@@ -182,6 +183,15 @@ def test_one_task_needs_no_plan() -> None:
     flow.human("ask", "reviewer", out={"ok": bool})
     assert "kind" not in flow.document()
     assert [name for name, _ in flow.check().output or ()] == ["ok"]
+
+
+def test_an_agent_is_built_with_its_tools() -> None:
+    flow = Workflow("ask", steps=30, usd=1)
+    search = flow.python("search", "def run(query): return {}", in_={"query": str}, description="finds pages")
+    who = flow.define_agent("who", "small", tools=[search], system="Look.")
+    flow.root(flow.agent("look", who, prompt="Find it.", turns=3, out={"ok": bool}))
+    task = flow.check().tasks["look"]
+    assert (task.turns, task.agent and task.agent.tools) == (3, ("search",))
 
 
 # --------------------------------------------------------------------------------------------------------- faults

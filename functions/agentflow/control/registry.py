@@ -91,10 +91,12 @@ class Registry:
                 self._models.resolve(task.use)
             except Rejected as refusal:
                 found = refusal.problem
-                fault = Problem(f"tasks.{task.name}.use", found.message, found.mend, found.code)
+                within = plan.tasks[task.part_of].agent if task.part_of else None
+                path = f"agents.{within.name}.model" if within else f"tasks.{task.name}.use"
+                fault = Problem(path, found.message, found.mend, found.code)
                 problems.append(as_written(fault, AUTHOR))
         if problems:
-            raise Invalid(problems, code="invalid_plan")
+            raise Invalid(list(dict.fromkeys(problems)), code="invalid_plan")
         return plan
 
 

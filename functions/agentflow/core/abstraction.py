@@ -126,7 +126,8 @@ class Given(Guess):
 
 
 def abstract(plan: Plan, oracle: Oracle, *, loops: int = 0) -> Plan:
-    """The copy, for which steps are not limited; with ``loops`` every ``visits`` and ``max`` is that at most."""
+    """The copy, for which steps are not limited; with ``loops`` every ``visits`` and ``max`` is that at most. An
+    agent's step is one like others there: how it comes to its end is not the plan's affair."""
     faults = (NO_VALUE,) if plan.machine is not None and plan.machine.mends else ()
 
     def swap(expr: Expr, owner: object, field: str) -> Expr:
@@ -146,7 +147,8 @@ def abstract(plan: Plan, oracle: Oracle, *, loops: int = 0) -> Plan:
         return made
 
     machine, tree, output = rewritten((plan.machine, plan.tree, plan.output), swap, amend)
-    return replace(plan, machine=machine, tree=tree, output=output, limits=replace(plan.limits, steps=NO_LIMIT))
+    limits = replace(plan.limits, steps=NO_LIMIT)
+    return replace(plan, machine=machine, tree=tree, output=output, limits=limits, has_agents=False)
 
 
 def _choices(expr: Expr, owner: object, field: str) -> Sequence[Any]:

@@ -33,7 +33,8 @@ PLANS = {"fsm": "states", "bt": "root", "goal": "plan"}
 """The kinds of plan, and the key that shows which one a document is."""
 
 RESULTS: dict[str, dict[str, tuple[str, str]]] = {
-    "llm": {"text": ("result.text", "string")}, "event": {"data": ("result.data", "json")}, "wait": {},
+    "llm": {"text": ("result.text", "string")}, "agent": {"text": ("result.text", "string")},
+    "event": {"data": ("result.data", "json")}, "wait": {},
     "compensate": {"undone": ("result.undone", "int")},
     "judge": {
         "fits": ("result.fits", "bool"), "faults": ("result.faults", "string"),
@@ -84,8 +85,9 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
         canonical["output"] = _texts(canonical["output"])
     if isinstance(trigger := canonical.get("trigger"), dict):
         canonical["trigger"] = _with_cel(trigger, TRIGGER_CEL)
-    if isinstance(tools := canonical.get("tools"), dict):
-        canonical["tools"] = {name: _given(tool) for name, tool in tools.items()}
+    for key in ("tools", "agents"):
+        if isinstance(table := canonical.get(key), dict):
+            canonical[key] = {name: _given(entry) for name, entry in table.items()}
     canonical["limits"] = _given(canonical.get("limits", {}))
     if isinstance(goal := canonical.get("plan"), dict):
         canonical["plan"] = {**GOAL, **_given(goal)}
@@ -276,7 +278,7 @@ def around(path: str) -> Iterator[str]:
 
 
 def digest(canonical: Mapping[str, Any]) -> str:
-    """sha256 (hex) over the canonical JSON of a canonical document, descriptions left out."""
+    """sha256 (hex) over the canonical JSON of a canonical document, less the descriptions that only people read."""
     text = json.dumps(
         _without_descriptions(canonical),
         sort_keys=True,
@@ -287,7 +289,7 @@ def digest(canonical: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_NAMED = ("tasks", "states", "tools", "trees")
+_NAMED = ("tasks", "states", "tools", "trees", "agents")
 
 
 def _without_descriptions(canonical: Mapping[str, Any]) -> dict[str, Any]:
@@ -295,7 +297,7 @@ def _without_descriptions(canonical: Mapping[str, Any]) -> dict[str, Any]:
     for key in _NAMED:
         if key in plain:
             plain[key] = {
-                name: {k: v for k, v in entry.items() if k != "description"}
+                name: {k: v for k, v in entry.items() if k != "description" or _is_said(key, entry)}
                 for name, entry in plain[key].items()
             }
     if "root" in plain:
@@ -303,6 +305,11 @@ def _without_descriptions(canonical: Mapping[str, Any]) -> dict[str, Any]:
     if "trees" in plain:
         plain["trees"] = {name: {**tree, "root": _bare_node(tree["root"])} for name, tree in plain["trees"].items()}
     return plain
+
+
+def _is_said(key: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a model may be told the description: that of a tool that says what it takes."""
+    return key == "tools" and "in" in entry
 
 
 def _bare_node(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agentflow.core import compile_fsm, compile_tasks, compile_tree, goal
+from agentflow.core import compile_agents, compile_fsm, compile_tasks, compile_tree, goal
 from agentflow.core.canonical import as_written, digest, normalise
 from agentflow.core.draft import Draft, micro, milliseconds
 from agentflow.core.machine import Machine
@@ -80,8 +80,9 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
     draft.vars = variables
     draft.events = {name: draft.types(given, f"events.{name}") for name, given in document.get("events", {}).items()}
     draft.elsewhere = compile_tree.only_in_trees(document)
-    tools = compile_tasks.tools(draft)
-    compile_tasks.tasks(draft, tools)
+    draft.tools = compile_tasks.tools(draft)
+    draft.agents = compile_agents.agents(draft)
+    compile_tasks.tasks(draft)
     limits = document["limits"]
     fsm = document["kind"] == "fsm"
     machine = compile_fsm.machine(draft) if fsm else None
@@ -94,13 +95,14 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
         limits=Limits(limits["steps"], micro(limits.get("usd", 0)), milliseconds(limits.get("wall", "24h"))),
         input=inputs,
         vars=variables,
-        tasks=draft.tasks,
-        tools=tools,
+        tasks={**draft.tasks, **compile_agents.inner(draft)},
+        tools=draft.tools,
         trigger=compile_tasks.trigger(draft, inputs),
         output=compile_tasks.output(draft),
         machine=machine,
         tree=tree,
         compensates=any(task.kind == "compensate" for task in draft.tasks.values()),
+        has_agents=any(task.agent for task in draft.tasks.values()),
         document=dict(document),
     )
 

@@ -20,17 +20,28 @@ from agentflow.core.draft import (
     size,
 )
 from agentflow.core.expr import Expr
-from agentflow.core.plan import BUILTIN_TOOLS, Child, Retry, Task, ToolSpec, Trigger, Undo
+from agentflow.core.plan import (
+    BUILTIN_TOOLS,
+    MAX_TOKENS,
+    SEPARATOR,
+    Agent,
+    Child,
+    Retry,
+    Task,
+    ToolSpec,
+    Trigger,
+    Undo,
+)
 from agentflow.core.planning_wire import schema
 from agentflow.core.prompt import placeholders
 from agentflow.core.types import Type, parse
 
-OWN_KINDS = ("judge", "keep")
-AVAILABLE_KINDS = frozenset({"llm", "tool", "wait", "event", "human", "workflow", "compensate", *OWN_KINDS})
-# An llm task's `reply` and the kinds of OWN_KINDS are not for documents: core.planning makes such tasks.
-_LATER = "use an llm task, and tools"
-_TIMEOUT = {"llm": "60s", "tool": "60s", "agent": "10m", "event": "60s"}
-"""How long a task may take that does not say so; those that are not here as long as they like."""
+# An llm task's `reply` and the kinds judge and keep are not for documents: core.planning makes such tasks.
+_TIMEOUT = {"llm": "60s", "tool": "60s", "agent": "60s", "event": "60s"}
+"""How long a task may take that does not say so (an agent: each turn); those that are not here as long as they like."""
+
+TURNS = 8
+"""Most turns of an agent whose task does not say so."""
 
 _RESULT = {
     kind: tuple((field, read, parse(type_)) for field, (read, type_) in fields.items())
@@ -67,34 +78,42 @@ def tools(draft: Draft) -> dict[str, ToolSpec]:
             cpu=float(entry.get("cpu", 1.0)),
             output_bytes=size(entry.get("output", "64KiB")),
             price_micro=micro(entry.get("usd", 0)),
+            inputs=_takes(draft, entry["in"], f"{path}.in") if "in" in entry else None,
+            description=entry.get("description", ""),
         )
     return found
 
 
-def tasks(draft: Draft, known_tools: dict[str, ToolSpec]) -> None:
+def _takes(draft: Draft, table: Table, path: str) -> dict[str, Type]:
+    """What a tool takes. Its names are not read by expressions: any will do."""
+    return {name: draft.type(table[name], f"{path}.{name}") for name in sorted(table)}
+
+
+def tasks(draft: Draft) -> None:
     """Compile the task table into ``draft.tasks``."""
     for name, entry in sorted(draft.document["tasks"].items()):
         draft.tasks[name] = _task(draft, name, entry)
         if entry["kind"] == "tool":
-            _tool_use(draft, f"tasks.{name}.use", entry["use"], known_tools)
+            _tool_use(draft, f"tasks.{name}.use", entry["use"], draft.tools)
     for name, entry in draft.document["tasks"].items():
         if "undo" in entry:
             draft.tasks[name] = replace(draft.tasks[name], undo=_undo(draft, name, entry["undo"]))
-    _money(draft, known_tools)
+    _money(draft, draft.tools)
 
 
 def _task(draft: Draft, name: str, entry: Table) -> Task:
     path = f"tasks.{name}"
     kind = entry["kind"]
-    if kind not in AVAILABLE_KINDS:
-        draft.later(f"{path}.kind", f"a task of kind {kind!r}", _LATER)
+    if SEPARATOR in name:
+        draft.note(path, f"{SEPARATOR!r} is for the parts of an agent", "choose another name", "reserved_name")
     out = draft.types(entry["out"], f"{path}.out") if "out" in entry else None
     here = entry if name not in draft.elsewhere else {}  # else the expressions are compiled where it runs
     scope = {**draft.names, "item": JSON_TYPE}
     if any(each.get("undo") == name for each in draft.document["tasks"].values()):
         scope["result"] = JSON_TYPE
-    inputs = draft.exprs(here.get("in", {}), scope, f"{path}.in")
-    if kind == "llm":
+    inputs = _inputs(draft, path, entry, scope if here else None)
+    agent = _agent(draft, path, entry) if kind == "agent" else None
+    if kind in ("llm", "agent"):
         _prompt(draft, path, entry)
     if kind == "wait" and ("for" in entry) == ("until" in entry):
         draft.note(path, "waits neither `for` some time nor `until` a time, or for both", "give one of them", "schema")
@@ -107,7 +126,7 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         kind=kind,
         use=entry.get("use", ""),
         prompt=entry.get("prompt", ""),
-        system=entry.get("system", ""),
+        system=agent.system if agent else entry.get("system", ""),
         inputs=inputs,
         files=frozenset(name for name, expr in inputs.items() if is_file(expr.source, draft.names)),
         out=out,
@@ -116,13 +135,30 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         for_ms=milliseconds(entry["for"]) if "for" in entry else None,
         match=match and draft.expr(match, {**draft.names, "event": JSON_TYPE}, BOOL, f"{path}.match"),
         key=key and draft.expr(key, draft.names, STRING, f"{path}.key"),
-        max_tokens=entry.get("max_tokens", 1024),
+        max_tokens=entry.get("max_tokens", MAX_TOKENS),
         price_cap_micro=micro(entry["usd"]) if "usd" in entry else None,
         child=_child(draft, entry["use"], f"{path}.use") if kind == "workflow" else None,
         reply=schema(*entry["reply"]) if "reply" in entry else None,
         scope=entry.get("scope", "") if kind == "compensate" else "",
+        agent=agent,
+        turns=entry.get("turns", TURNS) if agent else 0,
         fields=_fields("" if "reply" in entry else kind, out),
     )
+
+
+def _inputs(draft: Draft, path: str, entry: Table, scope: Mapping[str, Type] | None) -> dict[str, Expr]:
+    """What a task is given; where its tool says what it takes, exactly that. Without a ``scope`` the expressions are
+    compiled elsewhere."""
+    given = entry.get("in", {})
+    tool = draft.tools.get(entry["use"]) if entry["kind"] == "tool" else None
+    if tool is None or tool.inputs is None:
+        return {} if scope is None else draft.exprs(given, scope, f"{path}.in")
+    for name in sorted(tool.inputs.keys() - given.keys()):
+        draft.note(f"{path}.in.{name}", f"is missing: {tool.name} takes it", "e.g. an input or a variable", "missing")
+    for name in sorted(given.keys() - tool.inputs.keys()):
+        draft.unknown(f"{path}.in.{name}", "input", name, tool.inputs)
+    known = {name: given[name] for name in given.keys() & tool.inputs.keys()}
+    return {} if scope is None else draft.exprs(known, scope, f"{path}.in", tool.inputs)
 
 
 def _retry(draft: Draft, entry: Table, path: str) -> Retry:
@@ -137,6 +173,15 @@ def _retry(draft: Draft, entry: Table, path: str) -> Retry:
             draft.note(f"{path}.max_backoff", "is less than `backoff`", "make it at least as long")
         retry = replace(retry, max_backoff_ms=retry.backoff_ms)
     return retry
+
+
+def _agent(draft: Draft, path: str, entry: Table) -> Agent | None:
+    agent = draft.agents.get(entry["use"])
+    if agent is None:
+        draft.unknown(f"{path}.use", "agent", entry["use"], draft.agents)
+        return None
+    _fill(draft, f"agents.{agent.name}.system", agent.system, path, entry)
+    return agent
 
 
 def _child(draft: Draft, use: str, path: str) -> Child:
@@ -162,8 +207,7 @@ def _undo(draft: Draft, name: str, target: str) -> Undo | None:
         draft.note(path, f"{target!r} cannot undo anything", mend, "undo")
         return None
     scope = {**draft.names, "item": JSON_TYPE, **result_scope(draft.tasks[name])}
-    given = draft.document["tasks"][target].get("in", {})
-    return Undo(target, draft.exprs(given, scope, f"tasks.{target}.in"))
+    return Undo(target, _inputs(draft, f"tasks.{target}", draft.document["tasks"][target], scope))
 
 
 def _fields(kind: str, out: dict[str, Type] | None) -> tuple[tuple[str, str, Type], ...]:
@@ -174,16 +218,21 @@ def _fields(kind: str, out: dict[str, Type] | None) -> tuple[tuple[str, str, Typ
 
 
 def _prompt(draft: Draft, path: str, entry: Table) -> None:
-    given = entry.get("in", {})
     for part in ("prompt", "system"):
-        try:
-            names = placeholders(entry.get(part, ""))
-        except ValueError as fault:
-            draft.note(f"{path}.{part}", str(fault), "write {{ or }} for a brace", "prompt")
-            continue
-        for name in sorted(names - given.keys()):
-            mend = f"add it: in: {{{name}: {name if name in draft.names else '...'}}}"
-            draft.note(f"{path}.{part}", f"{{{name}}} is not a key of the task's `in`", mend, "prompt")
+        _fill(draft, f"{path}.{part}", entry.get(part, ""), path, entry)
+
+
+def _fill(draft: Draft, path: str, text: str, task_path: str, entry: Table) -> None:
+    """Check that the text at ``path`` can be filled with what its task is given."""
+    try:
+        names = placeholders(text)
+    except ValueError as fault:
+        draft.note(path, str(fault), "write {{ or }} for a brace", "prompt")
+        return
+    whose = "the task's" if path.startswith(task_path) else f"{task_path}'s"
+    for name in sorted(names - entry.get("in", {}).keys()):
+        mend = f"add it: in: {{{name}: {name if name in draft.names else '...'}}}"
+        draft.note(path, f"{{{name}}} is not a key of {whose} `in`", mend, "prompt")
 
 
 _ACCESS = re.compile(r"([a-z][a-z0-9_]*)(\.[a-z][a-z0-9_]*|\[[^\[\]]*\])*")

@@ -207,7 +207,7 @@ class _Builder:
                 self.draft.note(
                     f"{node.path}.task", message, "run it inside a map, or read a variable", "cel"
                 )
-            elif (typed := self.draft.expr(expr.source, scope, None, path)) is not None:
+            elif (typed := self.draft.expr(expr.source, scope, _wanted(self.draft, task, name), path)) is not None:
                 inputs[name] = typed
         self._files(task, inputs, scope)
         return inputs
@@ -221,7 +221,7 @@ class _Builder:
 
         inputs = {}
         for name, source in sorted(entry.get("in", {}).items()):
-            if (typed := placed(f"in.{name}", source, scope)) is not None:
+            if (typed := placed(f"in.{name}", source, scope, _wanted(self.draft, task, name))) is not None:
                 inputs[name] = typed
         self._files(task, inputs, scope)
         match = placed("match", entry["match"], {**self.names, "event": JSON_TYPE}, BOOL) if "match" in entry else None
@@ -266,6 +266,12 @@ class _Builder:
                     f"use 1 to {count}, or -1 for all, -2 for all but one",
                     "threshold",
                 )
+
+
+def _wanted(draft: Draft, task: Task, name: str) -> Type | None:
+    """The type that the tool of a task takes there; None where it does not say."""
+    tool = draft.tools.get(task.use) if task.kind == "tool" else None
+    return (tool.inputs or {}).get(name) if tool else None
 
 
 def _counted(threshold: int, count: int) -> int:

@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from agentflow.core.cel import CelFault, Expr, compile_expr
-from agentflow.core.plan import Task
+from agentflow.core.plan import Agent, Task, ToolSpec
 from agentflow.core.types import Type, parse
 from agentflow.errors import Problem
 
@@ -46,6 +46,8 @@ class Draft:
         self.problems: list[Problem] = []
         self.names: dict[str, Type] = {}
         self.vars: dict[str, Type] = {}
+        self.tools: dict[str, ToolSpec] = {}
+        self.agents: dict[str, Agent] = {}
         self.tasks: dict[str, Task] = {}
         self.events: dict[str, dict[str, Type]] = {}  # what signals carry, where that is declared
         self.elsewhere: frozenset[str] = frozenset()  # tasks that only subtrees run: the names outside are not theirs

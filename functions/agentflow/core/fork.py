@@ -110,7 +110,8 @@ def read(line: Mapping[str, JSON], given: Mapping[str, JSON]) -> Fork:
 def _state_json(state: PlanState | None) -> JSON:
     if state is None:
         return None
-    return {"vars": state.vars, "cursor": state.cursor, "steps": state.steps, "undo": state.undo}
+    inner = {"agents": state.agents} if state.agents else {}
+    return {"vars": state.vars, "cursor": state.cursor, "steps": state.steps, "undo": state.undo, **inner}
 
 
 def _event_json(event: PlanEvent) -> JSON:

@@ -68,7 +68,7 @@ def pursued(plan: Plan, document: Document) -> Plan:
     """``plan``, compiled from the expanded ``document``, as the plan of the goal, with what a proposal is judged by."""
     kept = {key: value for key, value in document.items() if key not in ("plan", "trigger", "description")}
     goal = document["plan"]
-    abilities = {key: kept[key] for key in ("tasks", "tools", "input", "vars", "output") if key in kept}
+    abilities = {key: kept[key] for key in ("tasks", "tools", "agents", "input", "vars", "output") if key in kept}
     wanted = {"goal": goal.get("class") or goal["goal"], "kind": goal["kind"], "tasks": allowed(document)}
     limits = dict(document["limits"])
     if "usd" in limits:

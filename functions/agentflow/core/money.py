@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,14 +12,24 @@ from agentflow.core.run import Price, Run
 MILLION = 1_000_000
 # A provider's frame around each message (role, separators) is a handful of tokens; this is never too few.
 TOKENS_PER_MESSAGE = 16
+# What a provider tells a model about tools in general, and how it frames each, is some hundred tokens.
+TOKENS_FOR_TOOLS = 1_024
 # Failures after which a provider may bill a call that told us no usage: the whole hold counts as spent.
 MAYBE_BILLED = frozenset({"timeout", "bad_response", "unknown_outcome", "internal"})
 
 
-def input_tokens_bound(messages: Sequence[Mapping[str, str]], schema_bytes: int) -> int:
+def input_tokens_bound(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
+) -> int:
     """The most tokens a request can count: a token is at least one byte of UTF-8, whatever the tokenizer."""
-    text = sum(len(m["content"].encode()) for m in messages)
-    return text + schema_bytes + TOKENS_PER_MESSAGE * (len(messages) + 1)
+    text = sum(len(m["content"].encode()) + (_json_bytes(m["calls"]) if "calls" in m else 0) for m in messages)
+    form = (_json_bytes(schema) if schema else 0) + (TOKENS_FOR_TOOLS + _json_bytes(tools) if tools else 0)
+    return text + form + TOKENS_PER_MESSAGE * (len(messages) + 1)
+
+
+def _json_bytes(value: Any) -> int:
+    """How long JSON is at most, however it is written: with blanks, and all but ASCII escaped."""
+    return len(json.dumps(value))
 
 
 def llm_micro(price: Price, input_tokens: int, output_tokens: int) -> int:

@@ -19,7 +19,8 @@ class PlanState:
     ``vars`` holds inputs and working variables (it is the same object as before when nothing was set); ``cursor``
     belongs to the planner, and where it may hold many entries it holds them in an ``immutables.Map``, of which a new
     version costs the same however many there are; ``steps`` counts the steps started so far, so the next one is
-    ``steps + 1``; ``undo`` is what could be undone, and what is being undone (``core.undo``).
+    ``steps + 1``; ``undo`` is what could be undone, and what is being undone (``core.undo``); ``agents`` what agents at
+    work have said and heard (``core.agents``).
     Treat it as immutable: states share structure.
     """
 
@@ -27,6 +28,7 @@ class PlanState:
     cursor: dict[str, JSON]
     steps: int
     undo: Mapping[str, JSON] | None = None
+    agents: Mapping[str, JSON] | None = None
 
     @property
     def ended(self) -> bool:

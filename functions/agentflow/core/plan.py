@@ -19,6 +19,18 @@ IR_VERSION = 1
 BUILTIN_TOOLS = frozenset({"std.echo", "std.fail"})
 """Tools that need no declaration; the tool runner has exactly these."""
 
+SEPARATOR = "--"
+"""Between the name of an agent's task and that of a part of it: no task of a document has it in its name."""
+
+TURN, ANSWER = "turn", "answer"
+"""Parts of an agent that are no tools: a turn of its model, and what it calls to give an answer with fields."""
+
+MAX_TOKENS = 1_024
+"""Most tokens of a model's reply, where a task does not say."""
+
+MAX_CALLS = 16
+"""Most tools that an agent may call in one turn."""
+
 NO_EXPRS: MappingProxyType[str, Expr] = MappingProxyType({})
 
 
@@ -33,7 +45,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool shipped with the workflow. ``timeout_ms`` None: the task's; ``price_micro`` is per call."""
+    """A tool shipped with the workflow. ``timeout_ms`` None: the task's; ``price_micro`` is per call; ``inputs`` is
+    what it takes, None where it does not say."""
 
     name: str
     kind: str
@@ -43,6 +56,19 @@ class ToolSpec:
     cpu: float
     output_bytes: int
     price_micro: int
+    inputs: dict[str, Type] | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A model and the tools it may call, by their names in the plan."""
+
+    name: str
+    model: str
+    system: str
+    tools: tuple[str, ...]
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +129,8 @@ class Task:
     ``files`` names the inputs that hold a file reference. ``timeout_ms`` is None for a wait and where a person or
     another workflow may take as long as it likes, ``for_ms`` for all but a wait for some time; a wait until a time has
     an input ``until``. ``price_cap_micro`` is the document's ``usd``. ``use`` is '' for a wait and a compensation.
-    ``scope`` is a compensation's: '' is all.
+    ``scope`` is a compensation's: '' is all. ``agent`` and ``turns`` are an agent's; the tasks of its inner steps are
+    ``part_of`` it.
     """
 
     name: str
@@ -126,8 +153,18 @@ class Task:
     scope: str = ""
     reply: dict[str, Any] | None = None
     """The JSON Schema of a model's answer that ``out`` cannot say."""
+    agent: Agent | None = None
+    turns: int = 0
+    part_of: str = ""
     fields: tuple[tuple[str, str, Type], ...] = field(default=(), repr=False)
     """What expressions see of the result: (field, name in CEL, type); field '' is the whole result."""
+
+    @property
+    def most_steps(self) -> int:
+        """The most steps that one start of it takes: its own, an agent's turns, its calls in all but the last."""
+        if self.agent is None:
+            return 1
+        return 1 + self.turns + (self.turns - 1) * (MAX_CALLS if self.agent.tools else 0)
 
     def bind(self, result: JSON) -> dict[str, JSON]:
         """``result`` as the names that expressions read; Mismatch when it is not what the task declares."""
@@ -145,6 +182,11 @@ class Task:
             except Mismatch as fault:
                 raise fault.under(name) from None
         return bound
+
+
+def part_name(task: str, part: str) -> str:
+    """The name of the task that an agent's inner steps are steps of."""
+    return f"{task}{SEPARATOR}{part}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,5 +228,6 @@ class Plan:
     """Where a model writes the plan, and the machine is what has it written."""
     compensates: bool = False
     """Whether some task undoes what others have done."""
+    has_agents: bool = False
     document: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The canonical document (short forms written out, descriptions kept)."""

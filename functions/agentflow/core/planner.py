@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from agentflow.core import fsm, planning, tree, undo
+from agentflow.core import fsm, planning, tree
+from agentflow.core.agents import Agents
 from agentflow.core.expr import CelFault, Expr
 from agentflow.core.goal import RESERVED
+from agentflow.core.inner import Inner, Make
 from agentflow.core.moves import (
     Advance,
     Begin,
@@ -35,6 +37,7 @@ from agentflow.core.moves import (
 from agentflow.core.plan import Plan, Task
 from agentflow.core.turn import FREE
 from agentflow.core.types import JSON, conform, problem, zero
+from agentflow.core.undo import Undoing
 from agentflow.errors import Problem
 
 __all__ = [
@@ -74,9 +77,18 @@ def advance(
         state = replace(state, vars={**state.vars, **fixed})
     if plan.planning is not None:
         return planning.advance(plan, partial(_advance, fixed=fixed), advance, state, event)
-    if plan.compensates:
-        return undo.advance(plan, partial(_advance, fixed=fixed), _where, state, event)
+    if carriers := _CARRIERS[plan.compensates, plan.has_agents]:
+        return Inner(plan, partial(_advance, fixed=fixed), _where, state, carriers).advance(event)
     return _advance(plan, state, event, fixed)
+
+
+_CARRIERS: Mapping[tuple[bool, bool], Mapping[str, Make]] = {
+    (False, False): {},
+    (True, False): {"undo": Undoing},
+    (False, True): {"agents": Agents},
+    (True, True): {"undo": Undoing, "agents": Agents},
+}
+"""What carries out steps of its own: by whether a plan compensates, and has agents."""
 
 
 def _advance(

@@ -23,6 +23,11 @@ def placeholders(text: str) -> set[str]:
     return names
 
 
+def json_text(value: JSON) -> str:
+    """A value as compact JSON, keys sorted: the same text wherever the value has been stored meanwhile."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
 def render(text: str, values: Mapping[str, JSON]) -> str:
     """``text`` with every placeholder filled: strings as they are, other values as compact JSON."""
 
@@ -30,8 +35,6 @@ def render(text: str, values: Mapping[str, JSON]) -> str:
         if match[1] is None:
             return match[0][0]
         value = values[match[1]]
-        return (
-            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        )
+        return value if isinstance(value, str) else json_text(value)
 
     return _PART.sub(fill, text)

@@ -11,16 +11,18 @@ from agentflow.errors import Problem
 
 
 def unused(plan: Plan) -> Iterator[Problem]:
-    """Tasks that nothing runs, tools that no task calls, inputs and variables that say nothing."""
+    """Tasks that nothing runs, tools and agents that no task uses, inputs and variables that say nothing."""
     run = {task.name for task in running_tasks(plan)}
     entries = plan.document.get("tasks", {})
-    for name in sorted(plan.tasks.keys() - run):
+    for name in sorted(entries.keys() - run):
         if not any(_mentions(entry, name) for other, entry in entries.items() if other != name):
             yield _warn(f"tasks.{name}", f"nothing runs the task {name!r}", "run it, or remove it", "unused")
     used = {task.use for task in plan.tasks.values()}
     for name in sorted(plan.tools.keys() - used):
         if not any(_mentions(entry, name) for entry in entries.values()):
             yield _warn(f"tools.{name}", f"no task uses the tool {name!r}", "use it, or remove it", "unused")
+    for name in sorted(plan.document.get("agents", {}).keys() - used):
+        yield _warn(f"agents.{name}", f"no task uses the agent {name!r}", "use it, or remove it", "unused")
     yield from _variables(plan)
 
 

@@ -32,7 +32,8 @@ class OpenStep(NamedTuple):
     ``waits`` says for what: ``call`` (an effect is out), ``decision`` (its result is recorded), ``retry`` (the next
     attempt's timer), ``timer`` (a wait task), ``event`` (a CloudEvent), ``person`` (an answer), ``child`` (another
     run), ``planner`` (which carries it out itself) or ``resume`` (the run is paused). ``at_ms`` is when it was opened;
-    ``input`` what it was given, unless a request that is out says so.
+    ``input`` what it was given, unless a request that is out says so; ``used_micro`` what an agent's inner steps have
+    cost, or may cost.
     """
 
     task: str
@@ -41,6 +42,7 @@ class OpenStep(NamedTuple):
     waits: str
     at_ms: int = 0
     input: Mapping[str, JSON] | None = None
+    used_micro: int = 0
 
 
 class Price(NamedTuple):
@@ -134,6 +136,8 @@ class Run(NamedTuple):
             state["cursor"] = self.plan.cursor
             if self.plan.undo:
                 state["undo"] = self.plan.undo
+            if self.plan.agents:
+                state["agents"] = self.plan.agents
         if self.open:
             state["open"] = {str(step): tuple(opened) for step, opened in self.open.items()}
         if self.holds:
@@ -174,7 +178,7 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     """The keyword arguments of ``Run`` that ``Run.state_json`` packed."""
     fields: dict[str, Any] = {}
     if "vars" in state:
-        fields["plan"] = PlanState(state["vars"], state["cursor"], steps, state.get("undo"))
+        fields["plan"] = PlanState(state["vars"], state["cursor"], steps, state.get("undo"), state.get("agents"))
     if "open" in state:
         fields["open"] = Map({int(step): OpenStep(*opened) for step, opened in state["open"].items()})
     if "holds" in state:

@@ -24,23 +24,32 @@ CALLING = frozenset({"llm", "tool", "agent"})
 
 def steps(plan: Plan) -> Bound:
     """The most steps that a run starts."""
-    return worst(plan, lambda task: 1)
+    return worst(plan, lambda task: task.most_steps)
 
 
 def calls(plan: Plan) -> Bound:
     """The most calls of models and tools, retries counted."""
-    return worst(plan, lambda task: task.retry.max if task.kind in CALLING else 0)
+    return worst(plan, lambda task: _calls(task) * task.retry.max if task.kind in CALLING else 0)
+
+
+def _calls(task: Task) -> int:
+    """What one start of a task calls: an agent's model in each turn, and its tools."""
+    return task.most_steps - 1 if task.agent else 1
 
 
 def cost(plan: Plan, cost_of: Callable[[Task], int]) -> Bound:
-    """The most that a run spends, in micro-dollars, where ``cost_of`` says what one attempt at a task may cost."""
-    return worst(plan, lambda task: cost_of(task) * task.retry.max)
+    """The most that a run spends, in micro-dollars, where ``cost_of`` says what one attempt at a task may cost (of an
+    agent's: all of it)."""
+    return worst(plan, lambda task: cost_of(task) * (1 if task.agent else task.retry.max))
 
 
 def declared_cost(plan: Plan) -> Callable[[Task], int]:
     """What the document itself says of an attempt's price: a task's ``usd``, or its tool's."""
 
     def cost_of(task: Task) -> int:
+        if task.agent and task.price_cap_micro is None:
+            dearest = max((plan.tools[name].price_micro for name in task.agent.tools), default=0)
+            return dearest * (_calls(task) - task.turns) * task.retry.max
         return tool_micro(plan, task) if task.kind == "tool" else task.price_cap_micro or 0
 
     return cost_of

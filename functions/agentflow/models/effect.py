@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentflow.config import Settings
@@ -10,7 +11,7 @@ from agentflow.core.performed import Performed
 from agentflow.errors import Rejected, RetryLater
 from agentflow.models import Reply, Request
 from agentflow.models.catalogue import ModelCatalogue
-from agentflow.models.reading import read_output
+from agentflow.models.reading import read_output, read_turn
 
 
 class InvokeLlm:
@@ -33,15 +34,16 @@ class InvokeLlm:
                 max_output_tokens=asked["max_output_tokens"],
                 output_schema=asked["output_schema"],
                 timeout_s=asked["timeout_ms"] / 1000,
+                tools=tuple(asked.get("tools") or ()),
             )
         )
-        return read(reply, asked["output_schema"])
+        return read(reply, asked["output_schema"], asked.get("tools") or ())
 
     async def close(self) -> None:
         await self._catalogue.close()
 
 
-def read(reply: Reply, schema: dict[str, Any] | None) -> Performed:
+def read(reply: Reply, schema: dict[str, Any] | None, tools: Sequence[Mapping[str, Any]] = ()) -> Performed:
     """The step's output in a reply; a reply that holds none has failed, and still has its price."""
     usage = {
         "input_tokens": reply.usage.input_tokens,
@@ -50,6 +52,8 @@ def read(reply: Reply, schema: dict[str, Any] | None) -> Performed:
         "calls": 1,
     }
     try:
+        if tools:
+            return Performed(read_turn(reply, {tool["name"] for tool in tools}), usage)
         return Performed(read_output(reply, wants_object=schema is not None), usage)
     except Rejected as fault:
         return Performed(None, usage, _error(fault.code, str(fault), retryable=False))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agentflow.core.money import input_tokens_bound
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
@@ -20,16 +22,17 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion: ``messages`` are {role, content}; with ``output_schema`` (JSON Schema, strict) the reply is
-    to be a JSON object of that shape. ``timeout_s`` bounds the whole call.
+    """One completion: ``messages`` and ``tools`` are those of ``core.chat``; with ``output_schema`` (JSON Schema,
+    strict) the reply is to be a JSON object of that shape. ``timeout_s`` bounds the whole call.
     """
 
     provider: str
     model: str
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
     max_output_tokens: int
     output_schema: dict[str, Any] | None
     timeout_s: float
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,15 @@ class Usage:
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a tool as the model made it: ``arguments`` is text that should be JSON."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,7 @@ class Reply:
     usage: Usage
     model: str
     finish: str
+    calls: tuple[Call, ...] = ()
 
 
 class Model(Protocol):
@@ -66,5 +79,5 @@ class Model(Protocol):
 
 def most_usage(request: Request) -> Usage:
     """The most a call can have used, for providers that do not say: a token has at least one byte."""
-    text = sum(len(message["content"].encode()) for message in request.messages)
-    return Usage(text + 16 * (len(request.messages) + 1), request.max_output_tokens)
+    bound = input_tokens_bound(request.messages, request.tools, request.output_schema)
+    return Usage(bound, request.max_output_tokens)

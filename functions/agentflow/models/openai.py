@@ -11,8 +11,15 @@ import orjson
 
 from agentflow.errors import RetryLater
 from agentflow.models.model import Reply, Request
-from agentflow.models.openai_faults import asks_for_other_limit, cannot_be_strict, error_from, unreachable
+from agentflow.models.openai_faults import (
+    asks_for_other_limit,
+    cannot_be_strict,
+    cannot_be_strict_tools,
+    error_from,
+    unreachable,
+)
 from agentflow.models.openai_reply import read_reply
+from agentflow.models.openai_tools import as_function, as_sent
 
 MAX_REPLY = 8 * 1024 * 1024
 """Most bytes of a response that are read."""
@@ -42,10 +49,11 @@ class OpenAIModel:
         self._fixed_limit = None if output_limit == "auto" else output_limit
         self._limit_of: dict[str, str] = {}
         self._not_strict: set[str] = set()
+        self._loose_tools: set[str] = set()
         self._client: Any = None
 
     async def complete(self, request: Request) -> Reply:
-        """One reply, in at most three exchanges: a server's refusal of a field is taken up once for each."""
+        """One reply, in at most four exchanges: a server's refusal of a field is taken up once for each."""
         try:
             async with asyncio.timeout(request.timeout_s):
                 return await self._complete(request)
@@ -62,12 +70,13 @@ class OpenAIModel:
         client = await self._connect()
         import openai
 
-        for _ in range(3):
+        for _ in range(4):
             try:
                 return await self._exchange(client, request)
             except openai.APIStatusError as fault:
                 if not self._learn(request, fault):
-                    raise error_from(fault, self._provider, request.model, self._api_key) from None
+                    tools = bool(request.tools)
+                    raise error_from(fault, self._provider, request.model, self._api_key, tools=tools) from None
             except openai.APIConnectionError as fault:
                 raise unreachable(fault, self._provider, self._base_url) from None
         raise RetryLater(f"{self._provider} keeps refusing the request's form", code="model_unavailable")
@@ -85,12 +94,15 @@ class OpenAIModel:
 
     def _asked(self, request: Request) -> dict[str, Any]:
         """The body of the request, as far as we know what the server takes."""
-        messages = [dict(message) for message in request.messages]
+        messages = [as_sent(message) for message in request.messages]
         asked: dict[str, Any] = {
             "model": request.model,
             "messages": messages,
             self._limit(request.model): request.max_output_tokens,
         }
+        if request.tools:
+            strict = request.model not in self._loose_tools
+            asked["tools"] = [as_function(tool, strict=strict) for tool in request.tools]
         schema = request.output_schema
         if schema is not None and request.model not in self._not_strict:
             form = {"name": "reply", "strict": True, "schema": schema}
@@ -117,6 +129,9 @@ class OpenAIModel:
             return first_time
         if request.output_schema is not None and request.model not in self._not_strict and cannot_be_strict(fault):
             self._not_strict.add(request.model)
+            return True
+        if request.tools and request.model not in self._loose_tools and cannot_be_strict_tools(fault):
+            self._loose_tools.add(request.model)
             return True
         return False
 

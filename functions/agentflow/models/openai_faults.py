@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -14,11 +15,15 @@ PASSING = frozenset({408, 409, 425, 429})
 QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 
-def error_from(fault: Any, provider: str, model: str, api_key: str) -> AgentFlowError:
-    """An ``openai.APIStatusError`` as one of ours: ``RetryLater`` for what passes, else ``Rejected``."""
+def error_from(fault: Any, provider: str, model: str, api_key: str, *, tools: bool = False) -> AgentFlowError:
+    """An ``openai.APIStatusError`` as one of ours: ``RetryLater`` for what passes, else ``Rejected``. ``tools``: it
+    offered some."""
     status = int(fault.status_code)
     said = told(fault, api_key)
     message = f"{provider} answered {status}: {said}" if said else f"{provider} answered {status}"
+    if tools and status not in (401, 403, 429) and _has_no_tools(said.lower()):
+        mend = f"have agents use a model that calls tools, or start the server so that {model} does"
+        return Rejected(message, code="tools_unsupported", mend=mend)
     if fault.code in QUOTA or fault.type in QUOTA:
         return Rejected(message, code="model_quota", mend="check the account's plan and billing")
     if status in PASSING or status >= 500:
@@ -76,6 +81,22 @@ def cannot_be_strict(fault: Any) -> bool:
         return True
     said = told(fault, "").lower()
     return any(word in said for word in ("response_format", "json_schema", "structured output", "guided"))
+
+
+def _has_no_tools(said: str) -> bool:
+    """Whether that is how servers say that they, or a model, cannot call tools."""
+    lacks = ("support", "enable", "require", "unrecognized", "unknown", "extra inputs")
+    return any(word in said for word in lacks) and re.search(r"\btools?\b|\btool_|function[_ -]call", said) is not None
+
+
+def cannot_be_strict_tools(fault: Any) -> bool:
+    """Whether the server refuses to hold a model to the schemas of tools, or those it was given."""
+    if fault.status_code not in (400, 404, 422, 501):
+        return False
+    if str(fault.param or "").startswith("tools"):
+        return True
+    said = told(fault, "").lower()
+    return "strict" in said or "schema for function" in said
 
 
 def told(fault: Any, api_key: str) -> str:

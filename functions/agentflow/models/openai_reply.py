@@ -7,9 +7,11 @@ from typing import Any
 import orjson
 
 from agentflow.errors import RetryLater
-from agentflow.models.model import Reply, Request, Usage, most_usage
+from agentflow.models.model import Call, Reply, Request, Usage, most_usage
 
 MAX_TOKENS = 2**31 - 1
+MAX_CALLS = 1_000
+"""Most calls of one reply that are looked at; a turn may have far fewer."""
 
 
 def read_reply(body: bytes, request: Request, provider: str) -> Reply:
@@ -20,6 +22,7 @@ def read_reply(body: bytes, request: Request, provider: str) -> Reply:
         message = choice["message"]
         refusal = message.get("refusal")
         text = _text(message.get("content"))
+        calls = tuple(_call(each["function"], each.get("id")) for each in (message.get("tool_calls") or ())[:MAX_CALLS])
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as fault:
         message = f"{provider} sent something that is not a chat completion ({type(fault).__name__}: {fault})"
         raise RetryLater(message[:500], code="bad_response") from None
@@ -29,7 +32,7 @@ def read_reply(body: bytes, request: Request, provider: str) -> Reply:
         text, finish = refusal, "refusal"
     model = response.get("model")
     model = model[:200] if isinstance(model, str) and model else request.model
-    return Reply(text, read_usage(response.get("usage"), request), model, finish)
+    return Reply(text, read_usage(response.get("usage"), request), model, finish, calls)
 
 
 def read_usage(usage: Any, request: Request) -> Usage:
@@ -45,6 +48,15 @@ def read_usage(usage: Any, request: Request) -> Usage:
 
 def _count(value: Any, otherwise: int) -> int:
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else otherwise
+
+
+def _call(function: Any, id_: Any) -> Call:
+    """A call of a tool; some servers give its arguments as an object, or leave them out."""
+    name, arguments = function["name"], function.get("arguments")
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a tool is {type(name).__name__}")
+    text = arguments if isinstance(arguments, str) else orjson.dumps(arguments or {}).decode()
+    return Call(id_ if isinstance(id_, str) else "", name, text)
 
 
 def _text(content: Any) -> str:

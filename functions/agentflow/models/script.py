@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,11 +35,16 @@ class ScriptedError(_Part):
     times: Annotated[int, Field(ge=1)] | None = None
 
 
+Arguments = dict[str, Any]
+
+
 class _WrittenRule(_Part):
     model: str | None = None
     prompt: Pattern
+    role: Literal["system", "user", "tool"] | None = None
     find: dict[str, Pattern] = {}
     reply: str | dict[str, Any] = ""
+    call: dict[str, Arguments | list[Arguments]] = {}
     latency_ms: Millis = 0
     finish: Finish = "stop"
     error: ScriptedError | None = None
@@ -58,20 +64,30 @@ class Rule:
     latency_ms: int
     finish: Finish
     error: ScriptedError | None
+    role: str | None = None
+    calls: tuple[tuple[str, Arguments], ...] = ()
 
-    def match(self, model: str, text: str) -> dict[str, str] | None:
+    def match(self, model: str, messages: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
         """What the rule finds in the conversation, by name; None when it does not apply."""
         if self.model is not None and self.model != model:
             return None
         found: dict[str, str] = {}
+        text = last = _text(messages)
+        if self.role is not None:
+            others = [place for place, message in enumerate(messages) if message["role"] != self.role]
+            last = _text(messages[max(others, default=-1) + 1 :])
         for name, pattern in self.patterns:
-            match = pattern.search(text)
+            match = pattern.search(text if name else last)
             if match is None:
                 return None
             found.update({key: value or "" for key, value in match.groupdict().items()})
             if name:
                 found[name] = match.group(1) if pattern.groups else match.group(0)
         return found
+
+
+def _text(messages: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(message["content"] for message in messages)
 
 
 def read_script(file: Path) -> list[Rule]:
@@ -101,12 +117,17 @@ def _compile(rule: _WrittenRule, path: str) -> Rule:
             raise Invalid([Problem(at, message, code="bad_script")], code="bad_script") from None
         patterns.append((name, pattern))
         names.update(pattern.groupindex, [name] if name else [])
-    for wanted in _wanted(rule.reply):
+    calls = tuple(
+        (name, given) for name, many in rule.call.items() for given in (many if isinstance(many, list) else [many])
+    )
+    for wanted in sorted(_wanted([rule.reply, *(given for _, given in calls)])):
         if wanted not in names:
             mend = "name a group of prompt, (?P<name>...), or a key of find"
             message = f"{{{wanted}}} is not found by the rule"
             raise Invalid([Problem(f"{path}.reply", message, mend, "bad_script")], code="bad_script")
-    return Rule(rule.model, tuple(patterns), rule.reply, rule.latency_ms, rule.finish, rule.error)
+    return Rule(
+        rule.model, tuple(patterns), rule.reply, rule.latency_ms, rule.finish, rule.error, rule.role, calls
+    )
 
 
 def fill(reply: Any, found: dict[str, str]) -> Any:

@@ -8,6 +8,12 @@
         latency_ms: 40                     # optional, as are the next two
         finish: stop                       # or length, refusal, content_filter
         error: {code: rate_limited, message: slow down, retry_after_ms: 50, times: 2}
+      - role: user                         # only when the user has said something last, and the prompt matches that
+        prompt: 'Find out about (?P<what>.+)'
+        call: {search: {query: '{what}'}, fetch: [{page: 1}, {page: 2}]}   # tools, once or several times each
+      - role: tool                         # only after tools were called, and the prompt matches what they gave
+        prompt: '"stock":(\\d+)'
+        reply: There is some.
 
 The first rule that applies answers. ``{name}`` in a reply is what was found; ``{name:int}`` and ``{name:number}``,
 alone in a value, are numbers. ``error`` fails instead: always, or the first ``times`` times in this process.
@@ -17,12 +23,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 
 from agentflow.errors import Rejected, RetryLater
-from agentflow.models.model import Reply, Request, Usage
+from agentflow.models.model import Call, Reply, Request, Usage
 from agentflow.models.script import Rule, fill, read_script
 
 PRICE = (250_000, 2_000_000, "scripted-1")
@@ -46,9 +54,8 @@ class ScriptedModel:
 
     async def complete(self, request: Request) -> Reply:
         self._refresh()
-        text = "\n".join(message["content"] for message in request.messages)
         for number, rule in enumerate(self._rules):
-            found = rule.match(request.model, text)
+            found = rule.match(request.model, request.messages)
             if found is None:
                 continue
             if rule.latency_ms:
@@ -56,8 +63,13 @@ class ScriptedModel:
             self._fail(number, rule)
             reply = fill(rule.reply, found)
             said = reply if isinstance(reply, str) else orjson.dumps(reply).decode()
-            return cut(said, usage(request, said), request, rule.finish)
+            calls = [
+                Call(f"call_{place}", name, orjson.dumps(fill(given, found)).decode())
+                for place, (name, given) in enumerate(rule.calls)
+            ]
+            return replace(cut(said, usage(request, said, calls), request, rule.finish), calls=tuple(calls))
         where = ", ".join(str(file) for file in self._files) or f"{self._folder}/{PATTERN} (there is none yet)"
+        text = "\n".join(message["content"] for message in request.messages)
         start = " ".join(text.split())[:120]
         raise Rejected(
             f"no rule of the scripted model answers {request.model}: {start!r}",
@@ -92,12 +104,13 @@ class ScriptedModel:
             self._failed.clear()
 
 
-def usage(request: Request, said: str) -> Usage:
+def usage(request: Request, said: str, calls: Sequence[Call] = ()) -> Usage:
     """Tokens by the length of the text, the same on every machine: one per four bytes, and a frame per message."""
     asked = sum(tokens(message["content"]) + 4 for message in request.messages)
-    if request.output_schema is not None:
-        asked += tokens(orjson.dumps(request.output_schema).decode())
-    return Usage(asked, max(1, tokens(said)))
+    forms = [request.output_schema, *request.tools, *(message.get("calls") for message in request.messages)]
+    asked += sum(tokens(orjson.dumps(form).decode()) for form in forms if form)
+    made = sum(tokens(call.name) + tokens(call.arguments) for call in calls)
+    return Usage(asked, max(1, tokens(said) + made))
 
 
 def tokens(text: str) -> int:

@@ -37,11 +37,12 @@ from agentflow.plan.nodes import (
     while_,
 )
 from agentflow.plan.states import Action, State, action, approval
-from agentflow.plan.tasks import Retry, Task, Tool
+from agentflow.plan.tasks import Agent, Retry, Task, Tool
 from agentflow.plan.workflow import Workflow
 
 __all__ = [
     "Action",
+    "Agent",
     "Expr",
     "Node",
     "Retry",

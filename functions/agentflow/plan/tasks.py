@@ -66,6 +66,14 @@ class Tool(Part):
         self.name = name
 
 
+class Agent(Part):
+    """A model, and the tools it may call."""
+
+    def __init__(self, name: str, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.name = name
+
+
 def type_text(given: TypeName) -> str:
     """The plan's name of a type; TypeError for one that plans do not have."""
     if isinstance(given, str):

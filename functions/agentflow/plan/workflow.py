@@ -12,7 +12,7 @@ from agentflow.plan.nodes import Child, Node
 from agentflow.plan.nodes import task as task_node
 from agentflow.plan.part import Part, Placed, Places, written
 from agentflow.plan.states import Action, State, Way, named, transition
-from agentflow.plan.tasks import Policy, Task, Tool, TypeName, type_text, types
+from agentflow.plan.tasks import Agent, Policy, Task, Tool, TypeName, type_text, types
 from agentflow.plan.tasks import named as task_name
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Workflow(Part):
         code: str | None = None,
         *,
         file: str | None = None,
+        in_: Mapping[str, TypeName] | None = None,
         description: str | None = None,
         timeout: str | None = None,
         memory: str | None = None,
@@ -74,9 +75,43 @@ class Workflow(Part):
         output: str | None = None,
         usd: float | None = None,
     ) -> Tool:
-        """A tool: Python code that defines run(**input) -> dict, as text or in a ``file`` beside the workflow's."""
+        """A tool: Python code that defines run(**input) -> dict, as text or in a ``file`` beside the workflow's.
+
+        ``in_``: what it takes, by name and type.
+        """
         keys = {"code": code, "file": file, "description": description, "timeout": timeout, "memory": memory}
-        return self._tool(Tool(name, kind="python", **keys, cpu=cpu, output=output, usd=usd))
+        return self._tool(Tool(name, kind="python", in_=types(in_), **keys, cpu=cpu, output=output, usd=usd))
+
+    def define_agent(
+        self,
+        name: str,
+        model: str,
+        *,
+        system: str | None = None,
+        tools: Sequence[Tool | str] | None = None,
+        max_tokens: int | None = None,
+        description: str | None = None,
+    ) -> Agent:
+        """A model that works in turns, and the tools it may call."""
+        listed = None if tools is None else [each.name if isinstance(each, Tool) else each for each in tools]
+        keys = {"system": system, "tools": listed, "max_tokens": max_tokens, "description": description}
+        agent = Agent(name, model=model, **keys)
+        self._add("agents", name, agent)
+        return agent
+
+    def agent(
+        self,
+        name: str,
+        use: Agent | str,
+        *,
+        prompt: str | None = None,
+        turns: int | None = None,
+        undo: Task | str | None = None,
+        **policy: Unpack[Policy],
+    ) -> Task:
+        """An agent works in turns with its tools until it answers: with text, or an object of the shape ``out``."""
+        used = use.name if isinstance(use, Agent) else use
+        return self._task(name, "agent", policy, use=used, prompt=prompt, turns=turns, undo=task_name(undo))
 
     def llm(
         self,

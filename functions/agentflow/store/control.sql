@@ -116,7 +116,8 @@ with closed as (
 ), open as (
   select o.key::int as step, (o.value ->> 1)::int as attempt, (o.value ->> 2)::int as epoch, o.value ->> 0 as task,
          case o.value ->> 3 when 'timer' then 'wait' when 'event' then 'event' when 'person' then 'human'
-              when 'child' then 'workflow' when 'planner' then 'compensate' when 'resume' then 'paused'
+              when 'child' then 'workflow' when 'resume' then 'paused'
+              when 'planner' then case when r.state #> array['agents', 'by', o.key] is null then 'compensate' else 'agent' end
               else case t.name when 'llm.requested' then 'llm' else 'tool' end end as kind,
          'requested' as status, coalesce(t.data -> 'input', o.value -> 5) as input, null::json as output,
          null::json as error, null::json as usage, coalesce((t.data ->> 'hold_micro')::bigint, 0) as held_micro,

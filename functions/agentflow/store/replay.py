@@ -37,6 +37,9 @@ Row = Mapping[str, JSON]
 AT_ONCE = frozenset({"budget_exhausted", "bad_time"})
 """Codes of steps that were refused by the decision that would have started them."""
 
+CARRIED = frozenset({"agent", "compensate", "judge", "keep"})
+"""Kinds of tasks whose steps begin in any case: they can only end by what becomes of their inner steps."""
+
 HISTORY, RESULT, HALTED = "history", "result", "halted"
 
 
@@ -279,7 +282,8 @@ class Replay:
             if isinstance(command, Start):
                 self.started[command.step] = (self.seq, self.epoch)
                 self.open[command.step] = command
-                refused += self._begun(command.step, 1)
+                if self.plan.tasks[command.task].kind not in CARRIED:
+                    refused += self._begun(command.step, 1)
             elif isinstance(command, Halt):
                 if self.open.pop(command.step, None) is not None:
                     self.epoch += 1

@@ -10,6 +10,7 @@ from agentflow.archive.format import find_run, manifests
 from agentflow.config import Settings
 from agentflow.errors import Rejected
 from agentflow.terminal import output
+from agentflow.terminal.progress import named
 from agentflow.terminal.retention import parse_tenant
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _show(rows: dict[str, list[dict[str, Any]]]) -> None:
         f"{run['workflow']}@{run['version']}  {run['status']}  {run['run_id']}", markup=False, soft_wrap=True
     )
     steps = [
-        (step["step"], step["attempt"], step["task"], step["kind"], step["status"], step["cost_micro"])
+        (step["step"], step["attempt"], named(step["task"]), step["kind"], step["status"], step["cost_micro"])
         for step in rows.get("steps", [])
     ]
     output.print_table(("step", "attempt", "task", "kind", "status", "micro-dollars"), steps, "no steps")

@@ -7,7 +7,7 @@ from typing import Any
 from agentflow.config import Settings
 from agentflow.terminal import output
 from agentflow.terminal.client import all_pages, api, call
-from agentflow.terminal.progress import Progress, dollars, seconds_between
+from agentflow.terminal.progress import PARTS, Progress, dollars, named, seconds_between
 from agentflow.terminal.running import quoted
 from agentflow.terminal.sse import LAST, run_events
 
@@ -61,7 +61,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> None:
         out.print(f"forked from {origin['run']} before step {origin['at']}", markup=False, soft_wrap=True)
     rows = [
         (
-            step["step"], step["attempt"], step["task"], step["kind"],
+            step["step"], step["attempt"], _name(step), step["kind"],
             step["status"] + (", reused" if step.get("reused") else ""), dollars(step["cost_micro"]),
             f"{seconds_between(step['requested_at'], step['completed_at']):.2f} s" if step["completed_at"] else "",
             (step["error"] or {}).get("message", "")[:80],
@@ -75,6 +75,11 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> None:
         if run[name]:
             out.print(f"{name}:", markup=False)
             out.print(JSON.from_data(run[name]), soft_wrap=True)
+
+
+def _name(step: dict[str, Any]) -> str:
+    given = step["input"] if step["kind"] == "llm" and PARTS in step["task"] else None
+    return named(step["task"], (given or {}).get("turn"))
 
 
 async def print_logs(settings: Settings, run_id: str, *, follow: bool, as_json: bool) -> None:

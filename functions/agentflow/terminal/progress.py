@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_LINES = 500
 """Most steps kept for showing; older ones count in the totals only."""
+PARTS = "--"
+"""Between the names of an agent's task and of a part of it (core.plan, which is too much to import for this)."""
 STYLES = {"running": "cyan", "waiting": "cyan", "succeeded": "green", "failed": "red", "halted": "yellow"}
 ENDED = ("run.completed", "run.failed", "run.cancelled")
 
@@ -87,7 +89,8 @@ class Progress:
         lines += [self._close(each["step"], each["task"], each["status"]) for each in data.get("ended", ())]
         for started in data.get("started", ()):
             state = "waiting" if started["kind"] in ("wait", "event", "human") else "running"
-            step = self._step(started["step"], started["task"], started["kind"])
+            name = named(started["task"], started.get("turn"))
+            step = self._step(started["step"], name, started["kind"])
             step.state, step.began = state, self.seconds
             lines.append(f"step {step.number} {step.task} ({step.kind}) {state}")
         return lines
@@ -121,7 +124,7 @@ class Progress:
         step = self._step(number, task)
         step.state = state
         step.took = took if took is not None else self.seconds - step.began
-        return f"step {number} {task} {state} in {step.took:.2f} s"
+        return f"step {number} {step.task} {state} in {step.took:.2f} s"
 
     def _end(self, run: dict[str, Any]) -> list[str]:
         self.final = run
@@ -137,7 +140,7 @@ class Progress:
 
     def _step(self, number: int, task: str, kind: str = "") -> Step:
         if number not in self.steps:
-            self.steps[number] = Step(number, task, kind, began=self.seconds)
+            self.steps[number] = Step(number, named(task), kind, began=self.seconds)
             if len(self.steps) > MAX_LINES:
                 self.steps.popitem(last=False)
                 self.hidden += 1
@@ -235,6 +238,12 @@ def report(run: dict[str, Any], console: Console) -> None:
         f"{run['status']} in {took:.2f} s: {steps}, {run['tokens']:,} tokens, {dollars(run['spent_micro'])}"
     )
     console.print(Text(cost, STYLES.get(run["status"], "")))
+
+
+def named(task: str, turn: int | None = None) -> str:
+    """A task's name; of a part of an agent in words: research turn 2, research search."""
+    name = task.replace(PARTS, " ", 1)
+    return name if turn is None else f"{name} {turn}"
 
 
 def dollars(micro: int) -> str:

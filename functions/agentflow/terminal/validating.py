@@ -90,7 +90,8 @@ def _text(report: Report) -> Iterator[str]:
     if plan is None:
         yield f"{report.file} is not valid:"
     else:
-        yield f"{report.file} is valid: {plan.name} ({plan.kind}), {len(plan.tasks)} tasks, hash {plan.hash[:12]}"
+        tasks = len(plan.document["tasks"])
+        yield f"{report.file} is valid: {plan.name} ({plan.kind}), {tasks} tasks, hash {plan.hash[:12]}"
         for name, bound in bounds(plan).items():
             yield f"  {name.removesuffix('_micro')}: at most {_most(name, bound)}"
     if report.explored is not None:

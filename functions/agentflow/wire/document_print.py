@@ -19,11 +19,11 @@ WIDTH = 100
 
 ORDER = tuple(
     """
-    agentflow kind name type task label description limits trigger file code input vars output events tools tasks
-    use in prompt system out over value event after for until match if while then do else
+    agentflow kind name type task label description limits trigger file code input vars output events tools agents tasks
+    use model in prompt system out over value event after for until match if while then do else
     initial regions run history visits set raise to internal final as need fail_at wait scope max concurrency
-    backoff factor max_backoff jitter only never max_tokens key timeout retry steps memory cpu usd wall undo reactive
-    ok_if fail_if success_if skip_if on_success on_failure on_halt post entry exit transitions
+    backoff factor max_backoff jitter only never turns max_tokens key timeout retry steps memory cpu usd wall undo
+    reactive ok_if fail_if success_if skip_if on_success on_failure on_halt post entry exit transitions
     states trees tree share root try catch child children cases default reason
     plan goal by approve fallback class cache
     """.split()  # noqa: SIM905 - a list of 80 strings is no easier to read
@@ -31,12 +31,13 @@ ORDER = tuple(
 """The keys of all parts in the order in which they are written; others follow in the order of the document."""
 
 TABLES = frozenset(
-    {"input", "vars", "output", "events", "trees", "share", "tools", "tasks", "states", "in", "out", "set", "cases"}
+    {"input", "vars", "output", "events", "trees", "share", "tools", "agents", "tasks", "states", "in", "out"}
+    | {"set", "cases"}
     | {"on_success", "on_failure", "on_halt", "post"}
 )
 """Keys whose entries have names of the author's, which stay in the author's order."""
 
-LONG = frozenset({"tools", "tasks", "states"})
+LONG = frozenset({"tools", "agents", "tasks", "states"})
 """Tables with a line for each entry, however short."""
 
 PROSE = frozenset({"description", "prompt", "system"})

@@ -100,8 +100,9 @@ class Trigger(Shape):
 class Tool(Shape):
     """A tool shipped with the workflow: Python code that defines run(**input) -> dict."""
 
-    description: Description | None = None
+    description: Description | None = Field(None, description="what it does; a model that may call it is told")
     kind: Literal["python"]
+    in_: Types | None = Field(None, alias="in", description="what it takes: name and type; a model needs to know")
     code: Annotated[str, StringConstraints(min_length=1, max_length=200_000)] | None = None
     file: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = Field(
         None, description="a file beside the document, in place of code; the CLI puts its content in"
@@ -111,6 +112,18 @@ class Tool(Shape):
     cpu: Annotated[float, Field(gt=0, le=64)] | None = None
     output: OutputSize | None = None
     usd: Usd | None = Field(None, description="price of one call")
+
+
+class Agent(Shape):
+    """A model that works in turns: it calls tools until it has an answer."""
+
+    description: Description | None = None
+    model: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(description="a model alias")
+    system: Text | None = Field(None, description="what it is told first; {name} placeholders are the task's `in`")
+    tools: Annotated[list[Name], Field(max_length=100)] | None = Field(
+        None, description="keys of tools: all that it may call"
+    )
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="of one turn; 1024")
 
 
 class Retry(Shape):
@@ -207,15 +220,21 @@ class CompensateTask(Shape):
     scope: Name | None = Field(None, description="the workflow's name: all of it; or a state, or the label of a node")
 
 
-class LaterTask(TaskShape):
-    """A kind of task that this version names but does not run."""
+class AgentTask(TaskShape):
+    """An agent works in turns, with its tools, until it answers: with text, or with an object of the shape ``out``.
+    ``timeout`` and ``retry`` are those of one turn and one call, ``usd`` is for all of them."""
 
-    model_config = ConfigDict(extra="allow")
     kind: Literal["agent"]
+    use: Name = Field(description="a key of agents")
+    prompt: Annotated[Text, StringConstraints(min_length=1)] | None = Field(
+        None, description="text with {name} placeholders; without it the input is given as JSON"
+    )
+    turns: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="most turns of the model; 8")
+    undo: Name | None = Field(None, description="the task that undoes this one")
 
 
 Task = Annotated[
-    LlmTask | ToolTask | WaitTask | EventTask | HumanTask | WorkflowTask | CompensateTask | LaterTask,
+    LlmTask | ToolTask | WaitTask | EventTask | HumanTask | WorkflowTask | CompensateTask | AgentTask,
     Field(discriminator="kind"),
 ]
 
@@ -491,6 +510,7 @@ class Document(Shape):
     )
     trigger: Trigger | None = None
     tools: Annotated[dict[Name, Tool], Field(max_length=100)] | None = None
+    agents: Annotated[dict[Name, Agent], Field(max_length=100)] | None = None
     tasks: Annotated[dict[Name, Task], Field(max_length=500)]
     initial: Name | None = None
     states: Annotated[dict[Name, State], Field(min_length=1, max_length=1_000)] | None = None

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Uuid = Annotated[UUID, Field(strict=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,129}$")]  # a part of an agent has two names in its own
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Code = Annotated[str, Field(min_length=1, max_length=100)]
 Text = Annotated[str, Field(max_length=10_000)]
@@ -46,11 +48,29 @@ class PricedModel(ModelRef):
     price_version: Label
 
 
-class Message(Payload):
-    """One chat message."""
+class ToolCall(Payload):
+    """A call of a tool, as a model has made it."""
 
-    role: Literal["system", "user", "assistant"]
+    id: Label
+    name: ToolName
+    arguments: Object
+
+
+class Message(Payload):
+    """One chat message. The assistant's may call tools; a tool's is the result of the ``call`` of that id."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    calls: Annotated[list[ToolCall], Field(min_length=1, max_length=100)] | None = None
+    call: Label | None = None
+
+
+class OfferedTool(Payload):
+    """A tool that a model may call: what it does, and the JSON Schema of what it takes."""
+
+    name: ToolName
+    description: Text
+    parameters: Object
 
 
 class StepError(Payload):
@@ -132,12 +152,13 @@ class LlmRequested(Payload):
     step: Ordinal
     attempt: Ordinal
     epoch: Count
-    task: Name
+    task: TaskName
     model: ModelRef
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1_000)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=2_000)]
     input: Object = Field(default_factory=dict)
     max_output_tokens: Ordinal
     output_schema: Object | None = None
+    tools: Annotated[list[OfferedTool], Field(max_length=200)] = []
     timeout_ms: Millis
     hold_micro: Micro
 
@@ -149,7 +170,7 @@ class ToolRequested(Payload):
     step: Ordinal
     attempt: Ordinal
     epoch: Count
-    task: Name
+    task: TaskName
     tool: Label
     workflow: Name
     version: Ordinal
@@ -180,7 +201,7 @@ class StepCompleted(Payload):
     step: Ordinal
     attempt: Ordinal
     epoch: Count
-    task: Name
+    task: TaskName
     status: Literal["succeeded", "failed"]
     output: Object | None = None
     error: StepError | None = None

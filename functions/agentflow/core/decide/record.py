@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from immutables import Map
+
+from agentflow.core.agents import around
 from agentflow.core.decide.ending import known
 from agentflow.core.decision import NOTHING, Decision, Facts, StepClosed
 from agentflow.core.message import Message
 from agentflow.core.money import MAYBE_BILLED, cost_micro
 from agentflow.core.plan import Plan
-from agentflow.core.run import Run
+from agentflow.core.run import OpenStep, Run
 from agentflow.core.types import Mismatch, conform
 
 
@@ -55,8 +58,20 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         cost_micro=result["cost_micro"],
     )
     tokens = usage["input_tokens"] + usage["output_tokens"]
-    recorded = run.but(tokens=run.tokens + tokens, open=run.open.set(step, opened._replace(waits="decision")))
+    recorded = run.but(
+        tokens=run.tokens + tokens,
+        open=_used(run, step, result["cost_micro"] - closed.held_micro).set(step, opened._replace(waits="decision")),
+    )
     return Decision(run=recorded, rows=(closed,), messages=(message._replace(data=result),))
+
+
+def _used(run: Run, step: int, more: int) -> Map[int, OpenStep]:
+    """The open steps; where an agent's inner step has cost more or less than was held, its agent's step says so."""
+    agent = around(run.plan, step)
+    if agent is None or not more or agent not in run.open:
+        return run.open
+    opened = run.open[agent]
+    return run.open.set(agent, opened._replace(used_micro=opened.used_micro + more))
 
 
 def _checked(data: dict[str, Any], plan: Plan) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from agentflow.core.chat import chat, output_schema
+from agentflow.core import agents, chat
 from agentflow.core.decision import (
     CHILD,
     PERSON,
@@ -45,17 +45,21 @@ def begin(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Faul
 
 
 def _llm(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    wanted = agents.asked(turn.plan, turn.state, step) if task.part_of else chat.asked(task, given)
+    if wanted is None:
+        turn.opened(step, task, "resume", attempt, given)  # and halted by this very decision
+        return None
     price = turn.run.models[task.use]
-    messages, schema = chat(task, given), output_schema(task)
-    bound = input_tokens_bound(messages, len(str(schema)) if schema else 0)
     asked = {
         "model": {"provider": price.provider, "model": price.model},
-        "messages": messages,
+        "messages": wanted.messages,
         "input": dict(given),
         "max_output_tokens": task.max_tokens,
-        "output_schema": schema,
+        "output_schema": wanted.schema,
     }
-    held = llm_micro(price, bound, task.max_tokens)
+    if wanted.tools:
+        asked["tools"] = wanted.tools
+    held = llm_micro(price, input_tokens_bound(*wanted), task.max_tokens)
     return _call(turn, step, task, given, attempt, asked, held, price.price_version)
 
 
@@ -204,6 +208,7 @@ _BEGIN: Mapping[str, Callable[[Turn, int, Task, Given, int], Fault | None]] = {
     "human": _human,
     "workflow": _workflow,
     "compensate": _planner,
+    "agent": _planner,
     "judge": _planner,
     "keep": _planner,
 }

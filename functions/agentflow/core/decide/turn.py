@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from agentflow.core.agents import around
 from agentflow.core.decide.ending import end
 from agentflow.core.decide.goals import written
 from agentflow.core.decide.starts import Fault, begin, unwait
@@ -147,7 +148,10 @@ class Turn:
 
     def _start(self, command: Start) -> Fault | None:
         task = self.plan.tasks[command.task]
-        self._started.append({"step": command.step, "task": task.name, "kind": task.kind})
+        started: dict[str, JSON] = {"step": command.step, "task": task.name, "kind": task.kind}
+        if task.part_of and task.kind == "llm":
+            started["turn"] = command.input["turn"]
+        self._started.append(started)
         return begin(self, command.step, task, command.input, 1)
 
     def _finish(self, command: Finish) -> None:
@@ -267,6 +271,9 @@ class Turn:
         if amount == 0:
             return None
         run = self.run
+        within = self._agent_of(step)
+        if within is not None and (refusal := self._over_cap(step, attempt, *within, amount)) is not None:
+            return refusal
         held = run.held_micro + self._held_now
         run_headroom = 0 if run.frozen else run.limit_micro - run.spent_micro - held
         short_of = None
@@ -276,29 +283,50 @@ class Turn:
             scope = self.facts.headroom
             short_of = ("tenant", scope.limit_micro or 0, scope.spent_micro, scope.held_micro)
         if short_of:
-            scope_name, limit, spent, held = short_of
-            data = {
-                "run": str(run.id),
-                "step": step,
-                "scope": scope_name,
-                "limit_micro": limit,
-                "spent_micro": spent,
-                "held_micro": held,
-                "needed_micro": amount,
-            }
-            key = f"{step}.{attempt}:budget"
-            self._messages.append(Message("budget.exhausted", run.tenant, run.id, key, data, run.trace))
             mend = "raise the tenant's limit"
-            if scope_name == "run":
+            if short_of[0] == "run":
                 mend = "raise usd of the task that runs it" if run.parent else "raise limits.usd"
-            return "budget_exhausted", (
-                f"tasks.{task.name}: may cost up to {amount} micro-dollars, but the {scope_name} has "
-                f"{limit - spent - held} left of {limit} ({mend} or lower max_tokens)"
-            )
+            return self._exhausted(step, attempt, f"tasks.{task.part_of or task.name}", amount, *short_of, mend)
+        if within is not None:
+            agent, opened = within
+            self.open = self.open.set(agent, opened._replace(used_micro=opened.used_micro + amount))
         self._held_now += amount
         self._holds = self._holds.set(f"{step}.{attempt}", amount)
         self._rows.append(LedgerEntry(step, attempt, "hold", amount, amount, price))
         return None
+
+    def _agent_of(self, step: int) -> tuple[int, OpenStep] | None:
+        """The open step of the agent that an inner step belongs to."""
+        agent = around(self.state, step)
+        opened = None if agent is None else self.open.get(agent)
+        return None if agent is None or opened is None else (agent, opened)
+
+    def _over_cap(self, step: int, attempt: int, agent: int, opened: OpenStep, amount: int) -> Fault | None:
+        """Why an agent may not have that much more, if its task's ``usd`` is in the way."""
+        cap, used = self.plan.tasks[opened.task].price_cap_micro, opened.used_micro
+        if cap is None or used + amount <= cap:
+            return None
+        path = f"tasks.{opened.task}.usd"
+        return self._exhausted(step, attempt, path, amount, "task", cap, used, 0, "raise it")
+
+    def _exhausted(
+        self, step: int, attempt: int, path: str, amount: int, scope: str, limit: int, spent: int, held: int, mend: str
+    ) -> Fault:
+        """The refusal of an attempt that may cost too much, and the fact that says so."""
+        data = {
+            "run": str(self.run.id),
+            "step": step,
+            "scope": scope,
+            "limit_micro": limit,
+            "spent_micro": spent,
+            "held_micro": held,
+            "needed_micro": amount,
+        }
+        self.send("budget.exhausted", f"{step}.{attempt}:budget", data)
+        return "budget_exhausted", (
+            f"{path}: may cost up to {amount} micro-dollars, but the {scope} has "
+            f"{limit - spent - held} left of {limit} ({mend} or lower max_tokens)"
+        )
 
     def settle_whole(self, step: int, attempt: int, held: int) -> None:
         """Count a whole hold as spent (late, after the run's end or not)."""
