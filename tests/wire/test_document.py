@@ -187,7 +187,6 @@ def test_any_document_compiles_or_is_refused(changes: dict[str, Any]) -> None:
         ({"limits": {"steps": 1, "usd": 1, "wall": "9999d"}}, "limits.wall: is longer than 366 days"),
         ({"vars": {"Text": "string"}}, "vars.Text: 'Text' is not a field name"),
         ({"vars": ["text"]}, "vars: must be a mapping, not a list"),
-        ({"tasks": {}}, "tasks: is too short (give at least 1 entries)"),
         ({"tasks": {"greet": {"use": "x"}}}, "tasks.greet: has no `kind` (e.g. kind: llm)"),
         (
             {"tasks": {"greet": {"kind": "lml"}}},
