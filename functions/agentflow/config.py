@@ -77,6 +77,9 @@ class Settings:
         20_000, "most runs kept in memory between their steps; 0: each is read and locked every time"
     )
     handoff: bool = _option(True, "give a request straight to a function in the same process after commit")
+    plan_bytes: int = _option(262_144, "most bytes of a workflow's document that is registered, at most 262144")
+    plan_nodes: int = _option(5_000, "most nodes or states of a workflow that is registered, at most 5000")
+    plan_steps: int = _option(100_000, "most steps that a workflow's limits.steps may allow, at most 100000")
     fork_lines: int = _option(
         100_000, "most lines of a run's history that are read to find the step before which a fork begins"
     )

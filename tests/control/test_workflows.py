@@ -6,14 +6,13 @@ import json
 
 import pytest
 
-from agentflow.control.registry import MAX_DOCUMENT
-from agentflow.wire.document import compile_document
+from agentflow.wire.document import MAX_BYTES, compile_document
 
 from .world import ECHO, TRIGGERED, YAML, World, problem
 
 
 async def test_the_same_content_keeps_its_version_and_new_content_gets_the_next(world: World) -> None:
-    first = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers=YAML)
+    first = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
     assert first.status_code == 201
     said = first.json() | {"hash": "", "warnings": []}
     assert said == {"name": "echo", "kind": "fsm", "hash": "", "version": 1, "warnings": []}
@@ -24,9 +23,9 @@ async def test_the_same_content_keeps_its_version_and_new_content_gets_the_next(
     assert (again.status_code, again.json()["version"]) == (200, 1)
 
     changed = ECHO.format(name="echo").replace("steps: 10", "steps: 11")
-    second = await world.a.http.post("/v1/workflows", content=changed, headers=YAML)
+    second = await world.a.http.post("/v1/workflows", content=changed, headers={"content-type": "application/yaml"})
     assert (second.status_code, second.json()["version"]) == (201, 2)
-    old = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers=YAML)
+    old = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
     assert (old.status_code, old.json()["version"]) == (200, 1)
 
 
@@ -102,7 +101,7 @@ states:
 
 
 async def test_every_fault_of_a_document_is_named_at_once_with_its_path_and_mend(world: World) -> None:
-    answer = await world.a.http.post("/v1/workflows", content=BROKEN, headers=YAML)
+    answer = await world.a.http.post("/v1/workflows", content=BROKEN, headers={"content-type": "application/yaml"})
     errors = problem(answer, 422, "invalid_plan")["errors"]
     paths = {error["path"] for error in errors}
     assert {"states.a.run", "states.a.transitions[0].to", "states.b.transitions[0].if"} <= paths, paths
@@ -125,11 +124,11 @@ states:
   ok: {final: success}
 """
     (error,) = problem(
-        await world.a.http.post("/v1/workflows", content=text, headers=YAML), 422, "invalid_plan"
+        await world.a.http.post("/v1/workflows", content=text, headers={"content-type": "application/yaml"}), 422, "invalid_plan"
     )["errors"]
     assert (error["path"], error["code"]) == ("tasks.ask.use", "unknown_model")
     assert "AGENTFLOW_MODELS" in error["mend"]
-    known = await world.a.http.post("/v1/workflows", content=text.replace("huge", "small"), headers=YAML)
+    known = await world.a.http.post("/v1/workflows", content=text.replace("huge", "small"), headers={"content-type": "application/yaml"})
     assert known.status_code == 201
 
 
@@ -145,7 +144,7 @@ states:
         (b"", "application/yaml", 422, None),
         (b"kind: fsm", "text/plain", 415, "unsupported_media_type"),
         (b"kind: fsm", "", 415, "unsupported_media_type"),
-        (b"x" * (MAX_DOCUMENT + 1), "application/yaml", 413, "too_large"),
+        (b"x" * (MAX_BYTES + 1), "application/yaml", 413, "too_large"),
     ],
 )
 async def test_what_is_no_document_is_refused(
@@ -160,16 +159,16 @@ async def test_what_is_no_document_is_refused(
 async def test_a_tools_file_is_not_read_by_the_server(world: World) -> None:
     text = ECHO.format(name="echo").replace("vars:", "tools: {t: {kind: python, file: /etc/passwd}}\nvars:")
     errors = problem(
-        await world.a.http.post("/v1/workflows", content=text, headers=YAML), 422, "invalid_plan"
+        await world.a.http.post("/v1/workflows", content=text, headers={"content-type": "application/yaml"}), 422, "invalid_plan"
     )["errors"]
     assert any(error["path"].startswith("tools.t") for error in errors), errors
     assert "root:" not in json.dumps(errors)
 
 
 async def test_validate_checks_the_same_and_registers_nothing(world: World) -> None:
-    good = await world.a.http.post("/v1/validate", content=ECHO.format(name="echo"), headers=YAML)
+    good = await world.a.http.post("/v1/validate", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
     assert (good.status_code, good.json()["name"], good.json()["kind"]) == (200, "echo", "fsm")
-    bad = await world.a.http.post("/v1/validate", content=BROKEN, headers=YAML)
+    bad = await world.a.http.post("/v1/validate", content=BROKEN, headers={"content-type": "application/yaml"})
     assert len(problem(bad, 422, "invalid_plan")["errors"]) >= 3
     assert (await world.a.http.get("/v1/workflows")).json()["items"] == []
 
@@ -177,7 +176,7 @@ async def test_validate_checks_the_same_and_registers_nothing(world: World) -> N
 async def test_a_warning_is_told_and_refuses_nothing(world: World) -> None:
     text = ECHO.format(name="echo").replace("vars: {", "vars: {idle: int, ")
     for path, status in (("/v1/validate", 200), ("/v1/workflows", 201), ("/v1/workflows", 200)):
-        answer = await world.a.http.post(path, content=text, headers=YAML)
+        answer = await world.a.http.post(path, content=text, headers={"content-type": "application/yaml"})
         assert answer.status_code == status, answer.text
         assert {
             "path": "vars.idle",
@@ -193,7 +192,7 @@ async def test_a_transition_that_is_never_taken_is_refused_and_was_not_before(wo
     assert once in text, text
     shadowed = text.replace(once, f"{once}, {once}")
     (error,) = problem(
-        await world.a.http.post("/v1/workflows", content=shadowed, headers=YAML), 422, "invalid_plan"
+        await world.a.http.post("/v1/workflows", content=shadowed, headers={"content-type": "application/yaml"}), 422, "invalid_plan"
     )["errors"]
     assert error["code"] == "shadowed"
     # One that is registered from before goes on.
@@ -225,3 +224,14 @@ async def test_malformed_queries_are_refused(world: World, query: str) -> None:
 async def test_malformed_cursors_are_refused(world: World, cursor: str) -> None:
     for path in ("/v1/workflows", "/v1/runs", "/v1/parked"):
         problem(await world.a.http.get(path, params={"cursor": cursor}), 400, "bad_query")
+
+
+async def test_an_installation_may_allow_less(world: World) -> None:
+    registry = world.app.state.services.registry
+    registry.limits = registry.limits._replace(nodes=1, steps=5)
+    refused = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
+    errors = problem(refused, 422, "invalid_plan")["errors"]
+    assert [error["path"] for error in errors] == ["states", "limits.steps"]
+    registry.limits = registry.limits._replace(bytes=10)
+    refused = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
+    problem(refused, 413, "too_large")

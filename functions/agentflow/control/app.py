@@ -18,7 +18,7 @@ from agentflow.control.auth import Keys
 from agentflow.control.call import Call, Models, Services, Waits
 from agentflow.control.origins import Origins
 from agentflow.control.ports import Engine
-from agentflow.control.registry import Registry
+from agentflow.control.registry import PlanLimits, Registry
 from agentflow.control.routes import ROUTES, Route
 from agentflow.control.waiting import Gone
 from agentflow.errors import AgentFlowError, Rejected
@@ -37,7 +37,8 @@ def create_app(engine: Engine, control_store: ControlStore, settings: Settings, 
     It has no lifespan of its own, so it may be mounted in a host's application or served alone.
     """
     origins = Origins(control_store, settings.fork_lines)
-    services = Services(engine, control_store, Registry(control_store, models), Waits(), origins)
+    limits = PlanLimits(settings.plan_bytes, settings.plan_nodes, settings.plan_steps)
+    services = Services(engine, control_store, Registry(control_store, models, limits), Waits(), origins)
     keys = Keys(control_store, settings.key_pepper)
     routes = [_starlette_route(route, services, keys) for route in ROUTES]
     routes.append(_only(StarletteRoute("/openapi.json", _openapi, methods=["GET"])))

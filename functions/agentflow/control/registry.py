@@ -6,21 +6,46 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from agentflow.control.call import Models, no_workflow
 from agentflow.core.canonical import as_written
+from agentflow.core.compile_tree import MAX_NODES
 from agentflow.core.goal import AUTHOR
 from agentflow.core.plan import Child, Plan
 from agentflow.errors import Invalid, Problem, Rejected
-from agentflow.wire.document import Checked, check_document, compile_document
+from agentflow.wire.document import MAX_BYTES, Checked, check_document, compile_document
 from agentflow.wire.json_value import loads
 
-MAX_DOCUMENT = 256 * 1024
 MAX_PLANS = 500
 
 Made = TypeVar("Made")
+
+
+class PlanLimits(NamedTuple):
+    """How large a plan may be that is registered: what the installation allows, within what the format does."""
+
+    bytes: int = MAX_BYTES
+    nodes: int = MAX_NODES
+    steps: int = 100_000
+
+    def check(self, plan: Plan) -> list[Problem]:
+        """What is too large."""
+        key, count = ("root", len(plan.tree.nodes)) if plan.tree is not None else ("states", 0)
+        if plan.machine is not None:
+            count = len(plan.machine.states) - 1
+        found = []
+        if count > self.nodes:
+            said = f"has {count:,} nodes or states; {self.nodes:,} are allowed here"
+            found.append(Problem(key, said, "split the workflow", "too_large"))
+        if plan.limits.steps > self.steps and plan.planning is None:
+            said = f"is {plan.limits.steps:,}; {self.steps:,} are allowed here"
+            found.append(Problem("limits.steps", said, "allow fewer, or split the workflow", "too_large"))
+        return found
+
+
+DEFAULT = PlanLimits()
 
 
 class WorkflowStore(Protocol):
@@ -36,7 +61,8 @@ class WorkflowStore(Protocol):
 class Registry:
     """Compiles documents, in one thread of its own so that requests go on meanwhile, and remembers plans."""
 
-    def __init__(self, store: WorkflowStore, models: Models) -> None:
+    def __init__(self, store: WorkflowStore, models: Models, limits: PlanLimits = DEFAULT) -> None:
+        self.limits = limits
         self._store = store
         self._models = models
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
@@ -82,8 +108,8 @@ class Registry:
         return checked
 
     def with_models(self, plan: Plan) -> Plan:
-        """The plan, when there is a model for every task that needs one; else ``Invalid``."""
-        problems = []
+        """The plan, when it is not too large and there is a model for every task that needs one; else ``Invalid``."""
+        problems = self.limits.check(plan)
         for task in plan.tasks.values():
             if task.kind != "llm":
                 continue

@@ -11,7 +11,6 @@ from agentflow.control import cursors, shapes
 from agentflow.control.bodies import JSON_TYPES, YAML_TYPES, media_type, read, read_query, unsupported
 from agentflow.control.call import Call, answer, no_workflow, page
 from agentflow.control.children import check_children
-from agentflow.control.registry import MAX_DOCUMENT
 from agentflow.errors import Invalid
 from agentflow.wire.document import Checked
 
@@ -61,7 +60,7 @@ async def _document(call: Call) -> Checked:
     media = media_type(call.request)
     if media not in JSON_TYPES and media not in YAML_TYPES:
         raise unsupported(media, ("application/yaml", *JSON_TYPES))
-    body = await read(call.request, MAX_DOCUMENT)
+    body = await read(call.request, call.services.registry.limits.bytes)
     checked = await call.services.registry.check(body, yaml=media in YAML_TYPES)
     if problems := await check_children(call.services.registry, call.tenant, checked.plan):
         raise Invalid(problems, code="invalid_plan")

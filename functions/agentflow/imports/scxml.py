@@ -8,7 +8,6 @@ appendix D; where ours differ is in schemas/plan.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +139,7 @@ class _Mapping:
     def _first_values(self) -> None:
         """What variables are to begin with, in the plan's names, those that the import makes among them."""
         self.first |= {field_name(name): value for name, value in self.data.items()}
-        self.first |= {name: FALSE for name in self.content.inside.values()}
+        self.first |= dict.fromkeys(self.content.inside.values(), FALSE)
         for send in self.sends.timers:
             self.first[timer_flag(self.sends, send, "send")] = Literal(0)
             self.first[timer_flag(self.sends, send, "cancel")] = FALSE
