@@ -221,8 +221,8 @@ def _settles_twice(decide: Callable[..., Any]) -> Callable[..., Any]:
 def _depends_on_the_host(advance: Callable[..., Any]) -> Callable[..., Any]:
     """A decision that knows which process it is made in."""
 
-    def advanced(plan: Any, state: Any, event: Any) -> Any:
-        moved = advance(plan, state, event)
+    def advanced(plan: Any, state: Any, event: Any, *more: Any) -> Any:
+        moved = advance(plan, state, event, *more)
         variables = {**moved.state.vars, "n": moved.state.vars["n"] + os.getpid() % 2 + 1}
         return replace(moved, state=replace(moved.state, vars=variables))
 

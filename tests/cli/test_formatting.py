@@ -80,7 +80,9 @@ async def test_a_workflow_built_in_python_is_a_workflow_file(agentflow: Command,
 async def test_a_fault_in_it_is_told_by_its_line(agentflow: Command, tmp_path: Path) -> None:
     file = tmp_path / "built.py"
     file.write_text(BUILT.replace("'hi'", "hi"))
-    one_line(await agentflow("validate", str(file)), f"tasks.echo.in.text: {file}:5: `hi`")
+    refused = await agentflow("validate", str(file))
+    assert refused.code == 1
+    assert f"error: tasks.echo.in.text: {file}:5: `hi`" in refused.out
     file.write_text(BUILT + "print(undefined)\n")
     one_line(await agentflow("validate", str(file)), "NameError in line 7: name 'undefined'")
 
@@ -101,4 +103,6 @@ async def test_its_tools_may_be_files_beside_it(agentflow: Command, tmp_path: Pa
     file.write_text(BUILT.replace("echo = ", tool + "echo = ").replace('"std.echo"', "count"))
     assert (await agentflow("validate", str(file))).code == 0
     (tmp_path / "count.py").unlink()
-    one_line(await agentflow("validate", str(file)), "tools.count.file")
+    refused = await agentflow("validate", str(file))
+    assert refused.code == 1
+    assert "error: tools.count.file: " in refused.out

@@ -12,7 +12,7 @@ from .world import ECHO, TRIGGERED, YAML, World, problem
 
 
 async def test_the_same_content_keeps_its_version_and_new_content_gets_the_next(world: World) -> None:
-    first = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
+    first = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers=YAML)
     assert first.status_code == 201
     said = first.json() | {"hash": "", "warnings": []}
     assert said == {"name": "echo", "kind": "fsm", "hash": "", "version": 1, "warnings": []}
@@ -23,9 +23,9 @@ async def test_the_same_content_keeps_its_version_and_new_content_gets_the_next(
     assert (again.status_code, again.json()["version"]) == (200, 1)
 
     changed = ECHO.format(name="echo").replace("steps: 10", "steps: 11")
-    second = await world.a.http.post("/v1/workflows", content=changed, headers={"content-type": "application/yaml"})
+    second = await world.a.http.post("/v1/workflows", content=changed, headers=YAML)
     assert (second.status_code, second.json()["version"]) == (201, 2)
-    old = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
+    old = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers=YAML)
     assert (old.status_code, old.json()["version"]) == (200, 1)
 
 
@@ -101,7 +101,7 @@ states:
 
 
 async def test_every_fault_of_a_document_is_named_at_once_with_its_path_and_mend(world: World) -> None:
-    answer = await world.a.http.post("/v1/workflows", content=BROKEN, headers={"content-type": "application/yaml"})
+    answer = await world.a.http.post("/v1/workflows", content=BROKEN, headers=YAML)
     errors = problem(answer, 422, "invalid_plan")["errors"]
     paths = {error["path"] for error in errors}
     assert {"states.a.run", "states.a.transitions[0].to", "states.b.transitions[0].if"} <= paths, paths
@@ -124,11 +124,11 @@ states:
   ok: {final: success}
 """
     (error,) = problem(
-        await world.a.http.post("/v1/workflows", content=text, headers={"content-type": "application/yaml"}), 422, "invalid_plan"
+        await world.a.http.post("/v1/workflows", content=text, headers=YAML), 422, "invalid_plan"
     )["errors"]
     assert (error["path"], error["code"]) == ("tasks.ask.use", "unknown_model")
     assert "AGENTFLOW_MODELS" in error["mend"]
-    known = await world.a.http.post("/v1/workflows", content=text.replace("huge", "small"), headers={"content-type": "application/yaml"})
+    known = await world.a.http.post("/v1/workflows", content=text.replace("huge", "small"), headers=YAML)
     assert known.status_code == 201
 
 
@@ -159,16 +159,16 @@ async def test_what_is_no_document_is_refused(
 async def test_a_tools_file_is_not_read_by_the_server(world: World) -> None:
     text = ECHO.format(name="echo").replace("vars:", "tools: {t: {kind: python, file: /etc/passwd}}\nvars:")
     errors = problem(
-        await world.a.http.post("/v1/workflows", content=text, headers={"content-type": "application/yaml"}), 422, "invalid_plan"
+        await world.a.http.post("/v1/workflows", content=text, headers=YAML), 422, "invalid_plan"
     )["errors"]
     assert any(error["path"].startswith("tools.t") for error in errors), errors
     assert "root:" not in json.dumps(errors)
 
 
 async def test_validate_checks_the_same_and_registers_nothing(world: World) -> None:
-    good = await world.a.http.post("/v1/validate", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
+    good = await world.a.http.post("/v1/validate", content=ECHO.format(name="echo"), headers=YAML)
     assert (good.status_code, good.json()["name"], good.json()["kind"]) == (200, "echo", "fsm")
-    bad = await world.a.http.post("/v1/validate", content=BROKEN, headers={"content-type": "application/yaml"})
+    bad = await world.a.http.post("/v1/validate", content=BROKEN, headers=YAML)
     assert len(problem(bad, 422, "invalid_plan")["errors"]) >= 3
     assert (await world.a.http.get("/v1/workflows")).json()["items"] == []
 
@@ -176,7 +176,7 @@ async def test_validate_checks_the_same_and_registers_nothing(world: World) -> N
 async def test_a_warning_is_told_and_refuses_nothing(world: World) -> None:
     text = ECHO.format(name="echo").replace("vars: {", "vars: {idle: int, ")
     for path, status in (("/v1/validate", 200), ("/v1/workflows", 201), ("/v1/workflows", 200)):
-        answer = await world.a.http.post(path, content=text, headers={"content-type": "application/yaml"})
+        answer = await world.a.http.post(path, content=text, headers=YAML)
         assert answer.status_code == status, answer.text
         assert {
             "path": "vars.idle",
@@ -192,7 +192,7 @@ async def test_a_transition_that_is_never_taken_is_refused_and_was_not_before(wo
     assert once in text, text
     shadowed = text.replace(once, f"{once}, {once}")
     (error,) = problem(
-        await world.a.http.post("/v1/workflows", content=shadowed, headers={"content-type": "application/yaml"}), 422, "invalid_plan"
+        await world.a.http.post("/v1/workflows", content=shadowed, headers=YAML), 422, "invalid_plan"
     )["errors"]
     assert error["code"] == "shadowed"
     # One that is registered from before goes on.
@@ -229,9 +229,9 @@ async def test_malformed_cursors_are_refused(world: World, cursor: str) -> None:
 async def test_an_installation_may_allow_less(world: World) -> None:
     registry = world.app.state.services.registry
     registry.limits = registry.limits._replace(nodes=1, steps=5)
-    refused = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
+    refused = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers=YAML)
     errors = problem(refused, 422, "invalid_plan")["errors"]
     assert [error["path"] for error in errors] == ["states", "limits.steps"]
     registry.limits = registry.limits._replace(bytes=10)
-    refused = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers={"content-type": "application/yaml"})
+    refused = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers=YAML)
     problem(refused, 413, "too_large")

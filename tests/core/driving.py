@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from agentflow.core.moves import TABLES
 from agentflow.core.plan import Plan
 from agentflow.core.planner import (
     Advance,
@@ -218,7 +219,7 @@ def _with(before: PlanState | None, moved: Advance) -> tuple[dict[str, Any], dic
     cursor = moved.changed["cursor"]
     if "n" not in cursor:
         return variables, cursor
-    tables = ("n", "run", "items", "timers", "own", "loose")
+    tables = TABLES
     after = {name: value for name, value in {**was, **cursor}.items() if name not in tables}
     for name in was.keys() | cursor.keys() & tables:
         if name in tables:

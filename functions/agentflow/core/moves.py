@@ -166,12 +166,16 @@ def both(first: Advance, ended: Ended, then: Advance) -> Advance:
     return Advance(then.state, (*first.commands, ended, *then.commands), changed)
 
 
+TABLES = ("n", "run", "timers", "own", "loose")
+"""What of a tree's cursor is said as changes: the entries that are new, null for those that are gone."""
+
+
 def changed_twice(first: dict[str, JSON], then: dict[str, JSON]) -> dict[str, JSON]:
     """What two changes, one after the other, come to: a tree's tables add up, all else is replaced."""
     if not first or not then:
         return first or then
     was, cursor = first["cursor"], then["cursor"]
     if "n" in was and "n" in cursor:
-        tables = {name: {**was[name], **cursor[name]} for name in ("n", "run", "timers") if name in cursor}
+        tables = {name: {**was.get(name, {}), **cursor[name]} for name in TABLES if name in cursor}
         cursor = {**was, **cursor, **tables}
     return {**first, **then, "vars": {**first["vars"], **then["vars"]}, "cursor": cursor}

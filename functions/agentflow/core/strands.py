@@ -116,7 +116,7 @@ def _close(tick: Tick) -> Advance:
     if tick.why:
         cursor["why"] = tick.why
     if tick.items.changed:
-        moved["items"] = tick.items.changed
+        moved["items"] = dict(tick.items.close())  # whole, as runs have recorded it that began before there were others
     tables, values = _rare(tick, last + len(alarms))
     for name, table in tables.items():
         cursor[name], moved[name] = table.close(), table.changed
