@@ -139,6 +139,30 @@ def test_what_is_too_much_is_cut_short_and_says_so() -> None:
     assert "the first 200 states" in found.limit
 
 
+def test_whoever_has_a_clock_bounds_the_time() -> None:
+    """An event that the machine raises again and again costs a thousand transitions, each time it comes."""
+    again = {"event": "go", "raise": "go"}
+    states = {
+        "p": {"regions": list("lmnr"), "transitions": [DONE]},
+        **{name: {"in": "p", "run": "a", "transitions": [again, {"event": "done", "to": f"{name}_ok"}]} for name in "lmnr"},
+        **{f"{name}_ok": {"in": f"p.{name}", **END} for name in "lmnr"},
+        "end": END,
+    }  # fmt: skip
+    asked = 0
+
+    def going() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 20
+
+    found = explored(machine(states), going=going)
+    assert (found.complete, found.findings, found.longest) == (False, (), None)
+    assert found.states < 20
+    assert f"the first {found.states} states" in found.limit
+    assert asked < 25, "it stops when it is told to"
+    assert explored(machine(states)).complete
+
+
 # ------------------------------------------------------------------------------------- faults of the planner
 
 Reducer = Callable[[Plan, PlanState | None, PlanEvent], Advance]
