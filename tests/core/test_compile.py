@@ -283,6 +283,13 @@ MACHINES: dict[str, tuple[Any, list[str]]] = {
                  "was": {"in": "w", "history": "shallow", "to": "w1"}, "rest": run("c", done("was")), "ok": OK}),
         ["states.w2: the cycle w2 → rest → w2 has no bound"],
     ),
+    "a cycle through a final state that is not left at once": (
+        machine({"w": {"initial": "w1", "transitions": [
+                    on("pause", "rest"), {"event": "done", "if": "go", "set": {"x": 1}}, done("ok")]},
+                 "w1": run("a", done("w_ok"), visits=1, **{"in": "w"}), "w_ok": {"in": "w", **OK},
+                 "was": {"in": "w", "history": "shallow", "to": "w1"}, "rest": run("c", done("was")), "ok": OK}),
+        ["states.w_ok: the cycle w_ok → rest → w_ok has no bound"],
+    ),
     "a cycle through history that leaves the state with visits active": (
         machine({"s": run("c", done("v2"), failed("w")),
                  "w": {"initial": "v", "visits": 9, "transitions": [on("leave", "s")]},
@@ -695,6 +702,12 @@ def test_the_core_refuses_what_has_no_shape(junk: Any) -> None:
         # one region is counted, so the transition that enters both is
         ({**BOTH, "l": run("a", done("l2"), visits=2, **{"in": "both"}),
           "r": run("b", done("r_ok"), failed("both"), **{"in": "both"})}, []),
+        # what fails inside is taken inside
+        ({"s": run("a", done("ok"), failed("ok")), "ok": OK}, [failed("s")]),
+        # a final state that is left at once hears no signal
+        ({"w": {"initial": "w1", "transitions": [on("pause", "rest"), done("ok")]},
+          "w1": run("a", done("w_ok"), visits=1, **{"in": "w"}), "w_ok": {"in": "w", **OK},
+          "was": {"in": "w", "history": "shallow", "to": "w1"}, "rest": run("c", done("was")), "ok": OK}, []),
         # no history: the state around is never entered again
         ({"w": {"initial": "w1", "transitions": [done("ok")]}, "w1": run("a", done("w2"), **{"in": "w"}, visits=2),
           "w2": run("b", done("w_ok"), on("redo", "was"), **{"in": "w"}), "w_ok": {"in": "w", **OK},
