@@ -707,7 +707,7 @@ def test_the_core_refuses_what_has_no_shape(junk: Any) -> None:
         ({"s": run("e", done("ok"), failed("ok")), "ok": OK}, [on("timeout", "s")]),
         # what is around a task is not done when the task is
         ({"s": run("a", done("w_ok"), failed("w1")), "w": {"initial": "w1", "transitions": [done("w1")]},
-          "w1": run("b", done("ok"), **{"in": "w"}), "w_ok": {"in": "w", **OK}, "ok": OK}, []),
+          "w1": run("b", done("ok", **{"if": "go"}), **{"in": "w"}), "w_ok": {"in": "w", **OK}, "ok": OK}, []),
         # a final state that is left at once hears no signal
         ({"w": {"initial": "w1", "transitions": [on("pause", "rest"), done("ok")]},
           "w1": run("a", done("w_ok"), visits=1, **{"in": "w"}), "w_ok": {"in": "w", **OK},
