@@ -14,7 +14,7 @@ from agentflow.errors import Invalid
 from agentflow.wire.document import compile_document
 
 from .driving import document, machine, tree
-from .test_fsm import BOTH, OK, WORK, done, failed, run
+from .test_fsm import BOTH, OK, WORK, done, failed, on, run
 from .test_tree import par, seq
 
 
@@ -253,6 +253,51 @@ MACHINES: dict[str, tuple[Any, list[str]]] = {
     "a cycle through a compound state": (
         machine({**WORK, "work": {"initial": "w1", "transitions": [done("ok"), failed("work")]}}),
         ["states.w1: the cycle w1 → w2 → w_ok → w1 has no bound"],
+    ),
+    "a cycle through a final state inside": (
+        machine({"s": run("a", done("w_ok")), "w": {"initial": "w_ok", "transitions": [done("s")]},
+                 "w_ok": {"in": "w", **OK}, "ok": OK}, transitions=[on("stop", "ok")]),
+        ["states.s: the cycle s → w_ok → s has no bound"],
+    ),
+    "a cycle through the whole machine, by what is raised": (
+        machine({"s": run("a", done("ok", **{"if": "go"}), {"event": "done", "raise": "redo"}), "ok": OK},
+                transitions=[on("redo", "s")]),
+        ["states.s: the cycle s → s has no bound"],
+    ),
+    "a cycle through the whole machine, by errors": (
+        states(done("ok", **{"if": "1 / result.n > 0"}), transitions=[on("error", "s")]),
+        ["states.s: the cycle s → s has no bound"],
+    ),
+    "a cycle by time": (
+        machine({"s": {"transitions": [{"after": "1m", "to": "t"}]},
+                 "t": run("a", done("ok", **{"if": "go"}), done("s")), "ok": OK}),
+        ["states.s: the cycle s → t → s has no bound"],
+    ),
+    "a cycle through a region": (
+        machine({**BOTH, "r": run("b", done("r_ok"), failed("both"), **{"in": "both"})}),
+        ["states.r: the cycle r → r has no bound"],
+    ),
+    "a cycle through history, past the state with visits": (
+        machine({"w": {"initial": "w1", "transitions": [on("pause", "rest"), done("ok")]},
+                 "w1": run("a", done("w2"), visits=3, **{"in": "w"}), "w2": run("b", done("ok"), **{"in": "w"}),
+                 "was": {"in": "w", "history": "shallow", "to": "w1"}, "rest": run("c", done("was")), "ok": OK}),
+        ["states.w2: the cycle w2 → rest → w2 has no bound"],
+    ),
+    "a cycle through a final state that is not left at once": (
+        machine({"w": {"initial": "w1", "transitions": [
+                    on("pause", "rest"), {"event": "done", "if": "go", "set": {"x": 1}}, done("ok")]},
+                 "w1": run("a", done("w_ok"), visits=1, **{"in": "w"}), "w_ok": {"in": "w", **OK},
+                 "was": {"in": "w", "history": "shallow", "to": "w1"}, "rest": run("c", done("was")), "ok": OK}),
+        ["states.w_ok: the cycle w_ok → rest → w_ok has no bound"],
+    ),
+    "a cycle through history that leaves the state with visits active": (
+        machine({"s": run("c", done("v2"), failed("w")),
+                 "w": {"initial": "v", "visits": 9, "transitions": [on("leave", "s")]},
+                 "v": {"in": "w", "initial": "v1", "visits": 3},
+                 "v1": run("a", done("was"), on("out", "ok"), **{"in": "v"}),
+                 "v2": run("b", done("v1"), **{"in": "v"}),
+                 "was": {"in": "w", "history": "deep", "to": "v2"}, "ok": OK}),
+        ["states.v1: the cycle v1 → v2 → v1 has no bound"],
     ),
     "a guard's type": (
         states(done("ok", **{"if": "result.n"})),
@@ -643,6 +688,38 @@ def test_an_empty_key_is_not_given() -> None:
 def test_the_core_refuses_what_has_no_shape(junk: Any) -> None:
     with pytest.raises(Invalid):
         compile_plan(junk)
+
+
+@pytest.mark.parametrize(
+    ("states", "transitions"),
+    [
+        # a signal from outside to the whole machine: limits.steps bounds how often it may come
+        ({"s": run("a", done("ok")), "ok": OK}, [on("again", "s")]),
+        # the state whose history it is is entered each time, and counted
+        ({"w": {"initial": "w1", "visits": 3, "transitions": [on("pause", "rest"), done("ok")]},
+          "w1": run("a", done("w2"), **{"in": "w"}), "w2": run("b", done("ok"), **{"in": "w"}),
+          "was": {"in": "w", "history": "shallow", "to": "w1"}, "rest": run("c", done("was")), "ok": OK}, []),
+        # one region is counted, so the transition that enters both is
+        ({**BOTH, "l": run("a", done("l2"), visits=2, **{"in": "both"}),
+          "r": run("b", done("r_ok"), failed("both"), **{"in": "both"})}, []),
+        # what fails inside is taken inside
+        ({"s": run("a", done("ok"), failed("ok")), "ok": OK}, [failed("s")]),
+        ({"s": run("e", done("ok"), failed("ok")), "ok": OK}, [on("timeout", "s")]),
+        # what is around a task is not done when the task is
+        ({"s": run("a", done("w_ok"), failed("w1")), "w": {"initial": "w1", "transitions": [done("w1")]},
+          "w1": run("b", done("ok", **{"if": "go"}), **{"in": "w"}), "w_ok": {"in": "w", **OK}, "ok": OK}, []),
+        # a final state that is left at once hears no signal
+        ({"w": {"initial": "w1", "transitions": [on("pause", "rest"), done("ok")]},
+          "w1": run("a", done("w_ok"), visits=1, **{"in": "w"}), "w_ok": {"in": "w", **OK},
+          "was": {"in": "w", "history": "shallow", "to": "w1"}, "rest": run("c", done("was")), "ok": OK}, []),
+        # no history: the state around is never entered again
+        ({"w": {"initial": "w1", "transitions": [done("ok")]}, "w1": run("a", done("w2"), **{"in": "w"}, visits=2),
+          "w2": run("b", done("w_ok"), on("redo", "was"), **{"in": "w"}), "w_ok": {"in": "w", **OK},
+          "was": {"in": "w", "history": "shallow", "to": "w1"}, "ok": OK}, []),
+    ],
+)  # fmt: skip
+def test_what_is_bounded_is_no_cycle(states: dict[str, Any], transitions: list[Any]) -> None:
+    assert compile_document(machine(states, transitions=transitions)).machine is not None
 
 
 def test_large_plans_compile_in_time() -> None:

@@ -87,6 +87,46 @@ def test_a_trap_is_found_with_the_way_into_it() -> None:
     assert (finding.code, finding.trace) == ("no_end", ("begin", "a failed"))
 
 
+def test_visits_that_are_used_up_are_no_trap() -> None:
+    """After three pauses only the bound of the loop ends the run, as whoever wrote it meant."""
+    states = {
+        "w": {"initial": "w1", "visits": 3, "transitions": [{"event": "pause", "to": "rest"}]},
+        "w1": {"in": "w", "run": "a", "transitions": [DONE]},
+        "rest": {"run": "b", "transitions": [{"event": "done", "to": "w"}]},
+        "end": END,
+    }
+    assert (explored(machine(states)).complete, explored(machine(states)).findings) == (True, ())
+
+
+def test_a_run_that_signals_keep_going_has_no_longest() -> None:
+    states = {"s": {"run": "a", "transitions": [DONE]}, "u": {"run": "b", "transitions": [DONE]}, "end": END}
+    found = explored(machine(states, transitions=[{"event": "again", "to": "u"}]))
+    assert (found.complete, found.findings, found.longest) == (True, (), None)
+
+
+def test_lists_are_short_and_their_elements_differ() -> None:
+    seen = set()
+
+    def reducer(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
+        moved = advance(plan, state, event)
+        if state is None:
+            lengths = [len(items) for items in moved.state.cursor.get("items", {}).values()]
+            seen.add((*lengths, sum(isinstance(command, Start) for command in moved.commands)))
+        return moved
+
+    skipping = {"task": "i", "skip_if": "item == 'x'"}
+    assert explored(tree({"map": skipping, "over": "xs", "max": 5}), reducer=reducer).complete
+    assert seen == {(0,), (1, 1), (2, 1), (2, 2)}, "an ended run holds nothing; of two elements one may be skipped"
+
+
+def test_what_was_set_may_change_a_condition() -> None:
+    states = {"s": {"transitions": [{"if": "x < 3", "set": {"x": "x + 1"}}, {"to": "end"}]}, "end": END}
+    found = explored(machine(states))
+    assert not found.complete, "it may hold any number of times"
+    assert "in one event" in found.limit or "of one event" in found.limit
+    assert found.findings == ()
+
+
 def test_a_plan_that_cannot_succeed() -> None:
     assert codes(explored(tree({"sequence": ["a", {"type": "fail"}]}))) == {"no_success"}
 
@@ -137,6 +177,31 @@ def test_what_is_too_much_is_cut_short_and_says_so() -> None:
     assert time.perf_counter() - began < 20
     assert not found.complete
     assert "the first 200 states" in found.limit
+
+
+def test_whoever_has_a_clock_bounds_the_time() -> None:
+    """An event that the machine raises again and again costs a thousand transitions, each time it comes."""
+    again = {"event": "go", "raise": "go"}
+    states = {
+        "p": {"regions": list("lmnr"), "transitions": [DONE]},
+        **{name: {"in": "p", "run": "a", "transitions": [again, {"event": "done", "to": f"{name}_ok"}]}
+           for name in "lmnr"},
+        **{f"{name}_ok": {"in": f"p.{name}", **END} for name in "lmnr"},
+        "end": END,
+    }  # fmt: skip
+    asked = 0
+
+    def going() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 20
+
+    found = explored(machine(states), going=going)
+    assert (found.complete, found.findings, found.longest) == (False, (), None)
+    assert found.states < 20
+    assert f"the first {found.states} states" in found.limit
+    assert asked < 25, "it stops when it is told to"
+    assert explored(machine(states)).complete
 
 
 # ------------------------------------------------------------------------------------- faults of the planner

@@ -97,6 +97,17 @@ STATES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["states.both.transitions[0]: is never taken: what is inside 'both' never ends well, so it is never done",
          "states.both: when 'both' fails (an inner state is a failure), no transition takes it and the run ends"],
     ),
+    "the end of a region needs no transition": (
+        {"p": {"regions": ["w", "r"], "transitions": [done("ok"), failed("ok")]},
+         "w": {"in": "p", "initial": "w1"}, "w1": total("a", "w_ok", **{"in": "w"}), "w_ok": {"in": "w", **OK},
+         "r": total("b", "r_ok", **{"in": "p"}), "r_ok": {"in": "p.r", **BAD}, "ok": OK},
+        ["states.p.transitions[0]: is never taken: what is inside 'p' never ends well"],
+    ),
+    "done, and something else may lead on": (
+        {"w": {"initial": "w1", "transitions": [{"if": "go", "to": "ok"}]}, "w1": total("a", "w_ok", **{"in": "w"}),
+         "w_ok": {"in": "w", **OK}, "ok": OK},
+        ["states.w: when 'w' is done, no transition takes it and it stays until another transition leads out"],
+    ),
     # shadows
     "behind one without a condition": (
         {"s": run("a", done("ok"), done("bad", **{"if": "go"}), failed("bad")), "ok": OK, "bad": BAD},
@@ -311,6 +322,13 @@ def test_names_that_say_nothing() -> None:
     ]
     tasks = [line.split(":")[0] for line in said(parts, aside=set()) if line.startswith("tasks.")]
     assert tasks == [f"tasks.{name}" for name in "bcdef"]
+
+
+def test_what_another_task_names_is_used() -> None:
+    echo = {"kind": "tool", "use": "std.echo"}
+    tasks = {"pay": {**echo, "undo": "refund"}, "refund": echo, "back": {"kind": "compensate"}}
+    parts = tree({"fallback": ["pay", "back"]}, tasks=tasks, vars={})
+    assert said(parts, aside=set()) == []
 
 
 def test_what_is_set_is_the_result_where_no_output_says_otherwise() -> None:

@@ -13,7 +13,7 @@ from agentflow.core.types import parse
 from agentflow.wire.document import compile_document
 
 from .driving import Drive, machine, tree
-from .test_fsm import BOTH, OK, WORK, done, failed, on, run
+from .test_fsm import BAD, BOTH, OK, WORK, done, failed, on, run
 from .test_tree import par, seq
 
 FILES = {"input": {"files": "list(string)", "deep": "bool"}}
@@ -81,6 +81,7 @@ STEPS: list[tuple[Any, str]] = [
     (tree({"while": "go", "do": {"task": "a", "set": {"go": "false"}}, "else": "b"}), "limits.steps"),
     (tree({"type": "while", "children": ["a", {"task": "b", "set": {"x": "1"}}]}), "limits.steps"),
     (tree({"switch": "x", "cases": {"1": {"task": "a", "set": {"x": "2"}}}, "default": "b"}), "limits.steps"),
+    (tree({"type": "while", "children": ["a", "b", seq("c", "d")]}), "3"),
     # machines
     (machine(WORK), "2"),
     (machine(BOTH), "4"),
@@ -92,6 +93,9 @@ STEPS: list[tuple[Any, str]] = [
      "limits.steps"),
     (machine({"s": run("a", done("ok")), "u": run("b", done("ok"), visits=2), "ok": OK}, transitions=[on("stop", "u")]),
      "3"),
+    # nothing follows a final state, not even what is said of the whole machine
+    (machine({"s": run("a", done("ok")), "u": run("b", done("bad"), failed("bad")), "ok": OK, "bad": BAD},
+             transitions=[failed("u")]), "2"),
     # two ways to the same state, each of which is taken once at most
     (machine({"s": run("a", done("t"), failed("u")), "t": run("b", done("v")), "u": run("b", done("v")),
               "v": run("c", done("ok")), "ok": OK}), "4"),

@@ -13,8 +13,8 @@ from agentflow.core.structure import (
     entered_again,
     from_outside,
     may_be,
+    may_cause,
     may_enter,
-    passes,
     reachable,
     transitions_of,
 )
@@ -105,12 +105,11 @@ def _free_edges(machine: Machine, raised: Collection[str]) -> dict[int, set[int]
     for state in machine.states:
         inside = [leaf for leaf in leaves if state.index in leaf.chain]
         for transition in transitions_of(state):
-            outside = from_outside(transition, raised)
-            if state.index == 0 and outside:
+            if state.index == 0 and from_outside(transition, raised):
                 continue
             enters = may_enter(machine, transition, again)
             entered = {i for i in enters if i in edges and not counted(machine, transition, machine.states[i])}
             for leaf in inside:
-                if not (outside and passes(machine, leaf)):
+                if may_cause(machine, leaf, transition, raised):
                     edges[leaf.index] |= entered
     return edges

@@ -17,15 +17,14 @@ end can be reached it shows for what conditions may say, not for what they will 
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from agentflow.core.abstraction import Oracle, Unknown, abstract
 from agentflow.core.configuration import FAILURE_STATE
 from agentflow.core.graph import heaviest, leading_to, lightest
+from agentflow.core.held import held
 from agentflow.core.machine import ANY, OWN_EVENTS, Machine
 from agentflow.core.moves import (
     Advance,
@@ -44,7 +43,6 @@ from agentflow.core.moves import (
     Start,
     TimedOut,
 )
-from agentflow.core.node import TIMED, Tree
 from agentflow.core.plan import Plan, Task
 from agentflow.core.review_handlers import ends_of
 from agentflow.core.structure import transitions_of
@@ -89,19 +87,31 @@ class Explored:
     longest: int | None
 
 
-def explore(plan: Plan, advance: Reducer, *, states: int = MAX_STATES, advances: int = MAX_ADVANCES) -> Explored:
-    """The check of a plan, in bounded time, with ``planner.advance`` or another planner that is to be checked."""
+def explore(
+    plan: Plan,
+    advance: Reducer,
+    *,
+    states: int = MAX_STATES,
+    advances: int = MAX_ADVANCES,
+    going: Callable[[], bool] = lambda: True,
+) -> Explored:
+    """The check of a plan with ``planner.advance``, or another planner that is to be checked, within bounds.
+
+    ``going`` is asked before every event whether to go on: whoever has a clock bounds the time by it.
+    """
     try:
-        search = _Search(plan, advance, 0, states, advances)
+        search = _Search(plan, advance, 0, states, advances, going)
         if search.run():
             return search.explored(search.oracle.cut)
-        search = _Search(plan, advance, LOOPS, states, advances)
-        through = search.run()
+        cut = f"the first {len(search.places) - 1:,} states"
+        if going():
+            search = _Search(plan, advance, LOOPS, states, advances, going)
+            through = search.run()
+            cut = f"the first {len(search.places) - 1:,} states"
+            cut = f"{LOOPS} rounds of each loop" + ("" if through else f", {cut}")
     except Unknown as fault:
         return Explored(0, False, str(fault), (), None)
-    return search.explored(
-        f"{LOOPS} rounds of each loop" + ("" if through else f", the first {states:,} states")
-    )
+    return search.explored(cut)
 
 
 @dataclass(slots=True)
@@ -125,11 +135,14 @@ class _Place:
 
 
 class _Search:
-    def __init__(self, plan: Plan, advance: Reducer, loops: int, states: int, advances: int) -> None:
+    def __init__(
+        self, plan: Plan, advance: Reducer, loops: int, states: int, advances: int, going: Callable[[], bool]
+    ) -> None:
         self.oracle = Oracle()
         self.plan = abstract(plan, self.oracle, loops=loops)
         self.advance = advance
         self.limits = (states, advances)
+        self.going = going
         self.fuel = plan.limits.steps
         self.signals = _signals(self.plan.machine) if self.plan.machine is not None else ()
         before = PlanState({}, {}, 0)
@@ -156,17 +169,23 @@ class _Search:
                     moves = True
                     if is_new:
                         todo.append(after)
-                if self.advances > self.limits[1] or len(self.places) > self.limits[0]:
+                if self._has_enough():
                     return False
             if not moves:
                 self._find("stuck", "the run goes on, but nothing is left that moves it", place)
         return True
+
+    def _has_enough(self) -> bool:
+        states, advances = self.limits
+        return self.advances > advances or len(self.places) > states or not self.going()
 
     def _follow(self, place: _Place, event: PlanEvent, said: str) -> Iterator[tuple[_Place, bool]]:
         """The places that ``event`` leads to, and whether they are new; none when it has no effect."""
         state = place.state if place.number else None
         for moved, decisions in self.oracle.outcomes(lambda: self.advance(self.plan, state, event)):
             self.advances += 1
+            if not self.going():
+                return
             if moved.state is state:
                 if not isinstance(event, Signal):
                     self._find("ignored", f"the planner takes no notice of `{said}`", place)
@@ -270,62 +289,8 @@ def _signals(machine: Machine) -> tuple[str, ...]:
 
 
 def _identity(plan: Plan, place: _Place, *, counts: bool = True) -> str:
-    """What makes two states the same: the cursor without the numbers of steps and timers; without ``counts`` also
-    without how often states were entered."""
-    cursor: Mapping[str, Any] = place.state.cursor
+    """What makes two places the same: what the planner holds, and what is under way as its commands say."""
     under_way = (sorted(place.steps.values()), sorted(place.timers.values()))
     if place.finish is not None:
         return json.dumps([place.finish.ok, FAILURE_STATE in place.finish.reason, under_way])
-    if plan.tree is None:
-        held = [
-            cursor["at"],
-            sorted(cursor["run"]),
-            cursor["visits"] if counts else {},
-            cursor.get("history"),
-            sorted(cursor.get("timers", {}).values()),
-        ]
-    else:
-        held = _held(plan.tree, cursor)
-    return json.dumps([held, _undone(place.state), under_way], sort_keys=True)
-
-
-def _held(tree: Tree, cursor: Mapping[str, Any]) -> list[Any]:
-    """What a tree's cursor says, but for the numbers of steps, timers, catches and subtrees' variables."""
-    rank = {number: str(place) for place, number in enumerate(sorted(cursor.get("loose", ()), key=int))}
-
-    def named(key: str) -> str:
-        return _CATCH.sub(lambda match: f"~{rank.get(match[1], '?')}/", key)
-
-    def known(key: str, value: Any) -> Any:
-        kind = tree.nodes[int(key.rpartition("/")[2].rstrip("!m"))].kind
-        if value.__class__ is int:
-            return 0
-        if value.__class__ is not list:
-            return value
-        if kind in TIMED:
-            return value[1:]
-        if kind == "subtree":
-            return value[:1]
-        return [value[0], rank.get(value[1], "?")] if kind == "try" and len(value) == 3 else value
-
-    loose = {rank[number]: [held["catch"], named(held["at"])] for number, held in cursor.get("loose", {}).items()}
-    return [
-        {named(key): known(key, value) for key, value in cursor["n"].items()},
-        sorted(named(key) for key in cursor["run"].values()),
-        {named(key): len(items) for key, items in cursor["items"].items()},
-        sorted(named(key) for key in cursor.get("timers", {}).values()),
-        loose,
-        cursor.get("outcome", [None])[0],
-    ]
-
-
-def _undone(state: PlanState) -> list[Any]:
-    """What could be undone, in order, and how far compensations are."""
-    if not state.undo:
-        return []
-    done = sorted(state.undo["done"].values())
-    going = sorted([len(left), bool(busy), bool(failed)] for left, busy, _, _, failed in state.undo["now"].values())
-    return [[[place, task] for _, place, task, _ in done], going]
-
-
-_CATCH = re.compile(r"~(\d+)/")
+    return json.dumps([held(plan, place.state, counts=counts), under_way], sort_keys=True)

@@ -57,7 +57,7 @@ def unhandled(machine: Machine) -> Iterator[Problem]:
             continue
         for event in _events(machine, state):
             found = takers(machine, state, event)
-            if not sure(found) and (found or event != "done" or state.kind == "atomic"):
+            if not sure(found):
                 yield _problem(machine, state, event, some=bool(found))
 
 

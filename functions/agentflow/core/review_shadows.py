@@ -15,7 +15,7 @@ from agentflow.core.structure import (
     passes,
     raised_events,
     reachable,
-    sure,
+    taken_inside,
     transitions_of,
 )
 from agentflow.errors import Problem
@@ -93,31 +93,20 @@ def _hidden(machine: Machine, state: State, transition: Transition, reached: set
     if not event or transition.after_ms:
         return ""
     below = [s for s in inside if s.kind in ("atomic", *FINAL) and s is not state]
-    open_to_it = [leaf for leaf in below if not _taken_inside(machine, leaf, state, event)]
+    open_to_it = [leaf for leaf in below if not taken_inside(machine, leaf, state, event)]
     if event not in OWN_EVENTS and event not in raised and not (event == ANY and raised):
         open_to_it = [leaf for leaf in open_to_it if not passes(machine, leaf)]
     return "an inner state always takes it" if below and not open_to_it else ""
 
 
-def _taken_inside(machine: Machine, leaf: State, state: State, event: str) -> bool:
-    """Whether a state between the leaf and ``state`` takes the event in any case."""
-    for index in leaf.chain[: leaf.chain.index(state.index)]:
-        inner = machine.states[index]
-        if sure(inner.on.get(event, () if event in OWN_EVENTS else inner.any)):
-            return True
-    return False
-
-
 def _nothing_fails(machine: Machine, state: State, event: str, inside: list[State]) -> str:
     """Why no failure inside (or of) ``state`` reaches its transition; '' when one may."""
-    names = ("timeout", "failed") if event == "timeout" else ("failed",)
     sources = [s for s in inside if "failed" in ends(s) or "timeout" in ends(s)]
     if event == "failed":
         compound = [s for s in inside if s.kind in ("compound", "parallel") and may_be(machine, s, "failed")]
         sources += [s for s in compound if s is state or answers(machine, s)]
     for source in sources:
-        between = [machine.states[index] for index in source.chain[: source.chain.index(state.index)]]
-        if not any(sure(inner.on.get(name, ())) for inner in between for name in names):
+        if not taken_inside(machine, source, state, event):
             return ""
     what = state.name or "the machine"
     return "an inner state always takes it" if sources else f"nothing in {what!r} can be `{event}`"

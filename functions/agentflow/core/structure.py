@@ -86,6 +86,28 @@ def passes(machine: Machine, leaf: State) -> bool:
     return sure(ways) and all(map(leaves, ways))
 
 
+def taken_inside(machine: Machine, leaf: State, around: State, event: str) -> bool:
+    """Whether a state between the leaf and ``around``, the leaf included, takes the event in any case."""
+    names = ("timeout", "failed") if event == "timeout" else (event,)
+    for index in leaf.chain[: leaf.chain.index(around.index)]:
+        inner = machine.states[index]
+        other = () if event in OWN_EVENTS else inner.any
+        if any(sure(inner.on.get(name, other)) for name in names):
+            return True
+    return False
+
+
+def may_cause(machine: Machine, leaf: State, transition: Transition, raised: Collection[str]) -> bool:
+    """Whether ``transition``, of a state around the leaf or its own, may be taken for what the leaf does or hears."""
+    source = machine.states[transition.source]
+    if from_outside(transition, raised) and passes(machine, leaf):
+        return False
+    if leaf.kind != "atomic" or leaf is source or not transition.event:
+        return True
+    # What is around a task is done when an inner state is final, never by the task itself.
+    return transition.event != "done" and not taken_inside(machine, leaf, source, transition.event)
+
+
 def entered_again(machine: Machine) -> set[int]:
     """The states that some transition enters: those that may be entered after they have been left."""
     return {index for state in machine.states for each in transitions_of(state) for index in each.enter}

@@ -17,9 +17,8 @@ from agentflow.core.structure import (
     FINAL,
     counted,
     entered_again,
-    from_outside,
+    may_cause,
     may_enter,
-    passes,
     raised_events,
     reachable,
     transitions_of,
@@ -115,9 +114,8 @@ class _Threads:
 
     def _ways_of(self, transition: Transition, places: list[State]) -> Iterator[tuple[int, int, frozenset[int]]]:
         chain = self.machine.states[transition.source].chain
-        outside = from_outside(transition, self._raised)
         around = [p for p in places if transition.source in p.chain or p.index in chain]
-        sources = [p.index for p in around if not (outside and passes(self.machine, p))]
+        sources = [p.index for p in around if may_cause(self.machine, p, transition, self._raised)]
         targets = may_enter(self.machine, transition, self._again)
         for place in places:
             if place.index in targets:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from agentflow.core import worst
@@ -20,6 +21,7 @@ from agentflow.terminal.progress import dollars
 from agentflow.wire.document import check_document, load_document_file
 from agentflow.wire.document_text import lines
 
+MODEL_CHECK_SECONDS = 10
 _LINE = re.compile(r"line ([0-9]+): ")
 
 
@@ -61,7 +63,8 @@ def check(file: str, *, model_check: bool = True) -> Report:
         checked = check_document(compile_file(file).document if python else load_document_file(Path(file)))
     except Invalid as refusal:
         return Report(file, problems=refusal.problems, places={} if python else _places(file))
-    explored = explore(checked.plan, advance) if model_check else None
+    until = monotonic() + MODEL_CHECK_SECONDS
+    explored = explore(checked.plan, advance, going=lambda: monotonic() < until) if model_check else None
     warnings = checked.warnings
     if explored is not None:
         warnings += tuple(
