@@ -95,11 +95,14 @@ def check_timers(books: Books) -> Iterator[Violation]:
                 yield Violation(14, f"a {line['data']['kind']} of {least_ms} ms {fired}", run_id)
 
 
+BEGINS = ("run.started", "run.forked")
+
+
 def _set(plan: Plan, data: Row, lines: list[Row]) -> tuple[datetime, int]:
     """When a timer that has fired was set (at the earliest), and for how many milliseconds (at least)."""
     kind = data["kind"]
     if kind == "wall":
-        return next(line["at"] for line in lines if line["name"] == "run.started"), plan.limits.wall_ms
+        return next(line["at"] for line in lines if line["name"] in BEGINS), plan.limits.wall_ms
     step = data["step"]
     at, name = next(
         (line["at"], start["task"])

@@ -136,6 +136,12 @@ class Load:
             await SCENES.get(workflow.scene, _nothing)(self, submission, chance)
         if chance.random() < 0.05 and submission.ids:
             await self._conflict(submission)
+        await self._ended(submission)
+        if submission.workflow.forks and submission.ids and chance.random() < 0.3:
+            await self._fork(submission, chance)
+
+    async def _ended(self, submission: Submission) -> None:
+        token = submission.token
         while token not in self._sampler.ended_tokens:
             await self._sampler.until(lambda: token in self._sampler.ended_tokens, within_s=30)
 
@@ -151,6 +157,26 @@ class Load:
             if answer.status_code in (200, 202):
                 submission.ids.add(answer.json()["id"])
                 submission.acknowledged = True
+
+    async def _fork(self, old: Submission, chance: random.Random) -> None:
+        """Fork a run that has succeeded before one of its steps: the new run has to come to what that workflow must."""
+        (run,) = list(old.ids)[:1]
+        found = (await self.client.ask(old.tenant, "GET", f"/v1/runs/{run}", {200})).json()
+        if found["status"] != "succeeded":
+            return
+        token = f"{old.token}-f"
+        submission = Submission(old.tenant, old.workflow, token, {**old.given, "token": token})
+        self.submissions.append(submission)
+        body = {"at": chance.randrange(1, found["steps"] + 1), "set": {"token": token}}
+        headers = {"Idempotency-Key": token}
+        for _ in range(1 + (chance.random() < 0.3)):
+            path = f"/v1/runs/{run}/fork"
+            answer = await self.client.ask(old.tenant, "POST", path, {200, 202}, json=body, headers=headers)
+            if answer.status_code in (200, 202):
+                submission.ids.add(answer.json()["id"])
+                submission.acknowledged = True
+        if submission.acknowledged:
+            await self._ended(submission)
 
     async def _conflict(self, submission: Submission) -> None:
         """The same key with another request is refused."""

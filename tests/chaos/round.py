@@ -134,6 +134,7 @@ def counts(books: Books, load: Load) -> Counter[str]:
     around = books.round
     return Counter(f"runs {run['status']}" for run in books.runs.values()) + Counter(
         runs=len(books.runs),
+        forks=sum(bool((run["state"] or {}).get("forked")) for run in books.runs.values()),
         steps=len(books.tables["steps"]),
         lines=len(books.tables["history"]),
         parked=len(books.tables["parked"]),

@@ -108,6 +108,11 @@ class Workflow:
         return str(self.document["name"])
 
     @property
+    def forks(self) -> bool:
+        """Whether another run may go on from any point of one, and comes to the same by itself."""
+        return not self.scene and not self.code
+
+    @property
     def calls_models(self) -> bool:
         return any(each["kind"] == "llm" for each in self.document["tasks"].values())
 

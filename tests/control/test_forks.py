@@ -256,3 +256,29 @@ async def test_a_stream_says_where_a_run_began_and_not_all_of_it(world: World) -
     history = (await world.a.http.get(f"/v1/runs/{new['id']}/history")).json()["items"]
     assert [each["name"] for each in history] == ["run.planned", "run.forked", "step.completed"]
     assert history[1]["data"]["begin"]["state"]["vars"]["n"] == 1
+
+
+PARENT = """
+agentflow: plan/v1
+kind: bt
+name: parent
+limits: {steps: 10}
+vars: {said: string}
+tasks:
+  sub: {kind: workflow, use: echo, in: {text: "said + '!'"}, out: {said: string}}
+root: {sequence: [{task: sub, set: {said: result.said}}, {task: sub, set: {said: result.said}}]}
+"""
+
+
+async def test_runs_that_a_run_has_started_are_reused_like_other_results(world: World) -> None:
+    await world.register()
+    await world.register(PARENT)
+    old = await world.finished(await world.start("parent"))
+    new = await fork(world, old["id"], 2, set={"said": "so"})
+    assert (old["output"], new["output"]) == ({"said": "!!"}, {"said": "so!"})
+    before, after = await steps(world, old["id"]), await steps(world, new["id"])
+    assert [step["reused"] for step in after] == [old["id"], None]
+    assert (before[0]["child"] == after[0]["child"], before[1]["child"] == after[1]["child"]) == (True, False)
+    for step in (*before, *after):
+        assert (await world.finished(step["child"]))["status"] == "succeeded"
+    assert len((await world.a.http.get("/v1/runs", params={"workflow": "echo"})).json()["items"]) == 3

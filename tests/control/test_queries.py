@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from agentflow.store.control import SCAN, SQL
 
-RUN = UUID(int=1)
+RUN, OTHER = UUID(int=1), UUID(int=2)
 MANY = 6_000
 
 FILL = """
@@ -28,7 +28,7 @@ insert into agentflow.subscriptions (tenant_id, event_type, run_id, step)
 select tenant_id, 'agentflow.human', run_id, 1 from agentflow.runs;
 insert into agentflow.steps (tenant_id, born, run_id, step, attempt, epoch, task, kind, status, requested_at)
 select tenant_id, created_at, run_id, n, a, 0, 't', 'tool', 'succeeded', created_at
-from agentflow.runs, generate_series(1, {many} / 2) n, generate_series(1, 2) a where run_id = '{run}';
+from agentflow.runs, generate_series(1, {many} / 2) n, generate_series(1, 2) a where run_id in ('{run}', '{other}');
 insert into agentflow.history (tenant_id, born, run_id, seq, name, data, hash)
 select tenant_id, created_at, run_id, n, 'step.completed', '{{}}', ''
 from agentflow.runs, generate_series(1, {many}) n where run_id = '{run}';
@@ -52,8 +52,8 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("list_runs", NONE | {"at": DEEP, "scan": 51, "limit": 50}, 55),
     ("list_runs", NONE | {"at": DEEP, "scan": SCAN, "limit": 50, "status": "failed"}, SCAN),
     ("list_steps", {"run": RUN, "step": MANY // 4, "attempt": 1, "limit": 50}, 50),
-    ("list_reused", REUSED, 100),
-    ("list_reused", REUSED | {"younger": [UUID(int=2)]}, 100),
+    ("list_reused", REUSED, 50),
+    ("list_reused", REUSED | {"younger": [UUID(int=3)]}, 50),
     ("read_reused", {"run": RUN}, 1),
     ("list_results", {"run": RUN, "steps": list(range(100, 200))}, 200),
     ("list_history", {"run": RUN, "after": MANY // 2, "limit": 200}, 200),
@@ -74,7 +74,7 @@ async def filled(module_database: Any) -> Any:
     """A database with three tenants, each with much of everything."""
     async with await psycopg.AsyncConnection.connect(module_database.admin) as conn:
         await conn.execute("set session_replication_role = replica")  # without checking every foreign key
-        await conn.execute(FILL.format(many=MANY, run=RUN))
+        await conn.execute(FILL.format(many=MANY, run=RUN, other=OTHER))
     return module_database
 
 

@@ -25,8 +25,10 @@ from agentflow.store.replay import Replay
 from agentflow.wire.document import compile_document
 
 from .driving import machine, plain, tree
+from .test_agents import plan as agent_plan
 from .test_fsm import done
 from .test_fsm import run as runs
+from .test_goals import TREE, answer, goal
 from .test_planner import compiled, machines, moves, random_tree, trees
 
 TENANT = UUID(int=1)
@@ -69,8 +71,9 @@ class Life:
             data["fork"] = _stored(forked.line())
         self._say(api.decide, "run.requested", data)
         self.run = self.restored
-        self._say(plan.decide, "run.requested", {key: value for key, value in data.items() if key != "fork"})
-        self._say(dispatch.decide, "run.planned", {"input": given})
+        asked = {key: value for key, value in data.items() if key != "fork"}
+        (planned,) = self._say(plan.decide, "run.requested", asked).messages
+        self._say(dispatch.decide, "run.planned", planned.data)
 
     @property
     def restored(self) -> Run:
@@ -109,6 +112,13 @@ class Life:
             body = {"id": "1", "source": "/x", "type": "com.example.pinged", "data": {"n": 1}}
             told = {"run": "", "name": body["type"], "data": body, "step": about[0]}
             self._say(dispatch.decide, "signal.received", told)
+        elif kind == "person":
+            told = {"run": "", "step": about[0], "output": about[1], "by": "ann"}
+            self._say(dispatch.decide, "step.answered", told)
+        elif kind == "child":
+            opened = self.run.open[about[0]]
+            told = {"step": about[0], "attempt": 1, "epoch": opened.epoch, "child": "", "status": "succeeded"}
+            self._say(dispatch.decide, "child.ended", {**told, "output": about[1], "error": None, "cost_micro": 0})
         elif kind == "signal":
             told = {"run": "", "name": about[0], "data": {"n": 1}, "step": None}
             self._say(dispatch.decide, "signal.received", told)
@@ -148,7 +158,7 @@ class Life:
         assert again.run([{**line, "hash": bytes.fromhex(line["hash"])} for line in self.lines]) is None
         assert again.state is not None and plain(again.state) == plain(self.run.plan)
 
-    def _say(self, decide: Callable[..., Decision], name: str, data: dict[str, Any]) -> None:
+    def _say(self, decide: Callable[..., Decision], name: str, data: dict[str, Any]) -> Decision:
         message = Message(name, TENANT, self.id, "key", data)
         decision = decide(
             self.run,
@@ -175,8 +185,9 @@ class Life:
             self.snapshots.append((steps, set(self.timers)))
         for out in decision.messages:
             assert "fork" not in out.data, "a fork stays with its run"
-            if out.name == "tool.requested":
+            if out.name in ("tool.requested", "llm.requested"):
                 self.asked[out.data["step"]] = out.data
+        return decision
 
 
 def _stored(value: Any) -> Any:
@@ -207,7 +218,7 @@ def check_every_step(old: Life) -> None:
         for at in started(line):
             found = old.forking(at)
             assert found is not None and found.at == at
-            new = Life(old.plan, {}, 3, found)
+            new = Life(old.plan, old.run.input, 3, found)
             assert new.run is not None and [each["name"] for each in new.lines] == [
                 "run.planned",
                 "run.forked",
@@ -247,8 +258,8 @@ def _check_anew(old: Life, place: int, new: Life) -> None:
     steps, _ = new.snapshots[1]
     for step, (_, waits) in steps.items():
         if waits == "call":
-            assert new.asked[step]["input"] == old.asked[step]["input"]
-            assert new.asked[step]["attempt"] == 1
+            other = old.asked[step]
+            assert new.asked[step] == {**other, "run": str(new.id), "epoch": new.asked[step]["epoch"], "attempt": 1}
 
 
 @given(trees, moves)
@@ -426,6 +437,40 @@ def test_what_is_being_undone_is_gone_on_with() -> None:
     between = forked(old, 6, x=3)
     assert open_tasks(between) == ["c", "ua"]
     assert between.run is not None and between.run.plan is not None and between.run.plan.vars["x"] == 3
+
+
+def test_an_agent_goes_on_with_its_conversation() -> None:
+    old = Life(compile_document(agent_plan({"sequence": ["look", {"task": "a", "set": {"x": "result.n"}}]})), {}, 2)
+    calls = [{"id": "x", "name": "search", "arguments": {"query": "a"}}, {"id": "y", "name": "fetch", "arguments": {"page": 3}}]
+    for event in (
+        ("report", 2, {"text": "Well.", "calls": calls}, ""),
+        ("report", 4, {"text": "b"}, ""),
+        ("report", 3, None, "broken"),
+        ("report", 5, {"text": "It is b.", "calls": []}, ""),
+        ("report", 6, {"n": 1, "ok": True}, ""),
+    ):
+        old.happen(event)
+    assert old.run is not None and old.run.status == "succeeded"
+    assert len(old.asked[5]["messages"]) == 5
+    check_every_step(old)
+
+
+@pytest.mark.parametrize("approved", [{}, {"approve": {"by": "boss", "timeout": "1h"}}])
+def test_a_goal_is_planned_anew_or_its_plan_is_followed_again(approved: dict[str, Any]) -> None:
+    old = Life(compile_document(goal(**approved)), {"topic": "bees"}, 2)
+    assert open_tasks(old) == ["planning_propose"]
+    old.happen(("report", 1, {**answer(TREE[:1]), "kind": "bt"}, ""))
+    assert open_tasks(old) == ["planning_propose"], "what can't be a plan is written again"
+    old.happen(("report", 3, answer(TREE), ""))
+    if approved:
+        assert open_tasks(old) == ["planning_approve"]
+        old.happen(("person", 5, {"ok": True, "why": ""}))
+    (follow,) = old.run.open if old.run else ()
+    old.happen(("child", follow, {"text": "Bees hum."}))
+    assert old.run is not None and old.run.status == "succeeded"
+    check_every_step(old)
+    moths = forked(old, 1, topic="moths")
+    assert moths.asked[1]["input"]["topic"] == "moths"
 
 
 def test_a_step_that_could_not_be_paid_is_asked_for_again_with_a_budget_of_its_own() -> None:

@@ -108,7 +108,9 @@ async def list_steps(call: Call) -> Response:
 
 
 def _step(run: UUID, row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"child": child_id(run, row["step"], row["attempt"]) if row["kind"] == "workflow" else None}
+    if row["kind"] != "workflow":
+        return row | {"child": None}
+    return row | {"child": child_id(row["reused"] or run, row["step"], row["attempt"])}
 
 
 async def list_history(call: Call) -> Response:

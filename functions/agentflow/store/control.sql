@@ -162,6 +162,7 @@ from agentflow.runs where run_id = %(run)s and state -> 'forked' is not null;
 
 -- name: list_reused
 -- Attempts of one of these runs, but for the steps that a younger one has made itself. They have cost the fork nothing.
+-- "limit 1" has each step of each younger run looked up by its key.
 select s.step, s.attempt, s.epoch, s.task, s.kind, s.status, s.input, s.output, s.error, null::json as usage,
        0::bigint as held_micro, 0::bigint as cost_micro, s.requested_at, s.completed_at, s.run_id as reused
 from agentflow.steps s
@@ -169,9 +170,12 @@ where s.born = (select created_at from agentflow.runs where run_id = %(from)s) a
   and (s.step, s.attempt) > (%(step)s, %(attempt)s) and s.step <= %(last)s and s.step <> all (%(open)s::int[])
   and not exists (
     select from unnest(%(younger)s::uuid[]) as y (run_id)
-    join agentflow.steps o
-      on o.born = (select created_at from agentflow.runs r where r.run_id = y.run_id) and o.run_id = y.run_id
-     and o.step = s.step
+    cross join lateral (
+      select from agentflow.steps o
+      where o.born = (select created_at from agentflow.runs r where r.run_id = y.run_id) and o.run_id = y.run_id
+        and o.step = s.step
+      limit 1
+    ) own
   )
 order by s.step, s.attempt
 limit %(limit)s;

@@ -59,11 +59,12 @@ def _planned(turn: Turn, data: Mapping[str, JSON]) -> None:
         return
     turn.run = turn.run.move("running")
     turn.wall()
+    given = {**data["input"], **data.get("goal", {})}
     if turn.run.forked is not None:
-        _advance(turn, *fork.begin(turn, turn.run.forked, data["input"]))
+        _advance(turn, *fork.begin(turn, turn.run.forked, given))
         return
     turn.note("run.started", {})
-    _advance(turn, Begin({**data["input"], **data.get("goal", {})}))
+    _advance(turn, Begin(given))
 
 
 def _completed(turn: Turn, data: Mapping[str, JSON]) -> None:
