@@ -59,7 +59,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """An arrow in its place: ``curved`` between every other two points, or straight."""
+    """An arrow in its place: ``curved`` or straight where it leads aside."""
 
     source: str
     target: str

@@ -153,8 +153,8 @@ def _label(label: Label) -> Iterator[str]:
 def _path(wire: Wire) -> str:
     (x, y), *rest = wire.points
     parts = [f"M{x} {y}"]
-    for number, (to_x, to_y) in enumerate(rest):
-        if not wire.curved or number % 2 or x == to_x:
+    for to_x, to_y in rest:
+        if not wire.curved or x == to_x:
             parts.append(f"L{to_x} {to_y}")
         else:
             middle = (y + to_y) // 2
