@@ -108,11 +108,11 @@ def _space(layers: list[list[Thing]], sweeps: int) -> None:
         for thing in layer:
             thing.x = x + thing.left
             x = thing.x + thing.right + GAP
-    for sweep in range(2 * sweeps):
+    for sweep in range(4 * sweeps):
         down = sweep % 2 == 0
-        last = sweep >= 2 * sweeps - 2
+        both = sweep >= 2 * sweeps
         for layer in layers if down else reversed(layers):
-            _settle(layer, up=down or last, down=not down or last)
+            _settle(layer, up=down or both, down=not down or both)
 
 
 def _settle(layer: list[Thing], *, up: bool, down: bool) -> None:

@@ -15,6 +15,9 @@ MARGIN, BETWEEN, PASSING = 14, 24, 6
 APART = 18
 """How far arrows are apart where they meet a box, when it is broad enough."""
 
+STRAIGHT = 8
+"""How much more it counts that an arrow is straight between layers than that it is close to its ends."""
+
 Point = tuple[int, int]
 
 
@@ -85,7 +88,7 @@ class _Laying:
         for number, (one, other) in enumerate(zip(chain, chain[1:], strict=False)):
             begin = self._beside(part.upper, part.upper_port) if number == 0 else 0
             end = self._beside(part.lower, part.lower_port) if number == len(chain) - 2 else 0
-            tie(one, other, begin, end, 1 if number == 0 or number == len(chain) - 2 else 3)
+            tie(one, other, begin, end, 1 if number == 0 or number == len(chain) - 2 else STRAIGHT)
         return bends
 
     def _beside(self, end: Place | Port, port: Port | None) -> int:
