@@ -29,6 +29,7 @@ class Thing:
     height: int
     first: bool = False
     x: float = 0.0
+    layer: int = 0
     at: int = 0
     above: list[tuple[Thing, int, int, int]] = field(default_factory=list)
     below: list[tuple[Thing, int, int, int]] = field(default_factory=list)
@@ -46,9 +47,13 @@ def layered(things: Sequence[Thing]) -> list[list[Thing]]:
     for thing in things:
         by_rank.setdefault(thing.rank, []).append(thing)
     layers = [by_rank[rank] for rank in sorted(by_rank)]
+    for number, layer in enumerate(layers):
+        for thing in layer:
+            thing.layer = number
     sweeps = 10 if len(things) < MANY else 3
     _order(layers, sweeps)
     _space(layers, sweeps)
+    _gather(layers)
     return layers
 
 
@@ -144,3 +149,49 @@ def _wish(thing: Thing, *, up: bool, down: bool) -> tuple[float, float]:
     if not weight:
         return thing.x, 0.1
     return sum((other.x + end - begin) * heavy for other, begin, end, heavy in ties) / weight, weight
+
+
+# -- what is not tied together --------------------------------------------------------------------------------
+
+
+def _gather(layers: list[list[Thing]]) -> None:
+    """Move what is tied together to the left as a whole, as far as there is room: from 0 on."""
+    group = _groups(layers)
+    members: dict[int, list[Thing]] = {}
+    for layer in layers:
+        for thing in layer:
+            members.setdefault(group[thing], []).append(thing)
+    lefts = {number: min(thing.x - thing.left for thing in each) for number, each in members.items()}
+    order = sorted(members, key=lambda number: (not members[number][0].first, lefts[number], number))
+    for number in order:
+        by = lefts[number]
+        for thing in members[number]:
+            layer = layers[thing.layer]
+            if thing.at and group[layer[thing.at - 1]] != number:
+                before = layer[thing.at - 1]
+                by = min(by, thing.x - thing.left - (before.x + before.right + GAP))
+        for thing in members[number]:
+            thing.x -= by
+    for layer in layers:
+        edge = 0.0
+        for thing in layer:  # where groups lie between each other, one may be in the way of another
+            thing.x = max(thing.x, edge + thing.left)
+            edge = thing.x + thing.right + GAP
+
+
+def _groups(layers: list[list[Thing]]) -> dict[Thing, int]:
+    """Which things are tied together, by a number from 0 on."""
+    found: dict[Thing, int] = {}
+    count = 0
+    for layer in layers:
+        for start in layer:
+            if start in found:
+                continue
+            found[start], todo = count, [start]
+            while todo:
+                for other, *_ in (*(thing := todo.pop()).above, *thing.below):
+                    if other not in found:
+                        found[other] = count
+                        todo.append(other)
+            count += 1
+    return found

@@ -110,7 +110,8 @@ class _Laying:
         least = min(thing.x - thing.left for thing in things)
         for thing in things:
             thing.x = round(thing.x - least) + MARGIN
-        self.level.width = _even(max(int(thing.x) + thing.right for thing in things) + MARGIN)
+        broad = max(int(thing.x) + thing.right for thing in things) + MARGIN
+        self.level.width = _even(max(broad, self.level.frame.width))
 
     def _ends(self) -> None:
         """Where parts meet the boxes: at a port, or beside each other in the order of where they go."""

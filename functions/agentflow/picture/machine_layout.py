@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from agentflow.picture.diagram import Diagram
-from agentflow.picture.drawing import PAD_X, Drawing, Frame, Label, Placed, Wire, frame
-from agentflow.picture.level_layout import Level, Point, lay
+from agentflow.picture.drawing import PAD_X, PAD_Y, Drawing, Frame, Label, Placed, Wire, frame
+from agentflow.picture.level_layout import MARGIN, Level, Point, lay
 from agentflow.picture.nesting import Nesting, Part, Place, Port, Route
-
-HEAD_ROOM = 8
 
 
 def machine_drawing(diagram: Diagram) -> Drawing:
@@ -52,13 +50,15 @@ class _Layout:
     def _beside(self, level: Level) -> None:
         """Regions lie side by side, all as high as the highest."""
         regions = [self.levels[inner] for inner in level.place.inner]
-        top = level.header + HEAD_ROOM
+        top = PAD_Y + level.header
+        inset = MARGIN if any(region.place.wide for region in regions) else 0
         high = max(region.height for region in regions)
         for region in regions:
-            level.at[region.place] = (level.width, top)
-            level.width += region.width
+            level.at[region.place] = (level.width + inset, top)
+            level.width += region.width + 2 * inset
             region.height = high
-        level.height = top + high
+        level.width = max(level.width, level.frame.width)
+        level.height = top + high + inset
 
     # -- in place ------------------------------------------------------------------------------------------
 
@@ -78,7 +78,8 @@ class _Layout:
         for place in self.nesting.places:
             for inner in place.inner[1:] if place.wide else ():
                 x, y = self.origins[inner]
-                found.append((x, y, self.levels[inner].height))
+                inset = MARGIN if any(each.wide for each in place.inner) else 0
+                found.append((x - inset, y, self.levels[inner].height))
         return found
 
     def _wire(self, route: Route) -> Wire:

@@ -68,6 +68,11 @@ class _Builder:
             said += f" [{transition.guard.source}]"
         return Arrow(source, target, said.strip(), moves)
 
+    def _shape(self, state: State) -> Shape:
+        if state.kind == "compound" and self.states[state.parent].kind == "parallel":
+            return "region"
+        return _SHAPES.get(state.kind, "state")
+
     def _box(self, state: State) -> Box:
         inside = tuple(self.inside(state.index))
         if inside and state.first != NOWHERE:
@@ -75,7 +80,7 @@ class _Builder:
         glyph = {"history": "H*" if state.deep else "H", "success": "✓", "failure": "✗"}.get(state.kind, "")
         return Box(
             key=state.name,
-            shape=_SHAPES.get(state.kind, "state"),
+            shape=self._shape(state),
             title=state.name.rpartition(".")[2] if state.kind == "region" else state.name,
             glyph=glyph,
             lines=tuple(_lines(state)),
