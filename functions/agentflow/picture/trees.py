@@ -102,7 +102,9 @@ def _lines(node: Node, label: str) -> Iterator[str]:
         yield f"“{label}”"
     if node.task is not None:
         yield f"{node.task.kind} {node.task.use}".strip()
-    if node.kind == "parallel" and node.fail_at > 1:
+    if node.kind == "map":
+        yield f"at most {node.max}, {node.concurrency} at once"
+    if node.kind in ("parallel", "map") and node.fail_at > 1:
         yield f"fails at {node.fail_at}"
     own = node.conditions
     for said, expr in (
