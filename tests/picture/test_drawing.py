@@ -129,9 +129,7 @@ def test_parents_are_over_the_middle_of_their_children_and_levels_are_even() -> 
         for key, below in children.items():
             begins = {each.x for each in below} if not upright else {0}
             assert len(begins) == 1
-            middles = [
-                each.x + each.width // 2 if upright else each.y + each.height // 2 for each in below
-            ]
+            middles = [each.x + each.width // 2 if upright else each.y for each in below]
             assert middles == sorted(middles)
             if upright:
                 parent = placed[key]

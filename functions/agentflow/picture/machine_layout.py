@@ -56,9 +56,14 @@ class _Layout:
         for region in regions:
             level.at[region.place] = (level.width + inset, top)
             level.width += region.width + 2 * inset
-            region.height = high
+            self._stretch(region, high)
         level.width = max(level.width, level.frame.width)
         level.height = top + high + inset
+
+    def _stretch(self, level: Level, height: int) -> None:
+        for inner in level.place.inner if level.place.wide else ():
+            self._stretch(self.levels[inner], self.levels[inner].height + height - level.height)
+        level.height = height
 
     # -- in place ------------------------------------------------------------------------------------------
 
@@ -94,7 +99,16 @@ class _Layout:
                 x, y = self.origins[level.place]
                 across, down = level.labels[part]
                 label = Label(x + across, y + down, part.rows, route.full)
+        points = self._reach(self._reach(points, route.target)[::-1], route.source)[::-1]
         return Wire(route.source.box.key, route.target.box.key, tuple(points), label, curved=True, head=True)
+
+    def _reach(self, way: list[Point], place: Place) -> list[Point]:
+        """A way on to the border of its last place: a parallel state around a region, or a region in one."""
+        (_, before), (x, y) = way[-2:]
+        top = self.origins[place][1]
+        bottom = top + self.levels[place].height
+        border = (top if top >= y else bottom) if y > before else (bottom if bottom <= y else top)
+        return way if y == border else [*way, (x, border)]
 
     def _points(self, part: Part) -> list[Point]:
         level = self._level(part)

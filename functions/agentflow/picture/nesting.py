@@ -202,23 +202,29 @@ class Nesting:
         first: Port | None = None
         around: Part | None = None
         while place is not end:
-            if not place.wide:
-                inner, port = _step(place, end), Port(place, upper)
-                place.ports.append(port)
-                ends: tuple[Place | Port, Place | Port] = (port, inner) if upper else (inner, port)
-                part = Part(route, *ends, turned=upper == leaves)
-                place.parts.append(part)
-                if leaves:
-                    route.parts.insert(0, part)
-                else:
-                    route.parts.append(part)
-                if around is not None and upper:
-                    around.lower_port = port
-                elif around is not None:
-                    around.upper_port = port
-                first, around = first or port, part
-            place = _step(place, end)
+            outer, place = place, _step(place, end)
+            if outer.wide and place is not end:
+                continue
+            port = Port(_region(place) if outer.wide else outer, upper)
+            port.home.ports.append(port)
+            if around is not None and upper:
+                around.lower_port = port
+            elif around is not None:
+                around.upper_port = port
+            first = first or port
+            if not outer.wide:
+                ends: tuple[Place | Port, Place | Port] = (port, place) if upper else (place, port)
+                around = Part(route, *ends, turned=upper == leaves)
+                outer.parts.append(around)
+                route.parts.insert(0 if leaves else len(route.parts), around)
         return first
+
+
+def _region(place: Place) -> Place:
+    """A region, or the first one where it is parallel itself."""
+    while place.wide:
+        place = place.inner[0]
+    return place
 
 
 def _step(level: Place, inside: Place) -> Place:
