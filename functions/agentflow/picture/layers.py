@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 GAP = 26
+ROUNDS = 4
 MANY = 2_000
 """From so many things on there are fewer sweeps."""
 
@@ -161,22 +162,31 @@ def _gather(layers: list[list[Thing]]) -> None:
     for layer in layers:
         for thing in layer:
             members.setdefault(group[thing], []).append(thing)
-    lefts = {number: min(thing.x - thing.left for thing in each) for number, each in members.items()}
-    order = sorted(members, key=lambda number: (not members[number][0].first, lefts[number], number))
-    for number in order:
-        by = lefts[number]
-        for thing in members[number]:
-            layer = layers[thing.layer]
-            if thing.at and group[layer[thing.at - 1]] != number:
-                before = layer[thing.at - 1]
-                by = min(by, thing.x - thing.left - (before.x + before.right + GAP))
-        for thing in members[number]:
-            thing.x -= by
+    for _ in range(ROUNDS):  # one that has moved may have been in the way of another
+        if not any([_shift(layers, group, number, each) for number, each in _from_left(members)]):
+            break
     for layer in layers:
         edge = 0.0
         for thing in layer:  # where groups lie between each other, one may be in the way of another
             thing.x = max(thing.x, edge + thing.left)
             edge = thing.x + thing.right + GAP
+
+
+def _from_left(members: dict[int, list[Thing]]) -> list[tuple[int, list[Thing]]]:
+    lefts = {number: min(thing.x - thing.left for thing in each) for number, each in members.items()}
+    return sorted(members.items(), key=lambda item: (not item[1][0].first, lefts[item[0]], item[0]))
+
+
+def _shift(layers: list[list[Thing]], group: dict[Thing, int], number: int, things: list[Thing]) -> bool:
+    """Move one group to the left as far as it goes; whether that is any way at all."""
+    by = min(thing.x - thing.left for thing in things)
+    for thing in things:
+        before = layers[thing.layer][thing.at - 1] if thing.at else thing
+        if group[before] != number:
+            by = min(by, thing.x - thing.left - (before.x + before.right + GAP))
+    for thing in things:
+        thing.x -= by
+    return abs(by) >= 1
 
 
 def _groups(layers: list[list[Thing]]) -> dict[Thing, int]:
