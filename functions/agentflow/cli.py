@@ -294,7 +294,9 @@ def fork(
 @app.command()
 def graph(
     what: Annotated[str, typer.Argument(metavar="FILE|RUN", help="A workflow, or a run's id.")],
-    form: Annotated[Literal["mermaid", "svg"], typer.Option("--format", help="Text for documents, or a picture.")] = "mermaid",
+    form: Annotated[
+        Literal["mermaid", "svg"], typer.Option("--format", help="Text for documents, or a picture.")
+    ] = "mermaid",
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = "",
 ) -> None:
     """Draw a workflow's plan; of a run with where it is."""

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from core.driving import machine, tree
 
 from agentflow.core.plan import Plan
 from agentflow.picture.diagram import Arrow, Box, Diagram, Shape
 from agentflow.wire.document import compile_document, load_document_file
-
-from core.driving import machine, tree
 
 TESTS = Path(__file__).parents[1]
 VECTORS: list[dict[str, Any]] = [

@@ -6,13 +6,13 @@ import re
 from typing import Any
 
 import pytest
+from core.driving import machine, tree
 
 from agentflow.core.plan import Plan
 from agentflow.picture.diagram import Mark
 from agentflow.picture.printing import picture
 from agentflow.wire.document import compile_document
 
-from core.driving import machine, tree
 from .plans import VECTORS, compiled
 
 

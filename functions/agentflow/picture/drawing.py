@@ -26,12 +26,13 @@ ROUND = frozenset({"success", "failure", "history"})
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How large a box is, and its text: the title, and the small print as it is shown."""
+    """How large a box is, and its text: the title, the small print as it is shown, and all of it, told when asked."""
 
     width: int
     height: int
     title: str
-    rows: tuple[str, ...]
+    rows: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     mono_title: bool = False
 
 
@@ -84,18 +85,19 @@ class Drawing:
 def frame(box: Box, extra: tuple[str, ...] = ()) -> Frame:
     """How large a box is that has nothing inside; ``extra`` is more small print."""
     if box.shape == "start":
-        return Frame(POINT, POINT, "", ())
+        return Frame(POINT, POINT, "")
     mono = box.shape == "check"
     title = short(box.title, MAX_SMALL if mono else MAX_TITLE)
     shown = small_rows((*((box.mark.note,) if box.mark.note else ()), *box.lines, *extra))
     titled = mono_width(title, SMALL + 1) if mono else width(title, TITLE)
     room = max([titled, *(mono_width(row, SMALL) for row in shown)])
     height = TITLE_ROW + SMALL_ROW * len(shown)
+    told = tuple(plain(line) for line in (box.title, *box.lines, *extra, *box.more) if line)
     if box.shape in ROUND:
         ring = MEMORY if box.shape == "history" else RING
-        return Frame(_even(max(room, ring)), height + ring, title, shown)
+        return Frame(_even(max(room, ring)), height + ring, title, shown, told)
     glyph = GLYPH if box.glyph else 0
-    return Frame(_even(room + 2 * PAD_X + glyph), height + 2 * PAD_Y, title, shown, mono)
+    return Frame(_even(room + 2 * PAD_X + glyph), height + 2 * PAD_Y, title, shown, told, mono)
 
 
 def small_rows(lines: tuple[str, ...]) -> tuple[str, ...]:
@@ -109,11 +111,6 @@ def small_rows(lines: tuple[str, ...]) -> tuple[str, ...]:
 def label_size(rows: tuple[str, ...]) -> tuple[int, int]:
     """How wide and high small print is."""
     return max((mono_width(row, SMALL) for row in rows), default=0), SMALL_ROW * len(rows)
-
-
-def told(box: Box) -> tuple[str, ...]:
-    """All that is known of a box, in full."""
-    return tuple(plain(line) for line in (box.title, *box.lines, *box.more) if line)
 
 
 def _even(size: int) -> int:

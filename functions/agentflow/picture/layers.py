@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 GAP = 26
 ROUNDS = 4
@@ -125,7 +126,7 @@ def _settle(layer: list[Thing], *, up: bool, down: bool) -> None:
     """Least squares under the order: things that would overlap are moved together, as one block."""
     blocks: list[tuple[float, float, int]] = []  # where its first thing is to be, weight, how many
     apart = [0.0]
-    for one, other in zip(layer, layer[1:], strict=False):
+    for one, other in pairwise(layer):
         apart.append(apart[-1] + one.right + GAP + other.left)
     for thing, offset in zip(layer, apart, strict=True):
         wish, weight = _wish(thing, up=up, down=down)
@@ -163,7 +164,7 @@ def _gather(layers: list[list[Thing]]) -> None:
         for thing in layer:
             members.setdefault(group[thing], []).append(thing)
     for _ in range(ROUNDS):  # one that has moved may have been in the way of another
-        if not any([_shift(layers, group, number, each) for number, each in _from_left(members)]):
+        if not sum(_shift(layers, group, number, each) for number, each in _from_left(members)):
             break
     for layer in layers:
         edge = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from agentflow.picture.drawing import ROUND, SMALL_ROW, TITLE_ROW, Frame, label_size
 from agentflow.picture.layers import Thing, layered, tie
@@ -52,7 +53,10 @@ def lay(level: Level, inner: Mapping[Place, Level], title: int) -> None:
 class _Laying:
     def __init__(self, level: Level, inner: Mapping[Place, Level], title: int) -> None:
         self.level, self.place, self.inner = level, level.place, inner
-        labelled = any(part.rows and isinstance(end, Port) for part in self.place.parts for end in (part.upper, part.lower))
+        ported = (
+            part for part in self.place.parts if isinstance(part.upper, Port) or isinstance(part.lower, Port)
+        )
+        labelled = any(part.rows for part in ported)
         beyond = 2 if labelled else 1
         last = max(self.place.ranks.values())
         self.ends: dict[Place | Port, Thing] = {}
@@ -85,7 +89,7 @@ class _Laying:
             self.named[part].right, self.named[part].height = broad + 8, high + 4
         self.bends[part] = bends
         chain = [upper, *bends, lower]
-        for number, (one, other) in enumerate(zip(chain, chain[1:], strict=False)):
+        for number, (one, other) in enumerate(pairwise(chain)):
             begin = self._beside(part.upper, part.upper_port) if number == 0 else 0
             end = self._beside(part.lower, part.lower_port) if number == len(chain) - 2 else 0
             tie(one, other, begin, end, 1 if number == 0 or number == len(chain) - 2 else STRAIGHT)
@@ -124,7 +128,10 @@ class _Laying:
             self.level.at[end] = (int(thing.x) - thing.left, (top + bottom - thing.height) // 2)
         sides: dict[tuple[Place, bool], list[Part]] = {}
         for part in self.place.parts:
-            for end, upper, port in ((part.upper, True, part.upper_port), (part.lower, False, part.lower_port)):
+            for end, upper, port in (
+                (part.upper, True, part.upper_port),
+                (part.lower, False, part.lower_port),
+            ):
                 x = int(self.ends[end].x)
                 self.meets[part, upper] = x + self._beside(end, port)
                 if isinstance(end, Place) and port is None:

@@ -27,7 +27,7 @@ class _Layout:
                 self.origins[inner] = (x + across, y + down)
 
     def _size(self, place: Place) -> None:
-        outline = frame(place.box, tuple(place.words)) if place.real else Frame(0, 0, "", ())
+        outline = frame(place.box, tuple(place.words)) if place.real else Frame(0, 0, "")
         level = self.levels[place] = Level(place, outline)
         if place.wide:
             self._beside(level)
@@ -124,5 +124,6 @@ class _Layout:
         for end in (part.upper, part.lower):
             if isinstance(end, Port):
                 return self.levels[end.home]
-        assert isinstance(part.upper, Place) and part.upper.outer is not None
+        assert isinstance(part.upper, Place)
+        assert part.upper.outer is not None
         return self.levels[part.upper.outer]

@@ -23,7 +23,9 @@ def machine_diagram(name: str, machine: Machine, marks: Mapping[str, Mark]) -> D
     builder = _Builder(machine, marks)
     first = next(index for index in machine.initial if machine.states[index].parent == 0)
     arrows = [*builder.begin("", first), *builder.arrows()]
-    anywhere = (Box(ANYWHERE, "any", "any state"),) if any(arrow.source == ANYWHERE for arrow in arrows) else ()
+    anywhere = (
+        (Box(ANYWHERE, "any", "any state"),) if any(arrow.source == ANYWHERE for arrow in arrows) else ()
+    )
     boxes = (Box(_start(""), "start"), *anywhere, *builder.inside(0))
     return Diagram("machine", name, boxes, tuple(arrows))
 

@@ -49,8 +49,8 @@ class Place:
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """The part of an arrow within one level. ``turned``: it is drawn from its lower end to its upper one. An end that is
-    inside the place of that end goes on there from a port."""
+    """The part of an arrow within one level. ``turned``: it is drawn from its lower end to its upper one. Where an end
+    only holds what the arrow is about, it goes on in there from a port."""
 
     route: Route
     upper: Place | Port
@@ -124,7 +124,9 @@ class Nesting:
             said = tuple(label for label in labels if label)
             route = Route(source, target, tuple(map(plain, said)))
             level = self._level(source, target)
-            if level.wide or (level in (source, target) and not (_holds(level, source) or _holds(level, target))):
+            if level.wide or (
+                level in (source, target) and not (_holds(level, source) or _holds(level, target))
+            ):
                 self._tell(route)
             else:
                 self.routes.append(route)
@@ -249,4 +251,8 @@ def _at_border(level: Place, route: Route) -> bool:
 
 
 def _rows(route: Route) -> tuple[str, ...]:
-    return small_rows(route.full) if len(route.full) <= MAX_LABELS else (*small_rows(route.full[:MAX_LABELS]), "…")
+    return (
+        small_rows(route.full)
+        if len(route.full) <= MAX_LABELS
+        else (*small_rows(route.full[:MAX_LABELS]), "…")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from agentflow.core.machine import Machine
 from agentflow.core.moves import PlanState
@@ -12,7 +13,7 @@ from agentflow.core.tick import Node, Tree
 from agentflow.picture.diagram import Mark
 from agentflow.picture.trees import key
 
-_OUTCOMES = {"succeeded": "done", "failed": "failed", "halted": "halted"}
+Cursor = Mapping[str, Any]
 Places = Mapping[int, str]
 """Step -> the key of the box that has started it."""
 
@@ -40,7 +41,7 @@ def marks(
 ) -> dict[str, Mark]:
     """The marks by key. ``outcomes``: what steps have come to, by number (those of attempts that are shown by the API);
     ``been``: states that have been active."""
-    now = {} if state is None or "ended" in state.cursor else state.cursor
+    now: Cursor = {} if state is None or "ended" in state.cursor else state.cursor
     if plan.machine is not None:
         return _machine(plan.machine, now, places, outcomes, been)
     assert plan.tree is not None
@@ -48,14 +49,14 @@ def marks(
 
 
 def _machine(
-    machine: Machine, cursor: Mapping, places: Places, outcomes: Mapping[int, str], been: Iterable[str]
+    machine: Machine, cursor: Cursor, places: Places, outcomes: Mapping[int, str], been: Iterable[str]
 ) -> dict[str, Mark]:
     found = {name: Mark("done") for name in been}
     for step, name in sorted(places.items()):
         if outcomes.get(step) in ("succeeded", "failed"):
             found[name] = Mark("done" if outcomes[step] == "succeeded" else "failed")
     for name in cursor.get("at", ()):
-        for index in machine.by_name[name].chain[1:]:
+        for index in machine.by_name[name].chain[1:-1]:
             found[machine.states[index].name] = Mark("around")
     for name in cursor.get("at", ()):
         final = machine.by_name[name].kind in ("success", "failure")
@@ -66,7 +67,7 @@ def _machine(
     return found
 
 
-def _tree(tree: Tree, cursor: Mapping, places: Places, outcomes: Mapping[int, str]) -> dict[str, Mark]:
+def _tree(tree: Tree, cursor: Cursor, places: Places, outcomes: Mapping[int, str]) -> dict[str, Mark]:
     parents = {child.index: node for node in tree.nodes for child in node.children}
     counts: dict[str, Counter[str]] = {}
     for step, place in places.items():
@@ -94,11 +95,13 @@ def _of_steps(count: Counter[str]) -> Mark:
         ("succeeded", count["succeeded"]), ("failed", count["failed"]), ("halted", count["halted"]),
         ("running", count["requested"]),
     ) if number]  # fmt: skip
-    state = "done" if count["succeeded"] else "failed" if count["failed"] else ""
-    return Mark(state, ", ".join(said) if count.total() > 1 else "")
+    note = ", ".join(said) if count.total() > 1 else ""
+    if count["succeeded"]:
+        return Mark("done", note)
+    return Mark("failed" if count["failed"] else "", note)
 
 
-def _progress(tree: Tree, cursor: Mapping) -> dict[str, str]:
+def _progress(tree: Tree, cursor: Cursor) -> dict[str, str]:
     """How far maps and loops are that run, all together where they run for several items."""
     maps: dict[str, list[int]] = {}
     times: dict[str, int] = {}
@@ -113,8 +116,10 @@ def _progress(tree: Tree, cursor: Mapping) -> dict[str, str]:
                 counts[place] += number
         elif node.kind in ("retry", "repeat"):
             times[key(node)] = max(times.get(key(node), 0), held[0] + 1)
-    said = {place: f"{ended} of {count}" + (f", {failed} failed" if failed else "") for place, (ended, failed, count) in maps.items()}
-    return said | {place: f"time {number}" for place, number in times.items()}
+    said = {place: f"time {number}" for place, number in times.items()}
+    for place, (ended, failed, count) in maps.items():
+        said[place] = f"{ended} of {count}" + (f", {failed} failed" if failed else "")
+    return said
 
 
 def _node(tree: Tree, entry: str) -> Node:

@@ -19,7 +19,6 @@ from agentflow.picture.drawing import (
     Label,
     Placed,
     Wire,
-    told,
 )
 from agentflow.picture.machine_layout import machine_drawing
 from agentflow.picture.text import MAX_TOLD, plain
@@ -88,8 +87,8 @@ def _document(drawing: Drawing) -> Iterator[str]:
 def _box(placed: Placed) -> Iterator[str]:
     box, mark = placed.box, placed.box.mark
     yield f'<g class="{f"{box.shape} {mark.state}".strip()}">'
-    if full := told(box):
-        yield _title(full)
+    if placed.frame.told:
+        yield _title(placed.frame.told)
     if box.shape == "start":
         half = placed.width // 2
         yield f'<circle class="box" cx="{placed.x + half}" cy="{placed.y + half}" r="{half}"/>'

@@ -121,7 +121,11 @@ def _lines(node: Node, label: str) -> Iterator[str]:
 def _more(node: Node) -> Iterator[str]:
     yield node.path
     own = node.conditions
-    after = (("on success", own.on_success), ("on failure", own.on_failure), ("on halt", own.on_halt)) if own else ()
+    after = (
+        (("on success", own.on_success), ("on failure", own.on_failure), ("on halt", own.on_halt))
+        if own
+        else ()
+    )
     for said, sets in (("", node.sets), *after, ("post", own.post if own else ())):
         for name, expr in sets:
             yield f"{said} {name} = {expr.source}".strip()
