@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from core.driving import machine, tree
+from core.test_vectors import document_of
 
 from agentflow.core.plan import Plan
 from agentflow.picture.diagram import Arrow, Box, Diagram, Shape
@@ -27,10 +27,7 @@ SAMPLES = sorted(
 
 
 def compiled(vector: dict[str, Any]) -> Plan:
-    parts = dict(vector["plan"])
-    return compile_document(
-        machine(parts.pop("states"), **parts) if "states" in parts else tree(parts.pop("root"), **parts)
-    )
+    return compile_document(document_of(vector))
 
 
 def all_plans() -> list[Plan]:

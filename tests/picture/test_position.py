@@ -9,6 +9,8 @@ from core.driving import Drive, machine, tree
 from agentflow.picture import position
 from agentflow.picture.diagram import Mark
 
+ENDS = {"event": "done", "to": "end"}
+
 
 class Watched(Drive):
     """A run whose steps are followed as ``agentflow graph`` follows them."""
@@ -71,7 +73,7 @@ def test_a_machine_shows_where_it_is_and_has_been() -> None:
         "one": {"run": "a", "transitions": [{"event": "done", "to": "two"}]},
         "two": {"initial": "in", "visits": 3, "transitions": [{"event": "done", "to": "ok"}]},
         "in": {"in": "two", "run": "b", "transitions": [{"event": "done", "to": "out"}]},
-        "out": {"in": "two", "run": "c", "transitions": [{"event": "failed", "to": "two"}, {"event": "done", "to": "end"}]},
+        "out": {"in": "two", "run": "c", "transitions": [{"event": "failed", "to": "two"}, ENDS]},
         "end": {"in": "two", "final": "success"},
         "ok": {"final": "success"},
     }  # fmt: skip

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from agentflow.core.checks_fsm import transitions_of
 from agentflow.core.machine import NOWHERE, Action, Machine, State, Transition
+from agentflow.core.structure import transitions_of
 from agentflow.picture.diagram import UNMARKED, Arrow, Box, Diagram, Mark, Shape
 from agentflow.picture.text import duration
 
@@ -58,7 +58,7 @@ class _Builder:
             elif state.first != NOWHERE:
                 yield from self.begin(state.name, state.first)
         for state in self.states:
-            for transition in dict.fromkeys(transitions_of(state)):
+            for transition in transitions_of(state):
                 yield self._arrow(transition)
 
     def _arrow(self, transition: Transition) -> Arrow:
@@ -105,8 +105,7 @@ def _more(state: State) -> Iterator[str]:
     yield state.path
     for said, action in (("entry", state.entry), ("exit", state.exit)):
         yield from _done(said, action)
-    transitions: Iterable[Transition] = dict.fromkeys(transitions_of(state))
-    for transition in transitions:
+    for transition in transitions_of(state):
         yield from _done(transition.event or "then", transition.action)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from agentflow.core.machine import Machine
 from agentflow.core.moves import PlanState
+from agentflow.core.node import Node, Tree
 from agentflow.core.plan import Plan
-from agentflow.core.tick import Node, Tree
 from agentflow.picture.diagram import Mark
 from agentflow.picture.trees import key
 
@@ -112,11 +112,11 @@ def _progress(tree: Tree, cursor: Cursor) -> dict[str, str]:
         if node.kind == "map":
             counts = maps.setdefault(key(node), [0, 0, 0])
             _, _, ok, failed, skipped = held
-            for place, number in enumerate((ok + failed + skipped, failed, len(cursor["items"][entry]))):
-                counts[place] += number
-        elif node.kind in ("retry", "repeat"):
+            for which, number in enumerate((ok + failed + skipped, failed, len(cursor["items"][entry]))):
+                counts[which] += number
+        elif node.kind in ("retry", "repeat", "keep"):
             times[key(node)] = max(times.get(key(node), 0), held[0] + 1)
-    said = {place: f"time {number}" for place, number in times.items()}
+    said = {place: f"time {time}" for place, time in times.items()}
     for place, (ended, failed, count) in maps.items():
         said[place] = f"{ended} of {count}" + (f", {failed} failed" if failed else "")
     return said

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from agentflow.core.expr import Expr
-from agentflow.core.tick import FAILURE, Node, Tree
+from agentflow.core.node import FAILURE, Node, Tree
 from agentflow.picture.diagram import UNMARKED, Arrow, Box, Diagram, Mark, Shape
 from agentflow.picture.text import duration
 
@@ -22,7 +22,7 @@ def _source(expr: Expr | None) -> str:
 
 
 def _series(node: Node) -> str:
-    return ("reactive " if node.reactive else "") + node.kind
+    return ("reactive " if node.reactive else "") + node.kind + (" with memory" if node.memory else "")
 
 
 def _parallel(node: Node) -> str:
@@ -49,6 +49,9 @@ LOOKS: dict[str, _Look] = {
     "switch": _Look("◇", lambda node: f"switch {_source(node.value)}"),
     "retry": _Look("↻", lambda node: f"retry {node.max}×"),
     "repeat": _Look("↻", lambda node: f"repeat {node.max}×"),
+    "keep": _Look("↻", lambda node: f"keep on, {node.max}×"),
+    "try": _Look("⤳", _kind),
+    "subtree": _Look("▸", lambda node: f"subtree {node.tree}"),
     "invert": _Look("¬", _kind),
     "force": _Look("!", lambda node: "force failure" if node.forced == FAILURE else "force success"),
     "once": _Look("1", lambda node: "once" if node.then_skip else "once, then the same"),
@@ -93,6 +96,8 @@ def _way(node: Node, place: int) -> str:
     """What leads to the child in this place."""
     if node.cases:
         return node.cases[place] if place < len(node.cases) else "default"
+    if node.kind == "try":
+        return "catch" if place == len(node.children) - 1 else ""
     ways = _WAYS.get(node.kind, ())
     return ways[place] if place < len(ways) else ""
 
@@ -102,6 +107,8 @@ def _lines(node: Node, label: str) -> Iterator[str]:
         yield f"“{label}”"
     if node.task is not None:
         yield f"{node.task.kind} {node.task.use}".strip()
+        if node.task.match is not None:
+            yield f"match {node.task.match.source}"
     if node.kind == "map":
         yield f"at most {node.max}, {node.concurrency} at once"
     if node.kind in ("parallel", "map") and node.fail_at > 1:
@@ -120,6 +127,8 @@ def _lines(node: Node, label: str) -> Iterator[str]:
 
 def _more(node: Node) -> Iterator[str]:
     yield node.path
+    yield from (f"in {name} = {expr.source}" for name, expr in node.given)
+    yield from (f"share {name} as {outer}" for name, outer in sorted(node.share.items()))
     own = node.conditions
     after = (
         (("on success", own.on_success), ("on failure", own.on_failure), ("on halt", own.on_halt))
