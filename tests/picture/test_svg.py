@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from core.driving import machine, tree
 
+from agentflow.core.tree import BEHAVIOUR
 from agentflow.picture.diagram import Arrow, Box, Diagram, Mark
 from agentflow.picture.printing import diagram_of, picture
 from agentflow.picture.svg import svg
+from agentflow.picture.trees import LOOKS
 from agentflow.wire.document import compile_document
 
 from .plans import all_plans, any_machine, any_tree
@@ -152,6 +154,11 @@ def test_it_is_readable_in_the_dark() -> None:
     assert declared == set(re.findall(r"--(\w+):", dark.split("} }")[0]))
     assert declared == set(re.findall(r"var\(--(\w+)\)", drawn))
     assert not re.findall(r'(?:fill|stroke)="#', drawn)
+
+
+def test_every_kind_of_node_has_a_look_of_its_own() -> None:
+    assert set(LOOKS) == set(BEHAVIOUR)
+    assert all(look.glyph for kind, look in LOOKS.items() if kind not in ("task", "check"))
 
 
 def test_where_a_run_is_can_be_seen() -> None:
