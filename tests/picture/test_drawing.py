@@ -8,6 +8,7 @@ import pytest
 
 from agentflow.picture.diagram import Arrow, Box, Diagram
 from agentflow.picture.drawing import SMALL, SMALL_ROW, Drawing, Placed, Wire
+from agentflow.picture.level_layout import MARGIN
 from agentflow.picture.machine_layout import machine_drawing
 from agentflow.picture.printing import diagram_of
 from agentflow.picture.tree_layout import BROAD, tree_drawing
@@ -152,3 +153,33 @@ def test_a_line_of_states_is_a_straight_line(count: int) -> None:
     drawing = drawn(Diagram("machine", "line", boxes, arrows))
     assert len({each.x for each in drawing.placed}) == 1
     assert [each.y for each in drawing.placed] == sorted(each.y for each in drawing.placed)
+
+
+def states(count: int, *pairs: tuple[int, int]) -> dict[str, Placed]:
+    boxes = tuple(Box(f"s{number}", "state", "same") for number in range(count))
+    arrows = tuple(Arrow(f"s{source}", f"s{target}") for source, target in pairs)
+    return {each.box.key: each for each in drawn(Diagram("machine", "states", boxes, arrows)).placed}
+
+
+def test_a_state_is_over_the_middle_of_those_it_leads_to() -> None:
+    placed = states(4, (0, 1), (0, 2), (0, 3))
+    assert placed["s0"].x == placed["s2"].x
+    assert placed["s2"].x - placed["s1"].x == placed["s3"].x - placed["s2"].x > placed["s0"].width
+
+
+def test_arrows_do_not_cross_that_need_not() -> None:
+    placed = states(6, (0, 1), (0, 2), (1, 4), (2, 3), (2, 5))
+    assert (placed["s1"].x < placed["s2"].x) == (placed["s4"].x < placed["s3"].x)
+    assert (placed["s1"].x < placed["s2"].x) == (placed["s4"].x < placed["s5"].x)
+
+
+def test_what_is_between_regions_reaches_down_to_the_border() -> None:
+    found = 0
+    for diagram in map(any_machine, range(120)):
+        drawing = drawn(diagram)
+        wide = [rect(each) for each in drawing.placed if each.box.shape == "parallel"]
+        for x, y, length in drawing.separators:
+            found += 1
+            bottoms = [box[3] for box in wide if box[0] < x < box[2] and box[1] < y < box[3]]
+            assert any(0 <= bottom - y - length <= MARGIN for bottom in bottoms)
+    assert found > 50

@@ -55,6 +55,9 @@ def test_a_map_says_how_far_it_is() -> None:
     found = run.marks("> i i! i", xs=["p", "q", "r", "s"])
     assert found["n0"] == Mark("around", "2 of 4")
     assert found["n2"] == Mark("active", "2 succeeded, 1 failed, 2 running")
+    found = run.marks("i!")
+    assert found["n0"] == Mark("around", "3 of 4, 1 failed")
+    assert found["n2"] == Mark("active", "2 succeeded, 2 failed, 1 running")
 
 
 def test_a_loop_says_which_time_it_is() -> None:

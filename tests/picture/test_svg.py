@@ -133,6 +133,10 @@ def test_large_machines_are_drawn_soon(kind: str) -> None:
     drawn = svg(Diagram("machine", kind, boxes, arrows))
     assert time.process_time() - begin < 15
     assert drawn.count(b'<g class="state">') == count
+    told = sum(" → " in line for line in "\n".join(ET.fromstring(drawn).itertext()).splitlines())
+    lines = drawn.count(b'<path class="wire"')
+    assert lines + told >= len({pair for pair in pairs if pair[0] != pair[1]})
+    assert lines > 1_000
 
 
 @pytest.mark.parametrize("wide", [True, False])
