@@ -26,6 +26,11 @@ CORE_MAY_IMPORT = {
     "string", "types", "typing", "uuid",
 }  # fmt: skip
 
+# As pure as core, whose plans it draws.
+PICTURE_MAY_IMPORT = {
+    "__future__", "bisect", "collections", "dataclasses", "html", "typing", "unicodedata",
+}  # fmt: skip
+
 # Where each library is at home; one that is not listed may be imported anywhere above core.
 HOMES = {
     "boto3": {"archive", "models", "secrets"},
@@ -69,6 +74,11 @@ def test_core_imports_values_maps_and_cel_only() -> None:
     found = {other for ours, other in imports() if ours == "core"} - {"agentflow"}
     assert "cel_expr_python" in found
     assert found - CORE_MAY_IMPORT == set()
+
+
+def test_pictures_are_drawn_from_values() -> None:
+    found = {other for ours, other in imports() if ours == "picture"} - {"agentflow"}
+    assert found == PICTURE_MAY_IMPORT
 
 
 def test_libraries_are_used_where_they_are_at_home() -> None:

@@ -6,7 +6,7 @@ Errors are one line with the mend and exit code 1 (as JSON with --json); wrong u
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -292,11 +292,17 @@ def fork(
 
 
 @app.command()
-def graph(what: Annotated[str, typer.Argument(metavar="FILE|RUN", help="A workflow, or a run's id.")]) -> None:
-    """Print a workflow's plan as Mermaid text; of a run with where it is."""
+def graph(
+    what: Annotated[str, typer.Argument(metavar="FILE|RUN", help="A workflow, or a run's id.")],
+    form: Annotated[
+        Literal["mermaid", "svg"], typer.Option("--format", help="Text for documents, or a picture.")
+    ] = "mermaid",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = "",
+) -> None:
+    """Draw a workflow's plan; of a run with where it is."""
     from agentflow.terminal.picturing import draw
 
-    print(carrying.run(draw(carrying.settings(), what)))
+    carrying.run(draw(carrying.settings(), what, form, output))
 
 
 @app.command()

@@ -2,34 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentflow.config import Settings
-from agentflow.core.picture import mermaid
 from agentflow.core.plan import Plan
-from agentflow.core.planner import PlanState
 from agentflow.errors import Rejected
+from agentflow.picture import position
+from agentflow.picture.diagram import Mark
+from agentflow.picture.printing import Format, picture
 from agentflow.terminal.loading import compile_file, is_file
 
-
-async def draw(settings: Settings, what: str) -> str:
-    """Mermaid text of a document's plan, or of a run's by its id."""
-    from agentflow.terminal.replaying import is_run, record, replayed
-
-    if not is_run(what):
-        if not is_file(what):
-            mend = "give a workflow's file, or a run's id"
-            raise Rejected(f"{what[:80]!r} is neither", code="usage", path="FILE|RUN", mend=mend)
-        return mermaid(compile_file(what))
-    plan, again = replayed(await record(settings, what))
-    return mermaid(plan, _active(plan, again.state))
+if TYPE_CHECKING:
+    from agentflow.control.shapes import Line
+    from agentflow.store.replay import Replay
 
 
-def _active(plan: Plan, state: PlanState | None) -> list[str]:
-    if state is None or state.ended:
-        return []
-    cursor: dict[str, Any] = state.cursor
-    if plan.tree is None:
-        return list(cursor["at"])
-    keys = [*cursor["run"].values(), *cursor.get("timers", {}).values()]
-    return [plan.tree.nodes[int(key.rpartition("/")[2])].path for key in keys]
+async def draw(settings: Settings, what: str, form: Format, output: str) -> None:
+    """Print the picture of a document's plan, or of a run's by its id, or write it to the file ``output``."""
+    from agentflow.terminal.replaying import is_run
+
+    if is_run(what):
+        drawn = picture(*await _run(settings, what, form))
+    elif is_file(what):
+        drawn = picture(compile_file(what), form)
+    else:
+        mend = "give a workflow's file, or a run's id"
+        raise Rejected(f"{what[:80]!r} is neither", code="usage", path="FILE|RUN", mend=mend)
+    if output:
+        _write(Path(output), drawn)
+    else:
+        sys.stdout.write(drawn.decode())
+
+
+def _write(path: Path, drawn: bytes) -> None:
+    try:
+        path.write_bytes(drawn)
+    except OSError as fault:
+        raise Rejected(f"cannot be written: {fault.strerror}", code="usage", path=str(path)) from None
+
+
+async def _run(settings: Settings, run: str, form: Format) -> tuple[Plan, Format, Mapping[str, Mark]]:
+    """The plan of a run and where the run is, decided again from its history."""
+    from agentflow.terminal.replaying import record, replayed
+
+    recording = await record(settings, run)
+    trail = _Trail()
+    plan, again = replayed(recording, trail.see)
+    outcomes = {step.step: step.status for step in recording.steps}  # of the last attempt: they come in order
+    return plan, form, position.marks(plan, again.state, trail.places, outcomes, trail.been)
+
+
+class _Trail:
+    """Where a run has been: which box has started each step, which states were active."""
+
+    def __init__(self) -> None:
+        self.places: dict[int, str] = {}
+        self.been: dict[str, None] = {}
+
+    def see(self, plan: Plan, again: Replay, line: Line) -> None:
+        if again.state is None:
+            return
+        self.been |= dict.fromkeys(sorted(position.entered(plan, again.state)))
+        for started in line.data.get("started", ()):
+            place = position.started_at(plan, again.state, started["step"])
+            if place is not None:
+                self.places[started["step"]] = place

@@ -7,7 +7,7 @@ others began.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -78,13 +78,22 @@ def replay(recording: Recording) -> Divergence | None:
     return None
 
 
-def replayed(recording: Recording) -> tuple[Plan, Replay]:
-    """The plan, and the replay as far as it came."""
+def _see_nothing(plan: Plan, again: Replay, line: shapes.Line) -> None:
+    """For who asks only what it came to."""
+
+
+def replayed(
+    recording: Recording, see: Callable[[Plan, Replay, shapes.Line], None] = _see_nothing
+) -> tuple[Plan, Replay]:
+    """The plan, and the replay as far as it came; ``see`` is called after each line."""
     plan = compile_document(recording.document)
     attempts = {(step.step, step.attempt): step.model_dump() for step in recording.steps if step.reused is None}
     again = Replay(plan, recording.run.input or {}, attempts)
     try:
-        again.run({**line.model_dump(), "hash": bytes.fromhex(line.hash)} for line in recording.history)
+        for line in recording.history:
+            if not again.line({**line.model_dump(), "hash": bytes.fromhex(line.hash)}):
+                break
+            see(plan, again, line)
     except (KeyError, ValueError, TypeError) as fault:
         again.found = Divergence(
             again.seq, "", "history", f"it can't be followed: {type(fault).__name__}: {fault}"

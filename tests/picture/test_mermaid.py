@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from core.driving import machine, tree
 
-from agentflow.core.picture import mermaid
+from agentflow.core.plan import Plan
+from agentflow.picture.diagram import Mark
+from agentflow.picture.printing import picture
 from agentflow.wire.document import compile_document
 
-from .driving import machine, tree
-from .test_vectors import document_of
+from .plans import VECTORS, compiled
 
-VECTORS = [
-    vector
-    for path in sorted((Path(__file__).parent / "vectors").glob("*.yaml"))
-    for vector in yaml.safe_load(path.read_text())
-]
+
+def mermaid(plan: Plan, *active: str) -> str:
+    return picture(plan, "mermaid", {key: Mark("active") for key in active}).decode()
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 def test_all_that_a_plan_has_is_drawn(vector: dict[str, Any]) -> None:
-    plan = compile_document(document_of(vector))
+    plan = compiled(vector)
     text = mermaid(plan)
     arrows = re.findall(r"^ +(\S+) -->(?:\|\"[^\"]*\"\|)? (\S+)", text, re.MULTILINE)
     if plan.tree is not None:
@@ -41,10 +39,10 @@ def test_all_that_a_plan_has_is_drawn(vector: dict[str, Any]) -> None:
 def test_where_a_run_is_is_marked() -> None:
     states = {"s-1": {"run": "a", "transitions": [{"event": "done", "to": "ok"}]}, "ok": {"final": "success"}}
     plan = compile_document(machine(states))
-    assert "class s_d1 active" in mermaid(plan, ["s-1"])
+    assert "class s_d1 active" in mermaid(plan, "s-1")
     assert "active" not in mermaid(plan)
     plan = compile_document(tree({"sequence": ["a", "b"]}))
-    assert "class n2 active" in mermaid(plan, ["root.children[1]"])
+    assert "class n2 active" in mermaid(plan, "n2")
 
 
 def test_what_mermaid_would_read_as_syntax_is_written_out() -> None:
