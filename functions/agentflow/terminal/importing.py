@@ -27,7 +27,8 @@ def import_scxml(
     steps: Steps = 1_000,
     visits: Annotated[int, typer.Option(min=1, max=10_000, help="Most times a state of a loop is entered.")] = 1_000,
     failure: Annotated[
-        list[str] | None, typer.Option(help="Id of a final state that is a failure; default: fail, failed, failure, error.")
+        list[str] | None,
+        typer.Option(help="Id of a final state that is a failure; default: fail, failed, failure, error."),
     ] = None,
 ) -> None:
     """An SCXML state machine; what is worth knowing about it goes to stderr."""
@@ -49,7 +50,9 @@ def _read(file: str) -> bytes:
 
 
 def _print(imported: Imported, *, partial: bool) -> None:
-    from agentflow.imports.yaml_text import yaml_text
+    import json
+
+    from agentflow.wire.document_format import format_document
 
     for problem in imported.notes:
         print(f"note: {problem}", file=sys.stderr)
@@ -59,4 +62,4 @@ def _print(imported: Imported, *, partial: bool) -> None:
         raise Invalid(
             [Problem("", "something is missing in the plan", "say --partial to print it nevertheless", "left_out")]
         )
-    print(yaml_text(imported.document), end="")
+    print(format_document(json.dumps(imported.document).encode()).text, end="")
