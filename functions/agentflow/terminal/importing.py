@@ -38,6 +38,35 @@ def import_scxml(
     _print(read_scxml(_read(file), options), partial=partial)
 
 
+@import_app.command("btcpp")
+def import_btcpp(
+    file: File,
+    partial: Partial = False,
+    steps: Steps = 1_000,
+    loops: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of a loop that has no bound.")] = 1_000,
+    tree: Annotated[str, typer.Option(help="ID of the tree to read; default: the main one.")] = "",
+    enum: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="A name that the C++ code registers for scripts.")
+    ] = None,
+) -> None:
+    """A BehaviorTree.CPP tree; what is worth knowing about it goes to stderr."""
+    from agentflow.imports.btcpp import Options, read_btcpp
+
+    options = Options(tree=tree, steps=steps, loops=loops, enums=_enums(enum or []))
+    _print(read_btcpp(_read(file), options), partial=partial)
+
+
+def _enums(given: list[str]) -> dict[str, int]:
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = int(number)
+        except ValueError:
+            raise Invalid([Problem("--enum", f"{text!r} has no number", "write NAME=3", "enum")]) from None
+    return found
+
+
 def _read(file: str) -> bytes:
     from agentflow.imports.xml import MAX_BYTES
 
