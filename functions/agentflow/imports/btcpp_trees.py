@@ -12,7 +12,7 @@ from agentflow.imports.btcpp_tasks import Tasks
 from agentflow.imports.cel_text import DECLARED
 from agentflow.imports.findings import Findings
 from agentflow.imports.naming import TooLong, field_name, state_name
-from agentflow.imports.syntax import Node
+from agentflow.imports.syntax import Node, Unreadable
 from agentflow.imports.writing import LOCALS, Said, Writer, assignments, inferred
 from agentflow.imports.xml import Element
 
@@ -158,7 +158,8 @@ class Trees:
 
     def _types(self) -> dict[str, str]:
         """The type of each entry, wherever it is seen: of all that it is assigned, else as it is read."""
-        sets: list[tuple[str, Node, Mapping[str, str]]] = [(self._root(key), node, {}) for key, node in self.given]
+        sets: list[tuple[str, Node, Mapping[str, str]]] = []
+        sets += [(self._root(key), node, {}) for key, node in self.given]
         read: dict[str, set[str]] = {}
         for tree, board in self.boards.items():
             names = {name: self._of(tree, name) for name in board.fields.values()}
