@@ -42,7 +42,7 @@ async def test_a_machine_is_printed_and_compiles(agentflow: Command, written: Wr
     assert (plan.name, plan.limits.steps) == ("door_", 7)
 
 
-async def test_what_is_left_out_is_said_and_nothing_is_printed_unless_asked(agentflow: Command, written: Written) -> None:
+async def test_what_is_left_out_is_said_and_only_printed_when_asked(agentflow: Command, written: Written) -> None:
     file = written(MACHINE.format(send='<send event="x" target="http://example.com"/>'))
     refused = await agentflow("import", "scxml", file)
     assert refused.code == 1 and refused.out == "" and "left out: line 2 <send event='x'>" in refused.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from agentflow.imports import btcpp_model as model
@@ -152,7 +153,8 @@ class Trees:
 
     def name(self, tree: str) -> str:
         """The plan's name of a tree."""
-        return self.findings.named(lambda name: state_name(name, capital=True), tree or "tree", self.roots[tree], "tree")
+        written = partial(state_name, capital=True)
+        return self.findings.named(written, tree or "tree", self.roots[tree], "tree")
 
     # -- types
 
