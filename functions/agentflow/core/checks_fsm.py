@@ -91,11 +91,11 @@ def _dead_end(draft: Draft, machine: Machine, state: State) -> None:
 
 def cycles(machine: Machine, raised: Collection[str]) -> list[list[str]]:
     """The cycles (as sets of leaf states, by name) that no ``visits`` bounds. ``raised``: what the machine raises."""
-    found = looping(_free_edges(machine, raised))
+    found = looping(free_edges(machine, raised))
     return [[machine.states[index].name for index in sorted(component)] for component in found]
 
 
-def _free_edges(machine: Machine, raised: Collection[str]) -> dict[int, set[int]]:
+def free_edges(machine: Machine, raised: Collection[str]) -> dict[int, set[int]]:
     """Which leaf may follow which without a counted entry. A transition from around a leaf counts for the leaf. Signals
     to the whole machine do not count: they come from outside, and ``limits.steps`` bounds them.
     """

@@ -1,5 +1,5 @@
-"""What a block of assignments comes to, when all are made at once: each value is written with what was assigned before it
-put in, and a value that is only assigned under a condition is a choice between the new one and the old."""
+"""What a block of assignments comes to, when all are made at once: each value is written with what was assigned before
+it put in, and a value that is only assigned under a condition is a choice between the new one and the old."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _RELATIONS = ("==", "!=", "<", "<=", ">", ">=")
 
 @dataclass(slots=True)
 class Block:
-    """``sets``: each variable's value after the block, over the values before it. ``raises``: events in their order, with
-    the condition on which each is raised."""
+    """``sets``: each variable's value after the block, over the values before it. ``raises``: events in their order,
+    with the condition on which each is raised."""
 
     sets: dict[str, Node] = field(default_factory=dict)
     raises: list[tuple[str, Node]] = field(default_factory=list)

@@ -1,5 +1,6 @@
-"""Expressions of other languages as CEL text. Both ECMAScript and BehaviorTree.CPP convert as they go; CEL does not, so
-each part is written with its type: ``int``, ``double``, ``string``, ``bool``, ``list``, ``json`` (anything) or ``null``.
+"""Expressions of other languages as CEL text. Both ECMAScript and BehaviorTree.CPP convert as they go; CEL does not,
+so each part is written with its type: ``int``, ``double``, ``string``, ``bool``, ``list``, ``json`` (anything) or
+``null``.
 
 Numbers are whole as long as what makes them is; ``/`` always gives a double, as it does there.
 """

@@ -1,12 +1,14 @@
-"""What an import could not say, with line and element: what it makes no difference to leave out (noted), what is missing
-in the plan (left out), and what would change its meaning (refused)."""
+"""What an import could not say, with line and element: what it makes no difference to leave out (noted), what is
+missing in the plan (left out), and what would change its meaning (refused)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentflow.errors import Invalid, Problem
+from agentflow.imports.naming import TooLong
 from agentflow.imports.xml import Element
 
 MAX_FINDINGS = 200
@@ -41,6 +43,14 @@ class Findings:
     def refuse(self, at: Element | None, message: str, mend: str = "") -> None:
         """Something without which the plan would mean something else."""
         _add(self.refused, at, message, mend, "not_in_plan")
+
+    def named(self, write: Callable[[str], str], name: str, at: Element, instead: str) -> str:
+        """``name`` written as a plan's; one that is too long is refused."""
+        try:
+            return write(name)
+        except TooLong as fault:
+            self.refuse(at, str(fault), "choose a shorter one")
+            return instead
 
     def check(self) -> None:
         """``Invalid`` with everything that was refused."""

@@ -1,4 +1,4 @@
-"""What a plan must be and other formats need not: every state reached, every loop bounded, an end that can be reached."""
+"""What a plan must be and other formats need not: every state reached, every loop bounded, an end in reach."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 from agentflow.core import compile_fsm, compile_tasks
 from agentflow.core.canonical import normalise
-from agentflow.core.checks_fsm import cycles, leaf_edges, reachable
+from agentflow.core.checks_fsm import cycles, free_edges
 from agentflow.core.draft import Draft
 from agentflow.core.graph import components
 from agentflow.core.machine import ANY, OWN_EVENTS, Machine
+from agentflow.core.structure import raised_events, reachable
 from agentflow.errors import Invalid
 from agentflow.imports.findings import Findings
 from agentflow.wire.document import compile_document
@@ -102,7 +103,7 @@ def _bound(document: dict[str, Any], machine: Machine, visits: int, findings: Fi
     """Give ``visits`` to the states where loops close, until every loop has a bound."""
     noted = False
     for _ in range(_ROUNDS):
-        if not cycles(machine):
+        if not cycles(machine, raised_events(machine)):
             return
         if not noted:
             findings.note(None, f"its loops are bounded: a state is entered {visits:,} times at most", "--visits")
@@ -117,7 +118,7 @@ def _bound(document: dict[str, Any], machine: Machine, visits: int, findings: Fi
 
 def _closing(machine: Machine) -> list[str]:
     """States that loops come back to, where none is bounded yet: the targets of back edges, a depth-first walk's."""
-    edges = leaf_edges(machine, bounded=False)
+    edges = free_edges(machine, raised_events(machine))
     found: dict[int, None] = {}
     for component in components(edges):
         inside = set(component)
@@ -141,4 +142,5 @@ def _closing(machine: Machine) -> list[str]:
     names = [machine.states[index] for index in found]
     new = [each.name for each in names if not each.visits]
     # What leads to a history state is bounded by the states on its way, not by those that it may stand for.
-    return new or [each.name for each in machine.states if each.kind == "atomic" and not each.visits and each.index in edges]
+    leaves = [each for each in machine.states if each.kind == "atomic" and each.index in edges]
+    return new or [each.name for each in leaves if not each.visits]

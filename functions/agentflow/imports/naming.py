@@ -1,5 +1,5 @@
-"""Names of other formats as names of plan/v1, one to one: lower-case letters, digits and ``_``; states, events and tasks
-also ``-``. A name that is one already stays as it is; of others
+"""Names of other formats as names of plan/v1, one to one: lower-case letters, digits and ``_``; states, events and
+tasks also ``-``. A name that is one already stays as it is; of others
 
     ``__x``    is an upper-case X            ``--``   a dot (not in fields)
     ``__3``    three underscores             ``__0``  the length and the hexadecimal number of any other character

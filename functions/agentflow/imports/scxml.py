@@ -11,20 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from agentflow.imports.block import FALSE, TRUE, Block, both, names, negated
-from agentflow.imports.findings import Findings, Imported, duration
+from agentflow.imports.block import FALSE, TRUE, Block
+from agentflow.imports.findings import Findings, Imported
 from agentflow.imports.fitting import fit_machine
-from agentflow.imports.naming import TooLong, event_name, field_name, state_name
+from agentflow.imports.naming import event_name, field_name, state_name
 from agentflow.imports.scxml_content import Content, Place, timer_flag
 from agentflow.imports.scxml_data import first_values
-from agentflow.imports.scxml_events import NOTHING, Events, Heard, done, invoked
+from agentflow.imports.scxml_events import NOTHING, Events, done
 from agentflow.imports.scxml_sends import Sends, sent_event, sites
 from agentflow.imports.scxml_states import State, States
-from agentflow.imports.syntax import Binary, Literal, Member, Name, Node
+from agentflow.imports.scxml_tasks import Tasks
+from agentflow.imports.scxml_timers import with_timers
+from agentflow.imports.scxml_ways import Ways
+from agentflow.imports.syntax import Literal, Member, Name, Node
 from agentflow.imports.writing import Said, write
 from agentflow.imports.xml import Element, read
 
-MAX_SPLIT = 3
 FAILURES = ("fail", "failed", "failure", "error")
 _DATAMODELS = ("", "null", "ecmascript")
 _ZEROS = {"int": "0", "double": "0.0", "string": '""', "bool": "false", "list(json)": "[]"}
@@ -33,8 +35,8 @@ Table = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``visits``: how often a state of a loop may be entered; ``steps``: limits.steps; ``failures``: the ids of top-level
-    final states that are failures."""
+    """``visits``: how often a state of a loop may be entered; ``steps``: limits.steps; ``failures``: the ids of
+    top-level final states that are failures."""
 
     visits: int = 1_000
     steps: int = 1_000
@@ -105,12 +107,13 @@ class _Mapping:
         self.sends = Sends(self.states, self.events, findings)
         self.data = first_values(self.states, findings)
         self.content = Content(self.states, self.events, self.sends, self.data, findings)
-        self.tasks: Table = {}
+        self.tasks = Tasks(self.content, findings)
         self.made: Table = {}
         self.first: dict[str, Node] = {}
         self.start = ""
         taken = {field_name(name) for name in self.data}
-        self.ignored = "ignored" if "ignored" not in taken else "ignored_event"
+        ignored = "ignored" if "ignored" not in taken else "ignored_event"
+        self.ways = Ways(self.content, self.first, findings, ignored=ignored, fails=fails)
 
     def document(self) -> Table:
         """Everything, in the order people write it."""
@@ -119,22 +122,16 @@ class _Mapping:
         self._first_values()
         initial = self._initial(self.states.machine)
         if self.sends.timers:
-            initial = self._with_timers(initial)
-        named = self._said(lambda: state_name(self.root.get("name") or "machine"), self.root, "machine")
+            self.made, initial = with_timers(self.made, initial, self.sends, self.ways)
+        named = self.findings.named(state_name, self.root.get("name") or "machine", self.root, "machine")
         document: Table = {  # in the order in which people write it
             "agentflow": "plan/v1", "kind": "fsm", "name": named, "limits": {"steps": self.options.steps},
-            "vars": {}, "tasks": self.tasks, "initial": initial, "states": self.made,
+            "vars": {}, "tasks": self.tasks.made, "initial": initial, "states": self.made,
         }  # fmt: skip
         if self.fails:
-            document["transitions"] = [{"event": "error", "set": self._ignoring(Member(Name("event"), Literal("message")))}]
+            ignoring = self.ways.ignoring(Member(Name("event"), Literal("message")))
+            document["transitions"] = [{"event": "error", "set": ignoring}]
         return document
-
-    def _said(self, make: Any, at: Element, instead: str) -> str:
-        try:
-            return str(make())
-        except TooLong as fault:
-            self.findings.refuse(at, str(fault), "choose a shorter one")
-            return instead
 
     def _first_values(self) -> None:
         """What variables are to begin with, in the plan's names, those that the import makes among them."""
@@ -160,18 +157,19 @@ class _Mapping:
         elif state.kind == "compound":
             entry["initial"] = self._initial(state)
         elif state.element.all("invoke"):
-            entry["run"] = self._invoke(state)
+            entry["run"] = self.tasks.of(state)
         leaf_raises: list[Table] = []
         self._action(entry, "entry", self._entry(state, leaf_raises), state.element)
         self._action(entry, "exit", self._exit(state), state.element)
-        transitions = leaf_raises + self._delays(state)
+        transitions = leaf_raises + self.ways.delays(state)
         for element in state.element.all("transition"):
-            transitions += self._transition(state, element)
-        transitions += self._done(state, transitions)
+            transitions += self.ways.of(state, element)
+        transitions += self.ways.done(state, transitions)
         if transitions:
             entry["transitions"] = transitions
         if state.kind != "atomic" and state.element.all("invoke"):
-            self.findings.refuse(state.element, "only a state without inner states runs a task", "move <invoke> into one")
+            message = "only a state without inner states runs a task"
+            self.findings.refuse(state.element, message, "move <invoke> into one")
         return entry
 
     def _outcome(self, state: State) -> str:
@@ -235,7 +233,8 @@ class _Mapping:
             return target.name
         if not state.has(target):
             self.findings.refuse(at, f"{target.id[:64]!r} is not inside it", "begin with a state that is")
-        if (state.within_parallel or state.kind == "parallel") and any(each.element.all("onentry") for each in self.states.all):
+        beside = state.within_parallel or state.kind == "parallel"
+        if beside and any(each.element.all("onentry") for each in self.states.all):
             mend = "name a state directly inside, and do on entry what is to be done"
             self.findings.refuse(way or at, "begins another way than by entering a state directly inside", mend)
         self.content.run(content, block, Place(state))
@@ -243,7 +242,7 @@ class _Mapping:
         entry: Table = {"in": state.name} if state.kind != "machine" else {}
         if state.kind == "machine":
             self.start = start
-        self.made[start] = {**entry, "transitions": self._cases(state, way or at, {"to": target.name}, TRUE, block)}
+        self.made[start] = {**entry, "transitions": self.ways.cases(state, way or at, {"to": target.name}, TRUE, block)}
         return start
 
     # -- what is done
@@ -290,176 +289,6 @@ class _Mapping:
         return block
 
     def _action(self, entry: Table, key: str, block: Block, at: Element) -> None:
-        action = self._acts(block, at)
+        action = self.ways.acts(block, at)
         if action:
             entry[key] = action
-
-    def _acts(self, block: Block, at: Element) -> Table:
-        """``set`` and ``raise`` of a block whose events are all raised."""
-        acts: Table = {}
-        sets = {name: Said(value, at) for name, value in block.sets.items() if value != Name(name)}
-        if sets:
-            acts["set"] = sets
-        if block.raises:
-            acts["raise"] = [event_name(event) for event, _ in block.raises]
-        return acts
-
-    # -- transitions
-
-    def _transition(self, state: State, element: Element) -> list[Table]:
-        way: Table = {}
-        target = self.states.one_target(element)
-        if target is not None:
-            inside = state.kind == "compound" and target is not state and state.has(target)
-            if target is state and state.kind == "atomic":
-                # SCXML leaves what is parallel around it, too; a plan's region would stay.
-                while target.parent is not None and target.parent.kind == "parallel":
-                    target = target.parent
-            way["to"] = target.name
-            if inside and element.get("type") == "internal":
-                way["internal"] = True
-        if "event" not in element.attributes:
-            return self._on(state, element, way, None)
-        found: list[Table] = []
-        for heard in self.events.meant(state, element, fails=self.fails):
-            found += self._on(state, element, {"event": heard.event, **way}, heard)
-        if not found:
-            self.findings.note(element, "is left out: nothing it waits for ever happens")
-        return found
-
-    def _on(self, state: State, element: Element, way: Table, heard: Heard | None) -> list[Table]:
-        place = Place(state, heard)
-        guard = self.content.condition(element, place)
-        if heard is not None and heard.guard is not None:
-            guard = both(heard.guard, guard)
-        block = self.content.run(element.children, Block(), place)
-        return self._cases(state, element, way, guard, block)
-
-    def _cases(self, state: State, element: Element, way: Table, guard: Node, block: Block) -> list[Table]:
-        """One transition, or one for each way that conditions around its ``raise`` may turn out."""
-        asked = list(dict.fromkeys(when for _, when in block.raises if when != TRUE))
-        if len(asked) > MAX_SPLIT or any(names(when) & self._may_change(state) for when in asked):
-            self.findings.refuse(element, "raises events under conditions", "write a transition for each condition")
-            asked = []
-        found: list[Table] = []
-        for number in range(2 ** len(asked)):
-            holds = {when: not number >> bit & 1 for bit, when in enumerate(asked)}
-            case = guard
-            for when, yes in holds.items():
-                case = both(case, when if yes else negated(when))
-            if case == FALSE:
-                continue
-            raises = [(event, TRUE) for event, when in block.raises if holds.get(when, True)]
-            found.append(self._written(element, way, case, Block(block.sets, raises)))
-        return found
-
-    def _may_change(self, state: State) -> set[str]:
-        """What exit handlers, or content of other regions, may assign between a guard and the transition's content."""
-        tags = ("onexit", "transition") if any(each.kind == "parallel" for each in self.states.all) else ("onexit",)
-        found = set()
-        for each in self.states.all:
-            for container in each.element.all(*tags):
-                if container.tag == "onexit" or each is not state:
-                    block = Block()
-                    quiet, self.content.findings = self.content.findings, Findings()
-                    self.content.run(container.children, block, Place(each, Heard("*", NOTHING)))
-                    self.content.findings = quiet
-                    found |= set(block.sets)
-        return found | {self.content.inside[each.id] for each in self.states.all if each.id in self.content.inside}
-
-    def _written(self, element: Element, way: Table, guard: Node, block: Block) -> Table:
-        entry = {key: way[key] for key in ("event", "after") if key in way}
-        if guard != TRUE:
-            entry["if"] = Said(guard, element, True)
-        entry |= self._acts(block, element)
-        if "to" not in way and "set" not in entry and "raise" not in entry:
-            entry["set"] = self._ignoring(Literal(way.get("event", "")))
-        return {**entry, **{key: way[key] for key in ("to", "internal") if key in way}}
-
-    def _ignoring(self, what: Node) -> Table:
-        """An event is taken and nothing follows: a plan's transition has to do something, so it notes that."""
-        self.first.setdefault(self.ignored, Literal(""))
-        return {self.ignored: Said(what, self.root)}
-
-    def _done(self, state: State, transitions: list[Table]) -> list[Table]:
-        """What a plan wants said where a state is done and the document says nothing."""
-        if state.kind == "parallel" and state in self.events.raised_done:
-            return [{"event": "done", "raise": [event_name(done(state))]}]
-        ends = state.kind == "parallel" or (state.kind == "atomic" and invoked(state))
-        ends = ends or (state.kind == "compound" and any(child.kind == "final" for child in state.children))
-        if not ends or any(each.get("event") == "done" for each in transitions):
-            return []
-        return [{"event": "done", "set": self._ignoring(Literal(f"{state.name} is done"))}]
-
-    def _delays(self, state: State) -> list[Table]:
-        sends = [send for send in self.sends.by_element.values() if send.how == "after" and send.state is state]
-        return [{"after": duration(send.ms), "raise": [event_name(send.event)]} for send in sends]
-
-    def _invoke(self, state: State) -> str:
-        """The task that stands for what a state invokes."""
-        invokes = state.element.all("invoke")
-        at = invokes[0]
-        if len(invokes) > 1:
-            self.findings.refuse(invokes[1], "a state runs one task", "put each into a region of its own")
-        for child in at.all("finalize", "content"):
-            self.findings.leave_out(child, "is not read", "write the task, and keep its result in a variable")
-        wanted = at.get("src").rstrip("/").rpartition("/")[2].partition(".")[0] or at.get("id") or f"{state.id}-task"
-        base = self._said(lambda: state_name(wanted), at, "task")
-        name, number = base, 1
-        while name in self.tasks:
-            number += 1
-            name = f"{base}-{number}"
-        what = " ".join(filter(None, (at.get("type"), at.get("src"))))
-        task: Table = {"description": f"TODO: stands for <invoke> {what}".strip()[:200], "kind": "tool", "use": "std.echo"}
-        given = {}
-        for param in at.all("param"):
-            source = param.get("expr") or param.get("location")
-            given[field_name(param.get("name"))] = Said(self.content.read(param, source, Place(state)), param)
-        for data in at.get("namelist").split():
-            given[field_name(data)] = Said(self.content.read(at, data, Place(state)), at)
-        if given:
-            task["in"] = given
-        self.tasks[name] = task
-        self.findings.note(at, f"is the task {name!r}, which does nothing yet", "say in `use` what does it")
-        return name
-
-    # -- timers
-
-    def _with_timers(self, initial: str) -> str:
-        """The machine in a region of its own, and a region for each send that needs a timer."""
-        fresh = self.states.fresh
-        whole, main = fresh("machine"), fresh("main")
-        ends = [state.name for state in self.states.machine.children if state.kind == "final"]
-        if initial in ends:
-            return initial
-        inside = {name: entry for name, entry in self.made.items() if "in" not in entry and name not in ends}
-        regions = [main]
-        states: Table = {whole: {"regions": regions}, main: {"in": whole, "initial": initial}}
-        for name, entry in self.made.items():
-            states[name] = {"in": main, **entry} if name in inside else entry
-        for number, send in enumerate(self.sends.timers, 1):
-            begin, stop = timer_flag(self.sends, send, "send"), timer_flag(self.sends, send, "cancel")
-            region, off, on = (fresh(f"timer-{number}{what}") for what in ("", "-off", "-on"))
-            at = send.element
-            less = Said(Binary("-", Name(begin), Literal(1)), at)
-            none = {begin: Said(Literal(0), at), stop: Said(FALSE, at)}
-            stopped = Said(Name(stop), at, True)
-            regions.append(region)
-            states[region] = {"in": whole, "initial": off}
-            states[off] = {
-                "in": region,
-                "transitions": [
-                    {"if": stopped, "set": none},
-                    {"if": Said(Binary(">", Name(begin), Literal(0)), at, True), "set": {begin: less}, "to": on},
-                ],
-            }
-            states[on] = {
-                "in": region,
-                "transitions": [
-                    {"if": stopped, "set": none, "to": off},
-                    {"after": duration(send.ms), "raise": [event_name(send.event)], "to": off},
-                ],
-            }
-        states[whole]["transitions"] = [{"event": "done", "set": self._ignoring(Literal("done"))}]
-        self.made = states
-        return whole

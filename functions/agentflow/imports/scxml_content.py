@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from agentflow.imports.block import FALSE, TRUE, Block, both, children, folded, negated, rebuilt
 from agentflow.imports.findings import Findings
 from agentflow.imports.naming import TooLong, event_name, field_name
+from agentflow.imports.parsing import expression, statements
 from agentflow.imports.scxml_events import Events, Heard
 from agentflow.imports.scxml_sends import Send, Sends, sent_event, sites
 from agentflow.imports.scxml_states import State, States
@@ -22,8 +23,6 @@ from agentflow.imports.syntax import (
     Name,
     Node,
     Unreadable,
-    expression,
-    statements,
 )
 from agentflow.imports.xml import Element
 

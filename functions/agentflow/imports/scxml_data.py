@@ -7,8 +7,15 @@ import json
 from agentflow.imports.block import names, put
 from agentflow.imports.findings import Findings
 from agentflow.imports.naming import TooLong, field_name
+from agentflow.imports.parsing import expression
 from agentflow.imports.scxml_states import States
-from agentflow.imports.syntax import Items, Literal, Node, Table, Unreadable, expression
+from agentflow.imports.syntax import (
+    Items,
+    Literal,
+    Node,
+    Table,
+    Unreadable,
+)
 from agentflow.imports.xml import Element
 
 MAX_DATA = 150

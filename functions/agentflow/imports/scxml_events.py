@@ -1,7 +1,7 @@
 """Events of SCXML: which descriptors match what, who listens, and their names in a plan.
 
-``done.state.X`` stays the plan's own ``done`` where X alone listens to it. Where others do, or ``*`` would see it, it is
-raised under a name of its own when a final state of X is entered, which is when SCXML raises it.
+``done.state.X`` stays the plan's own ``done`` where X alone listens to it. Where others do, or ``*`` would see it, it
+is raised under a name of its own when a final state of X is entered, which is when SCXML raises it.
 """
 
 from __future__ import annotations
@@ -80,8 +80,7 @@ class Events:
                 yield from self._event(state, name)
         if any_after and not matches(descriptor, ERROR):
             starts = Call(Member(Member(EVENT, Literal("name")), Literal("startsWith")), (_prefix(descriptor),))
-            name = Member(EVENT, Literal("name"))
-            yield Heard("*", name, Member(EVENT, Literal("data")), starts)
+            yield Heard("*", Member(EVENT, Literal("name")), Member(EVENT, Literal("data")), starts)
         if matches(descriptor, "done.invoke") and state in self.invoked.values() and descriptor not in self.known:
             yield Heard("done", Literal(descriptor), Name("result"))
 
@@ -92,10 +91,10 @@ class Events:
             if invoked(state) and matches(name, f"done.invoke.{invoked(state)}"):
                 yield Heard("done", Literal(name), Name("result"))
             return
-        if name.startswith("done.state.") and (about := self.states.by_id.get(name.removeprefix("done.state."))):
-            if about not in self.raised_done:
-                yield Heard("done", Literal(name))
-                return
+        about = self.states.by_id.get(name.removeprefix("done.state.")) if name.startswith("done.state.") else None
+        if about is not None and about not in self.raised_done:
+            yield Heard("done", Literal(name))
+            return
         yield Heard(event_name(name), Literal(name), Member(EVENT, Literal("data")))
 
     def _raises_done(self, state: State) -> bool:

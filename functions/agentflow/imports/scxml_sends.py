@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agentflow.imports.findings import Findings
+from agentflow.imports.parsing import expression
 from agentflow.imports.scxml_events import Events
 from agentflow.imports.scxml_states import State, States, reentered
-from agentflow.imports.syntax import Literal, Unreadable, expression
+from agentflow.imports.syntax import (
+    Literal,
+    Unreadable,
+)
 from agentflow.imports.xml import Element
 
 SOON_MS = 1

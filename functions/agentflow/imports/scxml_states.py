@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from agentflow.imports.findings import Findings
-from agentflow.imports.naming import TooLong, state_name
+from agentflow.imports.naming import state_name
 from agentflow.imports.xml import Element
 
 MAX_STATES = 900
@@ -104,11 +104,7 @@ class States:
     def _named(self, state: State) -> str:
         if not state.id:
             return self.fresh(f"{state.element.tag}-{len(self.all)}")
-        try:
-            name = state_name(state.id)
-        except TooLong as fault:
-            self.findings.refuse(state.element, str(fault), "choose a shorter one")
-            name = f"state-{len(self.all)}"
+        name = self.findings.named(state_name, state.id, state.element, f"state-{len(self.all)}")
         self.names.add(name)
         return name
 

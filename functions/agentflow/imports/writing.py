@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentflow.imports.cel_text import DECLARED, condition, join, value
@@ -17,35 +17,37 @@ _SETS = ("set", "on_success", "on_failure", "on_halt", "post")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An expression in a document that is not written yet; ``truth``: a condition."""
+    """An expression in a document that is not written yet; ``truth``: a condition; ``locals``: the types of names that
+    only it sees."""
 
     node: Node
     at: Element
     truth: bool = False
+    locals: Mapping[str, str] = field(default_factory=dict)
 
 
 def write(document: dict[str, Any], first: Mapping[str, Node], findings: Findings) -> bool:
     """Put CEL text in place of every ``Said``, and the types of the variables (``first``: the values they begin with)
     into ``vars``. Whether some expression may have no value."""
-    types = inferred(document, first)
-    writer = _Writer({**LOCALS, **types}, findings)
+    types = inferred(
+        {name: _type(node, {}) or "json" for name, node in first.items()},
+        [(name, said.node, said.locals) for name, said in assignments(document)],
+    )
+    writer = Writer({**LOCALS, **types}, findings)
     for key, part in document.items():
         document[key] = writer.written(part)
     document["vars"] = {name: DECLARED.get(type_, type_) for name, type_ in types.items()}
     return writer.fails
 
 
-def inferred(document: dict[str, Any], first: Mapping[str, Node]) -> dict[str, str]:
-    """The type of each variable: of all that it is ever assigned."""
-    types: dict[str, str] = {}
-    for name, node in first.items():
-        types[name] = _type(node, {}) or "json"
-    sets = list(_assignments(document))
+def inferred(first: Mapping[str, str], sets: Sequence[tuple[str, Node, Mapping[str, str]]]) -> dict[str, str]:
+    """The type of each variable: of all that it is ever assigned (``sets``: what, and the names that only it sees)."""
+    types = dict(first)
     changed = True
     while changed:  # a type only ever becomes wider, three times at most
         changed = False
-        for name, said in sets:
-            type_ = _type(said.node, {**LOCALS, **types})
+        for name, node, local in sets:
+            type_ = _type(node, {**LOCALS, **types, **local})
             wider = join(types[name], type_) if type_ and name in types else type_
             if wider and types.get(name) != wider:
                 types[name] = wider
@@ -61,19 +63,22 @@ def _type(node: Node, types: Mapping[str, str]) -> str:
     return "json" if type_ == "null" else type_
 
 
-def _assignments(part: Any) -> Iterator[tuple[str, Said]]:
+def assignments(part: Any) -> Iterator[tuple[str, Said]]:
+    """What a part assigns to which variable."""
     if isinstance(part, dict):
         for key, inner in part.items():
             if key in _SETS and isinstance(inner, dict):
                 yield from ((name, said) for name, said in inner.items() if isinstance(said, Said))
             else:
-                yield from _assignments(inner)
+                yield from assignments(inner)
     elif isinstance(part, list):
         for inner in part:
-            yield from _assignments(inner)
+            yield from assignments(inner)
 
 
-class _Writer:
+class Writer:
+    """Writes the expressions of a part, where ``types`` are known; ``fails``: some may have no value."""
+
     def __init__(self, types: Mapping[str, str], findings: Findings) -> None:
         self.types = types
         self.findings = findings
@@ -88,7 +93,7 @@ class _Writer:
 
     def _text(self, said: Said) -> str:
         try:
-            term = (condition if said.truth else value)(said.node, self.types)
+            term = (condition if said.truth else value)(said.node, {**self.types, **said.locals})
         except Unreadable as fault:
             self.findings.refuse(said.at, str(fault), "write it in CEL after the import")
             return "null"

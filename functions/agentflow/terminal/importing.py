@@ -27,7 +27,8 @@ def import_scxml(
     steps: Steps = 1_000,
     visits: Annotated[int, typer.Option(min=1, max=10_000, help="Most times a state of a loop is entered.")] = 1_000,
     failure: Annotated[
-        list[str] | None, typer.Option(help="Id of a final state that is a failure; default: fail, failed, failure, error.")
+        list[str] | None,
+        typer.Option(help="Id of a final state that is a failure; default: fail, failed, failure, error."),
     ] = None,
 ) -> None:
     """An SCXML state machine; what is worth knowing about it goes to stderr."""
@@ -35,6 +36,35 @@ def import_scxml(
 
     options = Options(visits=visits, steps=steps, failures=tuple(failure) if failure is not None else FAILURES)
     _print(read_scxml(_read(file), options), partial=partial)
+
+
+@import_app.command("btcpp")
+def import_btcpp(
+    file: File,
+    partial: Partial = False,
+    steps: Steps = 1_000,
+    loops: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of a loop that has no bound.")] = 1_000,
+    tree: Annotated[str, typer.Option(help="ID of the tree to read; default: the main one.")] = "",
+    enum: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="A name that the C++ code registers for scripts.")
+    ] = None,
+) -> None:
+    """A BehaviorTree.CPP tree; what is worth knowing about it goes to stderr."""
+    from agentflow.imports.btcpp import Options, read_btcpp
+
+    options = Options(tree=tree, steps=steps, loops=loops, enums=_enums(enum or []))
+    _print(read_btcpp(_read(file), options), partial=partial)
+
+
+def _enums(given: list[str]) -> dict[str, int]:
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = int(number)
+        except ValueError:
+            raise Invalid([Problem("--enum", f"{text!r} has no number", "write NAME=3", "enum")]) from None
+    return found
 
 
 def _read(file: str) -> bytes:
@@ -49,7 +79,9 @@ def _read(file: str) -> bytes:
 
 
 def _print(imported: Imported, *, partial: bool) -> None:
-    from agentflow.imports.yaml_text import yaml_text
+    import json
+
+    from agentflow.wire.document_format import format_document
 
     for problem in imported.notes:
         print(f"note: {problem}", file=sys.stderr)
@@ -59,4 +91,4 @@ def _print(imported: Imported, *, partial: bool) -> None:
         raise Invalid(
             [Problem("", "something is missing in the plan", "say --partial to print it nevertheless", "left_out")]
         )
-    print(yaml_text(imported.document), end="")
+    print(format_document(json.dumps(imported.document).encode()).text, end="")
