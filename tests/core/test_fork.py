@@ -441,7 +441,10 @@ def test_what_is_being_undone_is_gone_on_with() -> None:
 
 def test_an_agent_goes_on_with_its_conversation() -> None:
     old = Life(compile_document(agent_plan({"sequence": ["look", {"task": "a", "set": {"x": "result.n"}}]})), {}, 2)
-    calls = [{"id": "x", "name": "search", "arguments": {"query": "a"}}, {"id": "y", "name": "fetch", "arguments": {"page": 3}}]
+    calls = [
+        {"id": "x", "name": "search", "arguments": {"query": "a"}},
+        {"id": "y", "name": "fetch", "arguments": {"page": 3}},
+    ]
     for event in (
         ("report", 2, {"text": "Well.", "calls": calls}, ""),
         ("report", 4, {"text": "b"}, ""),
