@@ -28,7 +28,7 @@ CORE_MAY_IMPORT = {
 
 # As pure as core, whose plans it draws.
 PICTURE_MAY_IMPORT = {
-    "__future__", "bisect", "collections", "dataclasses", "html", "typing", "unicodedata",
+    "__future__", "bisect", "collections", "dataclasses", "html", "itertools", "typing", "unicodedata",
 }  # fmt: skip
 
 # Where each library is at home; one that is not listed may be imported anywhere above core.

@@ -35,7 +35,7 @@ text { fill: var(--ink); font: 13px "Helvetica Neue", Arial, sans-serif; white-s
 .small, .mono { font: 11px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: var(--soft) }
 .mono { font-size: 12px; fill: var(--ink) }
 .glyph { font-size: 16px; fill: var(--soft); text-anchor: middle }
-.middle { text-anchor: middle }
+.history .glyph { font-size: 12px } .middle { text-anchor: middle }
 .box { fill: var(--box); stroke: var(--line) }
 .task .box { fill: var(--call) } .check .box { fill: var(--ask) }
 .compound .box, .parallel .box { fill: var(--in) }
