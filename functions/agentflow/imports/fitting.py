@@ -45,6 +45,7 @@ def _machine(document: dict[str, Any]) -> Machine | None:
     draft = Draft(normalise(document)[0])
     draft.names = draft.vars = draft.types(document["vars"], "vars")
     try:
+        draft.tools = compile_tasks.tools(draft)
         compile_tasks.tasks(draft)
         return compile_fsm.machine(draft)
     except (KeyError, ValueError):
