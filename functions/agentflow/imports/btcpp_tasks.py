@@ -10,7 +10,7 @@ from agentflow.imports.btcpp_board import Board, entry_of
 from agentflow.imports.btcpp_model import Model, Port
 from agentflow.imports.cel_text import DECLARED
 from agentflow.imports.findings import Findings, duration
-from agentflow.imports.naming import TooLong, field_name, state_name
+from agentflow.imports.naming import TooLong, field_name, task_name
 from agentflow.imports.syntax import Name
 from agentflow.imports.writing import Said
 from agentflow.imports.xml import Element
@@ -76,7 +76,7 @@ class Tasks:
         sets[board.output(entry, type_)] = Said(Name(f"result.{field}"), element, locals={f"result.{field}": type_})
 
     def _task(self, element: Element, name: str, given: Table, out: Table) -> str:
-        base = state_name(name, capital=True)
+        base = task_name(name, capital=True)
         kind = self.models[name].kind if name in self.models else element.tag
         what = kind.lower() if kind in ("Action", "Condition") else "node"
         task: Table = {"kind": "tool", "use": "std.echo", "description": f"TODO: stands for the {what} {name}"[:200]}

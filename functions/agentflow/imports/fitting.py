@@ -48,7 +48,7 @@ def _machine(document: dict[str, Any]) -> Machine | None:
         draft.tools = compile_tasks.tools(draft)
         compile_tasks.tasks(draft)
         return compile_fsm.machine(draft)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         return None  # compiling the whole says what it is
 
 

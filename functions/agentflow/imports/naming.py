@@ -1,7 +1,7 @@
 """Names of other formats as names of plan/v1, one to one: lower-case letters, digits and ``_``; states, events and
 tasks also ``-``. A name that is one already stays as it is; of others
 
-    ``__x``    is an upper-case X            ``--``   a dot (not in fields)
+    ``__x``    is an upper-case X            ``--``   a dot (not in fields and tasks)
     ``__3``    three underscores             ``__0``  the length and the hexadecimal number of any other character
 
 A name that ends in ``_`` begins with the other case than is usual there (lower, or upper where ``capital``); one that
@@ -25,8 +25,13 @@ class TooLong(ValueError):
 
 
 def state_name(name: str, *, capital: bool = False) -> str:
-    """The name of a state, task, tree or workflow."""
+    """The name of a state, tree or workflow."""
     return _name(name, frozenset(), dashes=True, capital=capital)
+
+
+def task_name(name: str, *, capital: bool = False) -> str:
+    """The name of a task; ``--`` in one is for the parts of agents."""
+    return _name(name, frozenset(), dashes=True, capital=capital, dots=False)
 
 
 def event_name(name: str) -> str:
@@ -72,7 +77,7 @@ def _decoded(name: str) -> str:
     return "".join(found)
 
 
-def _name(name: str, taken: frozenset[str], *, dashes: bool, capital: bool) -> str:
+def _name(name: str, taken: frozenset[str], *, dashes: bool, capital: bool, dots: bool = True) -> str:
     if name in taken:
         return name + "__"
     first = name[:1]
@@ -81,7 +86,7 @@ def _name(name: str, taken: frozenset[str], *, dashes: bool, capital: bool) -> s
     text = first.lower() + name[1:] if first.isascii() else name
     pieces = _PIECES.findall(text)
     written = [
-        _piece(piece, "".join(pieces[i + 1 : i + 2]), last=i + 1 == len(pieces), dashes=dashes)
+        _piece(piece, "".join(pieces[i + 1 : i + 2]), last=i + 1 == len(pieces), dashes=dashes, dots=dots)
         for i, piece in enumerate(pieces)
     ]
     made = "".join(written) + ("_" if flipped else "")
@@ -91,7 +96,7 @@ def _name(name: str, taken: frozenset[str], *, dashes: bool, capital: bool) -> s
     return made
 
 
-def _piece(piece: str, after: str, *, last: bool, dashes: bool) -> str:
+def _piece(piece: str, after: str, *, last: bool, dashes: bool, dots: bool) -> str:
     """A run of underscores or dashes, or one other character."""
     plain = not last and after.islower() and after in _HERE
     if piece[0] == "_":
@@ -102,7 +107,7 @@ def _piece(piece: str, after: str, *, last: bool, dashes: bool) -> str:
         return piece
     if piece in _HERE:
         return piece
-    if piece == "." and dashes:
+    if piece == "." and dashes and dots:
         return "--"
     if piece.isascii() and piece.isupper():
         return "__" + piece.lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentflow.imports.findings import Findings
-from agentflow.imports.naming import field_name, state_name
+from agentflow.imports.naming import field_name, task_name
 from agentflow.imports.scxml_content import Content, Place
 from agentflow.imports.scxml_states import State
 from agentflow.imports.writing import Said
@@ -30,7 +30,7 @@ class Tasks:
         for child in at.all("finalize", "content"):
             self.findings.leave_out(child, "is not read", "write the task, and keep its result in a variable")
         wanted = at.get("src").rstrip("/").rpartition("/")[2].partition(".")[0] or at.get("id") or f"{state.id}-task"
-        base = self.findings.named(state_name, wanted, at, "task")
+        base = self.findings.named(task_name, wanted, at, "task")
         name, number = base, 1
         while name in self.made:
             number += 1
