@@ -21,9 +21,9 @@ FUNCTIONS = ("plan", "dispatch", "invoke_llm", "run_tool", "account_cost", "api"
 
 # No clock, randomness, environment or I/O: nothing here has any. CEL and persistent maps are the libraries.
 CORE_MAY_IMPORT = {
-    "__future__", "abc", "bisect", "cel_expr_python", "collections", "copy", "dataclasses", "datetime", "decimal",
-    "difflib", "enum", "functools", "hashlib", "heapq", "immutables", "itertools", "json", "math", "operator", "re",
-    "string", "types", "typing", "uuid",
+    "__future__", "abc", "bisect", "cel_expr_python", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "decimal", "difflib", "enum", "functools", "hashlib", "heapq", "immutables", "itertools", "json", "math",
+    "operator", "re", "string", "types", "typing", "uuid",
 }  # fmt: skip
 
 # As pure as core, whose plans it draws.

@@ -154,6 +154,156 @@ def states(*pairs: Any, **more: Any) -> dict[str, Any]:
     return machine({"s": run("a", *pairs), "ok": OK}, **more)
 
 
+def using(root: Any, **trees: Any) -> dict[str, Any]:
+    """A tree with others beside it."""
+    return tree(root, trees=trees)
+
+
+ONE = {"vars": {"n": "int"}, "root": "a"}
+SUBTREES: dict[str, tuple[Any, list[str]]] = {
+    "unknown tree": (
+        using({"subtree": "tt"}, t=ONE),
+        ["root.subtree: unknown tree 'tt' (did you mean 't'?)", "trees.t: no node uses this tree"],
+    ),
+    "no trees at all": (tree({"subtree": "t"}), ["root.subtree: unknown tree 't' (known: none)"]),
+    "a tree that uses itself": (
+        using({"subtree": "t"}, t={"root": seq("a", {"subtree": "t"})}),
+        ["trees.t.root.sequence[1].subtree: a tree cannot use itself: t uses t (repeat it with retry, repeat or keep)"],
+    ),
+    "trees that use each other": (
+        using({"subtree": "t"}, t={"root": {"subtree": "u"}}, u={"root": {"invert": {"subtree": "t"}}}),
+        ["trees.u.root.invert.subtree: a tree cannot use itself: t uses u uses t"],
+    ),
+    "an unused tree": (
+        using("a", t=ONE),
+        ["trees.t: no node uses this tree (use it: {subtree: t}, or remove it)"],
+    ),
+    "a tree that only an unused one uses": (
+        using("a", t={"root": {"subtree": "u"}}, u=ONE),
+        ["trees.t: no node uses this tree", "trees.u: no node uses this tree"],
+    ),
+    "giving what it does not have": (
+        using({"subtree": "t", "in": {"m": 1}}, t=ONE),
+        ["root.in.m: unknown var 'm' (known: n)"],
+    ),
+    "giving another type": (
+        using({"subtree": "t", "in": {"n": "'one'"}}, t=ONE),
+        ["root.in.n: `'one'`: gives string, but int is needed"],
+    ),
+    "giving what the caller does not know": (
+        using({"subtree": "t", "in": {"n": "gone"}}, t=ONE),
+        ["root.in.n: `gone`: unknown name or function 'gone'"],
+    ),
+    "sharing what it does not have": (
+        using({"subtree": "t", "share": {"m": "x"}}, t=ONE),
+        ["root.share.m: unknown var 'm' (known: n)"],
+    ),
+    "sharing what the caller does not have": (
+        using({"subtree": "t", "share": {"n": "z"}}, t=ONE),
+        ["root.share.n: unknown var 'z' (known: go, j, x, xs, y)"],
+    ),
+    "sharing another type": (
+        using({"subtree": "t", "share": {"n": "go"}}, t=ONE),
+        ["root.share.n: 'n' is int in trees.t, but 'go' is bool here (declare both as the same type, or give it"],
+    ),
+    "sharing and giving": (
+        using({"subtree": "t", "in": {"n": 1}, "share": {"n": "x"}}, t=ONE),
+        ["root.share.n: `in` gives 'n', too (use one of both)"],
+    ),
+    "sharing twice": (
+        using({"subtree": "t", "share": {"m": "x", "n": "x"}}, t={"vars": {"n": "int", "m": "int"}, "root": "a"}),
+        ["root.share.n: 'x' is shared twice (share it by one name)"],
+    ),
+    "the caller's names": (
+        using({"subtree": "t"}, t={"vars": {"n": "int"}, "root": {"check": "x == n"}}),
+        ["trees.t.root.check: `x == n`: unknown name or function 'x' (known here: n)"],
+    ),
+    "the caller's item": (
+        using({"map": {"subtree": "t"}, "over": "xs", "max": 2}, t={"root": {"check": "item == 'p'"}}),
+        ["trees.t.root.check: `item == 'p'`: there is no `item` here (`item` is known inside a map only)"],
+    ),
+    "setting the caller's variables": (
+        using({"subtree": "t"}, t={"vars": {"n": "int"}, "root": {"task": "a", "set": {"x": 1}, "post": {"x": 2}}}),
+        [
+            "trees.t.root.post.x: unknown var 'x' (known: n)",
+            "trees.t.root.set.x: unknown var 'x' (known: n)",
+        ],
+    ),
+    "a task that reads what the tree does not have": (
+        using({"subtree": "t"}, t={"vars": {"n": "int"}, "root": "i"}),
+        ["trees.t.root: task 'i', in.item: `item`: there is no `item` here"],
+    ),
+    "a fault is told once, however often the tree is used": (
+        using({"parallel": [{"subtree": "t"}] * 300}, t={"root": {"check": "x"}}),
+        ["trees.t.root.check: `x`: unknown name"],
+    ),
+    "a reserved word": (
+        using({"subtree": "t"}, t={"vars": {"item": "int"}, "root": "a"}),
+        ["trees.t.vars.item: 'item' is a reserved word"],
+    ),
+    "too many nodes": (
+        using({"parallel": [{"subtree": "t"}] * 100}, t={"root": {"parallel": [{"subtree": "u"}] * 10}},
+              u={"root": seq(*"abc")}),
+        ["trees.t.root.parallel[1]: the tree has more than 5,000 nodes"],
+    ),
+    "nested too deep": (
+        using({"subtree": "t0"}, **{f"t{n}": {"root": {"subtree": f"t{n + 1}"}} for n in range(60)}, t60={"root": "a"}),
+        ["trees.t40.root: nodes are nested more than 40 deep", "trees.t41: no node uses this tree"],
+    ),
+    "a fault of the shape": (
+        using({"subtree": "t"}, t={"root": seq("a", {"switch": "x", "cases": {"1": {"retry": "a"}}})}),
+        ["trees.t.root.sequence[1].cases.1.max: is missing"],
+    ),
+    "a label of two things": (
+        using(seq({"subtree": "t"}, {"task": "a", "label": "here"}), t={"root": {"task": "b", "label": "here"}}),
+        ["root.sequence[1].label: 'here' is the name of something else"],
+    ),
+    "memory in a fallback": (
+        tree({"fallback": ["a", "b"], "memory": True}),
+        ["root.memory: only a sequence has memory (a fallback begins with its first child)"],
+    ),
+    "memory and reactive": (
+        tree(seq("a", "b", memory=True, reactive=True)),
+        ["root.memory: a reactive sequence has no memory"],
+    ),
+    "keep without max": (tree({"keep": "a"}), ["root.max: is missing"]),
+    "trees of a machine": (
+        machine({"s": run("a", done("ok")), "ok": OK}, trees={"t": ONE}),
+        ["trees: does not belong to a plan of kind fsm"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUBTREES)
+def test_subtrees(name: str) -> None:
+    parts, expected = SUBTREES[name]
+    found = refused(parts)
+    assert len(found) >= len(expected), found
+    for got, wanted in zip(found, expected, strict=False):
+        assert got.startswith(wanted), found
+
+
+def test_a_label_in_a_tree_may_be_used_wherever_the_tree_is() -> None:
+    plan = compile_document(using(seq({"subtree": "t"}, {"subtree": "t"}), t={"root": {"task": "b", "label": "here"}}))
+    assert plan.tree is not None
+    assert plan.tree.labels == {"here": ((2, 2), (4, 4))}
+
+
+def test_files_in_a_tree_are_known_as_files() -> None:
+    tasks = {"t": {"kind": "tool", "use": "std.echo", "in": {"one": "doc"}}}
+    one = {"vars": {"doc": "file"}, "root": "t"}
+    plan = compile_document(
+        tree({"subtree": "s", "in": {"doc": "paper"}}, trees={"s": one}, tasks=tasks, input={"paper": "file"})
+    )
+    assert plan.tasks["t"].files == {"one"}
+
+
+def test_a_description_of_a_tree_does_not_count() -> None:
+    plain = using({"subtree": "t"}, t=ONE)
+    described = using({"subtree": "t"}, t={**ONE, "description": "one", "root": {"task": "a", "description": "leaf"}})
+    assert compile_document(described).hash == compile_document(plain).hash
+
+
 MACHINES: dict[str, tuple[Any, list[str]]] = {
     "unknown state": (
         states(done("okay")),

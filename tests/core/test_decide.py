@@ -30,6 +30,7 @@ from agentflow.core.decision import (
     Withdrawn,
 )
 from agentflow.core.message import Message
+from agentflow.core.planner import awaits
 from agentflow.core.run import Price, Run
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.wire.catalogue import CATALOGUE
@@ -94,6 +95,14 @@ AGENT = compile_document({
         {"type": "parallel", "need": 1, "fail_at": 3, "children": ["find", "find", {"fallback": ["find", "event"]}]},
         {"fallback": [{"task": "find", "set": {"n": "result.n"}}, "find"]},
     ]},
+})  # fmt: skip
+
+
+CATCHING = compile_document({
+    "agentflow": "plan/v1", "kind": "bt", "name": "catching", "limits": {"steps": 20, "usd": 0.004},
+    "vars": {"n": "int"}, "tasks": TASKS,
+    "root": {"retry": {"timeout": "1m", "child": {"try": ["tool", {"parallel": ["ask", "pause", "event"]}], "catch": {
+        "sequence": ["pause", "tool"]}}}, "max": 2},
 })  # fmt: skip
 
 
@@ -199,6 +208,9 @@ class World:
             waiting_for_events = {step for step, opened in run.open.items() if opened.waits == "event"}
             assert self.subscriptions == waiting_for_events
             for timer in self.timers.values():
+                if timer.kind == "after":
+                    assert awaits(run.plan, timer.step or 0), f"{timer.key} wakes nobody"
+                    continue
                 assert timer.kind in ("wall", "hold") or timer.step in run.open, f"{timer.key} wakes nobody"
             for step, opened in run.open.items():
                 key = f"{step}.{opened.attempt}"
@@ -265,7 +277,7 @@ class World:
 SEEDS = 1500
 
 
-@pytest.mark.parametrize("compiled", [TREE, MACHINE, AGENT], ids=lambda plan: plan.name)
+@pytest.mark.parametrize("compiled", [TREE, MACHINE, AGENT, CATCHING], ids=lambda plan: plan.name)
 def test_every_order_of_events_keeps_the_invariants(compiled: Any) -> None:
     ended: Counter[str] = Counter()
     for seed in range(SEEDS):

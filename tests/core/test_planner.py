@@ -38,6 +38,7 @@ FEW = settings(max_examples=40)
 # ------------------------------------------------------------------------------------------------ random plans
 
 guards = st.sampled_from(["go", "!go", "x > 1", "y == 0", "x < 3 && !go"])
+asked = st.one_of(guards, st.just("6 / (x - 2) > 1"))  # one that may have no value
 sets = st.sampled_from(
     [{"go": "!go"}, {"x": "x + 1"}, {"y": "result.n"}, {"go": "result.ok", "x": "x + result.n"}]
 )
@@ -49,14 +50,14 @@ def _tasks(draw: st.DrawFn) -> dict[str, Any]:
         node["set"] = draw(sets)
     for key in ("fail_if", "skip_if", "ok_if"):
         if draw(st.integers(0, 5)) == 0:
-            node[key] = draw(guards)
+            node[key] = draw(asked)
     return node
 
 
 leaves: st.SearchStrategy[Any] = st.one_of(
     st.composite(_tasks)(),
     st.composite(_tasks)(),
-    guards.map(lambda guard: {"check": guard}),
+    asked.map(lambda guard: {"check": guard}),
     st.sampled_from([{"type": "succeed"}, {"type": "fail"}]),
 )
 
@@ -87,14 +88,14 @@ def _above(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(lambda c, t: {"once": c, "then": t}, children, st.sampled_from(["skip", "same"])),
         st.builds(lambda c: {"delay": "30ms", "child": c}, children),
         st.builds(lambda c: {"timeout": "50ms", "child": c}, children),
-        st.builds(lambda g, c, d: {"if": g, "then": c, "else": d}, guards, children, children),
-        st.builds(lambda g, c, d: {"while": g, "do": c, "else": d}, guards, children, children),
+        st.builds(lambda g, c, d: {"if": g, "then": c, "else": d}, asked, children, children),
+        st.builds(lambda g, c, d: {"while": g, "do": c, "else": d}, asked, children, children),
         st.builds(lambda c, d: {"switch": "x", "cases": {"0": c, "1": d}, "default": c}, children, children),
         st.builds(
             lambda c, key, g: {"sequence": [c], key: g},
             children,
             st.sampled_from(["fail_if", "success_if", "skip_if", "while"]),
-            guards,
+            asked,
         ),
         st.builds(
             lambda c, key, s: {"fallback": [c], key: s},
@@ -361,7 +362,13 @@ def test_every_process_decides_alike() -> None:
         },
         "max": 3,
     }
+    halted = {"map": {"task": "b", "on_halt": {"x": "x * 10 + item"}}, "over": "[1, 2, 3, 4, 5]", "max": 5}
+    caught = {"try": ["a", "b"], "catch": {"task": "c", "set": {"y": "y * 10 + x"}}}
+    each = {"map": {"subtree": "t", "in": {"x": "item"}, "share": {"y": "y"}}, "over": "[1, 2, 3, 4, 5]", "max": 5}
+    raced = {"sequence": [{"parallel": [halted, "d"], "need": 1}, {"parallel": [each, "d"], "need": 1}, "e"]}
+    trees = {"t": {"vars": {"x": "int", "y": "int"}, "root": caught}}
     documents = [tree(root, tasks=tasks), machine(BOTH), machine(WORK)]
+    documents.append(tree(raced, tasks=_without_item(), trees=trees))
     answers = set()
     for seed in ("0", "1", "4242"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -530,4 +537,4 @@ def test_an_event_task_in_a_subtree_sees_the_variables_of_that() -> None:
     plan = compile_document(tree(root, trees={"pay": pay}, tasks=tasks))
     state = advance(plan, None, Begin({"xs": ["o-2", "o-1"]})).state
     paid = {**ORDERED, "type": "com.example.paid"}
-    assert [match_event(plan, "paid", state, step, paid) for step in (1, 2, 3)] == [False, True, False]
+    assert [match_event(plan, "paid", state, step, paid) for step in (1, 2)] == [False, True]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from agentflow.core.planner import Begin, Completed, Halt, Start, advance
+from agentflow.core.planner import Begin, Completed, Elapsed, Halt, PlanState, Signal, Start, advance
 from agentflow.wire.document import compile_document
 
-from .driving import Drive, play, tree
+from .driving import Drive, plain, play, tree
 from .test_vectors import FOLDER
 
 
@@ -144,3 +144,96 @@ def test_what_an_event_changes_is_as_small_in_a_wide_map_as_in_a_narrow_one() ->
         sizes.append(len(json.dumps(moved.changed)))
         assert state.cursor["n"] is not moved.state.cursor["n"]
     assert sizes[1] <= sizes[0] + 10, sizes
+
+
+def open_state(width: int, root: Any, **parts: Any) -> tuple[Any, PlanState]:
+    """A plan with so many items open, and its state."""
+    plan = compile_document(tree(root, limits={"steps": 3 * width}, **parts))
+    return plan, advance(plan, None, Begin({"xs": ["x"] * width})).state
+
+
+@pytest.mark.parametrize("child", [{"try": ["i", "b"], "catch": "c"}, {"subtree": "t"}], ids=["try", "subtree"])
+def test_what_an_event_changes_does_not_grow_with_the_tries_and_subtrees_that_are_open(child: Any) -> None:
+    sizes = []
+    caught = {"vars": {"n": "int"}, "root": {"try": [{"task": "a", "set": {"n": "n + 1"}}, "b"], "catch": "c"}}
+    trees = {"trees": {"t": caught}} if "subtree" in child else {}
+    for width in (10, 2_000):
+        plan, state = open_state(width, {"map": child, "over": "xs", "max": width}, **trees)
+        moved = advance(plan, state, Completed(3, {"n": 0, "ok": True}))
+        sizes.append(len(json.dumps(moved.changed)))
+    assert sizes[1] <= sizes[0] + 10, sizes
+
+
+def test_what_an_event_changes_does_not_grow_with_the_catches_that_run() -> None:
+    sizes = []
+    for width in (10, 2_000):
+        each = {"map": {"try": ["a"], "catch": seq("c", "d")}, "over": "xs", "max": width}
+        plan, state = open_state(width, {"timeout": "50ms", "child": each})
+        moved = advance(plan, state, Elapsed(1))
+        assert len(moved.state.cursor["loose"]) == width
+        moved = advance(plan, moved.state, Completed(width + 3, {"n": 0, "ok": True}))
+        sizes.append(len(json.dumps(moved.changed)))
+    assert sizes[1] <= sizes[0] + 30, sizes
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"task": "c", "skip_if": "1 / x > 0"}, {"parallel": ["c", {"check": "1 / x > 0"}]}],
+)
+def test_thousands_of_catches_that_cannot_begin_end_in_one_step(fault: Any) -> None:
+    each = {"map": {"try": ["a"], "catch": fault}, "over": "xs", "max": 2_000}
+    plan, state = open_state(2_000, {"timeout": "50ms", "child": each})
+    moved = advance(plan, state, Elapsed(1))
+    assert moved.state.ended
+    assert len(moved.commands) == 2_001
+
+
+def test_nothing_is_left_of_what_is_over() -> None:
+    """Variables, items and catches go with the last that needs them, whatever order that is in."""
+    caught = {"try": [{"map": "b", "over": "['p', 'q']", "max": 2}], "catch": {"subtree": "u"}}
+    trees = {"t": {"vars": {"n": "int"}, "root": caught}, "u": {"vars": {"m": "int"}, "root": "c"}}
+    halted = {"timeout": "50ms", "child": {"map": {"subtree": "t"}, "over": "['p', 'q']", "max": 2}}
+    for last in ("d", "c"):
+        drive = Drive(tree(seq({"force": halted}, "d", "f"), trees=trees))
+        drive.begin()
+        drive.happen("50ms")
+        for task in {"d": "ccd", "c": "cdc"}[last]:
+            drive.happen(task)
+        assert drive.state is not None
+        _, cursor, _ = plain(drive.state)
+        assert [cursor[name] for name in ("items", "timers", "own", "loose")] == [{}] * 4
+        assert cursor["n"].keys() == {"0", str(len(drive.plan.tree.nodes) - 1)}  # type: ignore[union-attr]
+
+
+def test_why_it_was_cancelled_is_why_it_ended() -> None:
+    drive = Drive(tree({"try": ["a"], "catch": "c"}))
+    drive.begin()
+    assert drive.tell(Signal("cancel", {"reason": "too expensive"})) == ["-a", "+c"]
+    drive.happen("c")
+    assert drive.finish is not None
+    assert drive.finish.reason == "cancelled: too expensive"
+
+
+def test_a_tree_without_a_try_under_way_is_the_very_same_after_a_cancel() -> None:
+    for root in ("a", seq("a", {"try": ["b"], "catch": "c"})):
+        drive = Drive(tree(root), copied=False)
+        drive.begin()
+        state = drive.state
+        assert drive.tell(Signal("cancel")) == []
+        assert drive.state is state
+
+
+def test_a_wide_map_of_tries_is_cancelled_item_by_item() -> None:
+    play(
+        tree({"map": {"try": ["i"], "catch": "c"}, "over": "['p', 'q', 'r']", "max": 3}),
+        ">: +i +i +i | i: | @cancel: -i -i +c +c | c: | c: no",
+    )
+
+
+def test_a_variable_that_a_fork_gives_keeps_its_value_whatever_a_subtree_assigns() -> None:
+    inner = {"vars": {"n": "int", "m": "int"}, "root": {"task": "a", "set": {"n": "5", "m": "6"}}}
+    root = seq({"subtree": "t", "share": {"n": "x", "m": "y"}}, "b")
+    plan = compile_document(tree(root, trees={"t": inner}))
+    state = advance(plan, None, Begin({})).state
+    moved = advance(plan, state, Completed(1, {"n": 0, "ok": True}), {"x": 9})
+    assert (moved.state.vars["x"], moved.state.vars["y"]) == (9, 6)

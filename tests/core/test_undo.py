@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentflow.core.planner import Begin, Completed, Failed, advance
+from agentflow.core.planner import Begin, Completed, Failed, advance, match_event
+from agentflow.wire.document import compile_document
 
 from .driving import Drive, tree, undoing
 
@@ -31,6 +32,38 @@ def test_items_are_undone_with_their_item() -> None:
     assert drive.inputs[4] == {"n": 2, "item": "q"}
     drive.done(4)
     assert drive.inputs[5] == {"n": 1, "item": "p"}
+
+
+def test_what_a_subtree_has_done_is_undone_with_its_variables() -> None:
+    first = {"vars": {"x": "int"}, "root": {"task": "a", "set": {"x": "result.n + 1"}}}
+    root = {"sequence": [{"subtree": "t"}, {"subtree": "u"}, "c"]}
+    drive = Drive(tree(root, trees={"t": first, "u": {"root": "b"}}, tasks=undoing({})))
+    drive.begin(x=100)
+    drive.done(1, n=5)
+    drive.done(2, n=7)
+    assert drive.inputs[4] == {"n": 7}
+    drive.done(4)
+    assert drive.inputs[5] == {"n": 5, "x": 6}
+
+
+def test_what_only_a_subtree_does_may_be_undone_with_names_that_are_not_the_run_s() -> None:
+    tasks = undoing({}) | {"ua": {"kind": "tool", "use": "std.echo", "in": {"own": "own"}}}
+    one = {"vars": {"own": "string"}, "root": "a"}
+    root = {"sequence": [{"subtree": "t", "in": {"own": "'mine'"}}, "c"]}
+    drive = Drive(tree(root, trees={"t": one}, tasks=tasks))
+    drive.begin()
+    drive.done(1)
+    assert drive.inputs[3] == {"own": "mine"}
+
+
+def test_an_undoing_task_may_wait_for_an_event() -> None:
+    paid = {"kind": "event", "use": "com.example.refunded", "match": "event.data.n == x"}
+    plan = compile_document(undone({"sequence": ["a", "c"]}) | {"tasks": undoing({}) | {"ua": paid}})
+    state = advance(plan, None, Begin({"x": 4})).state
+    state = advance(plan, state, Completed(1, {"n": 0, "ok": True})).state
+    event = {"type": "com.example.refunded", "id": "1", "source": "/bank"}
+    assert match_event(plan, "ua", state, 3, {**event, "data": {"n": 4}})
+    assert not match_event(plan, "ua", state, 3, {**event, "data": {"n": 5}})
 
 
 def test_the_reason_names_what_could_not_be_undone() -> None:

@@ -1,4 +1,4 @@
-"""The conformance vectors in ``vectors/``: what follows from what happens, and the variables at the end."""
+"""The conformance vectors in ``vectors/``: what follows from what happens, how it ends, and the variables then."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ def document_of(vector: dict[str, Any]) -> dict[str, Any]:
 def test_vector(vector: dict[str, Any]) -> None:
     drive = play(document_of(vector), vector["script"])
     assert drive.state is not None
-    assert vector.keys() <= {"name", "plan", "script", "vars"}
+    assert vector.keys() <= {"name", "plan", "script", "vars", "inputs", "reason"}
+    for step, given in vector.get("inputs", {}).items():
+        assert drive.inputs[step] == given, f"step {step} was given {drive.inputs[step]}"
+    if "reason" in vector:
+        assert drive.finish is not None
+        assert drive.finish.reason == vector["reason"]
     for name, value in vector.get("vars", {}).items():
         assert drive.state.vars[name] == value, (name, drive.state.vars)
 

@@ -45,6 +45,14 @@ def test_where_a_run_is_is_marked() -> None:
     assert "class n2 active" in mermaid(plan, "n2")
 
 
+def test_a_subtree_is_drawn_where_it_is_used_and_a_catch_is_marked() -> None:
+    root = {"try": [{"subtree": "t"}], "catch": {"keep": "c", "max": 2}}
+    text = mermaid(compile_document(tree(root, trees={"t": {"root": "a"}})))
+    assert re.search(r'n1\["subtree.* t.*"\]', text)
+    assert "n1 --> n2" in text
+    assert 'n0 -->|"catch"| n3' in text
+
+
 def test_what_mermaid_would_read_as_syntax_is_written_out() -> None:
     text = mermaid(compile_document(tree({"check": "xs == ['a\"b', '<c>'] || x % 2 == 1"})))
     assert text.splitlines()[1] == """    n0{{"xs == ['a#34;b', '#60;c#62;'] #124;#124; x #37; 2 == 1"}}"""

@@ -108,9 +108,8 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         draft.note(path, f"{SEPARATOR!r} is for the parts of an agent", "choose another name", "reserved_name")
     out = draft.types(entry["out"], f"{path}.out") if "out" in entry else None
     here = entry if name not in draft.elsewhere else {}  # else the expressions are compiled where it runs
-    scope = {**draft.names, "item": JSON_TYPE}
-    if any(each.get("undo") == name for each in draft.document["tasks"].values()):
-        scope["result"] = JSON_TYPE
+    undoes = any(each.get("undo") == name for each in draft.document["tasks"].values())
+    scope = {**draft.names, "item": JSON_TYPE, **({"result": JSON_TYPE} if undoes else {})}
     inputs = _inputs(draft, path, entry, scope if here else None)
     agent = _agent(draft, path, entry) if kind == "agent" else None
     if kind in ("llm", "agent"):
@@ -119,7 +118,8 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         draft.note(path, "waits neither `for` some time nor `until` a time, or for both", "give one of them", "schema")
     if "until" in here and (until := draft.expr(here["until"], scope, STRING, f"{path}.until")):
         inputs["until"] = until
-    match, key = here.get("match"), here.get("key")
+    place = entry if undoes else here  # what undoes something waits in no subtree
+    match, key = place.get("match"), place.get("key")
     timeout = entry.get("timeout", _TIMEOUT.get(kind))
     return Task(
         name=name,
@@ -207,7 +207,8 @@ def _undo(draft: Draft, name: str, target: str) -> Undo | None:
         draft.note(path, f"{target!r} cannot undo anything", mend, "undo")
         return None
     scope = {**draft.names, "item": JSON_TYPE, **result_scope(draft.tasks[name])}
-    return Undo(target, _inputs(draft, f"tasks.{target}", draft.document["tasks"][target], scope))
+    seen = None if name in draft.elsewhere else scope
+    return Undo(target, _inputs(draft, f"tasks.{target}", draft.document["tasks"][target], seen))
 
 
 def _fields(kind: str, out: dict[str, Type] | None) -> tuple[tuple[str, str, Type], ...]:

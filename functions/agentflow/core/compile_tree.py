@@ -18,7 +18,7 @@ __all__ = ["MAX_NODES", "only_in_trees", "tree"]
 MAX_NODES = 5_000
 """Nodes of a tree, those of subtrees counted wherever they are used."""
 
-_TRANSPARENT = ("sequence", "fallback", "invert", "force", "subtree")
+_TRANSPARENT = ("sequence", "fallback", "invert", "force")
 _LIST = parse("list(json)")
 
 
@@ -36,7 +36,7 @@ def tree(draft: Draft) -> Tree | None:
         timed=any(node.kind in TIMED for node in nodes),
         catches=any(node.kind == "try" for node in nodes),
         scoped=any(node.kind == "subtree" for node in nodes),
-        labels=builder.labels,
+        labels={name: tuple(places) for name, places in builder.labels.items()},
     )
 
 
@@ -49,8 +49,9 @@ class _Builder:
         self.used: set[str] = set()
         self.names: Scope = draft.names
         self.count = 0
+        self.full = False
         self.nodes: dict[int, Node] = {}
-        self.labels: dict[str, tuple[int, int]] = {}
+        self.labels: dict[str, list[tuple[int, int]]] = {}
 
     def node(self, entry: Table, path: str, keep: bool, item: Type | None, depth: int) -> Node | None:
         """One node and all below it. ``keep``: a reactive node is above; ``item``: its type inside a map."""
@@ -60,9 +61,10 @@ class _Builder:
             )
             return None
         if self.count >= MAX_NODES:
-            self.draft.note(
-                path, f"the tree has more than {MAX_NODES:,} nodes", "split the workflow", "too_large"
-            )
+            if not self.full:
+                message = f"the tree has more than {MAX_NODES:,} nodes"
+                self.draft.note(path, message, "split the workflow", "too_large")
+            self.full = True
             return None
         kind = entry["type"]
         index = self.count
@@ -123,9 +125,10 @@ class _Builder:
         return node
 
     def _label(self, name: str, index: int, path: str) -> None:
-        if name in self.labels or name == self.draft.document["name"]:
+        places = self.labels.setdefault(name, [])
+        if name == self.draft.document["name"] or any(self.nodes[first].path != path for first, _ in places):
             self.draft.note(f"{path}.label", f"{name!r} is the name of something else", "choose another", "duplicate")
-        self.labels[name] = (index, self.count - 1)
+        places.append((index, self.count - 1))
 
     def _conditions(self, entry: Table, kind: str, scope: Scope, path: str) -> Conditions | None:
         """The conditions of a node. A task looks at ``fail_if`` and ``skip_if`` by itself."""
@@ -219,14 +222,25 @@ class _Builder:
         def placed(key: str, source: str, scope: Scope, want: Type | None = None) -> Expr | None:
             return self.draft.expr(source, scope, want, f"{path}.task", f"task {task.name!r}, {key}: ")
 
-        inputs = {}
-        for name, source in sorted(entry.get("in", {}).items()):
-            if (typed := placed(f"in.{name}", source, scope, _wanted(self.draft, task, name))) is not None:
-                inputs[name] = typed
+        def table(key: str, of: Task, scope: Scope) -> dict[str, Expr]:
+            given = self.draft.document["tasks"][of.name].get("in", {})
+            found = {
+                name: placed(f"{key}.{name}", source, scope, _wanted(self.draft, of, name))
+                for name, source in sorted(given.items())
+            }
+            return {name: expr for name, expr in found.items() if expr is not None}
+
+        inputs = table("in", task, scope)
         self._files(task, inputs, scope)
+        if "until" in entry and (until := placed("until", entry["until"], scope, STRING)) is not None:
+            inputs["until"] = until
+        undo = task.undo
+        if undo is not None:
+            seen = {**scope, **result_scope(task)}
+            undo = replace(undo, inputs=table("undo", self.draft.tasks[undo.task], seen))
         match = placed("match", entry["match"], {**self.names, "event": JSON_TYPE}, BOOL) if "match" in entry else None
         key = placed("key", entry["key"], self.names, STRING) if "key" in entry else None
-        return replace(task, match=match, key=key), inputs
+        return replace(task, match=match, key=key, undo=undo), inputs
 
     def _files(self, task: Task, inputs: dict[str, Expr], scope: Scope) -> None:
         """Note which inputs hold a file here."""

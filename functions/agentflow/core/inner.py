@@ -29,8 +29,9 @@ from agentflow.core.plan import Plan, Task
 from agentflow.core.types import JSON
 
 Planner = Callable[[Plan, "PlanState | None", PlanEvent], Advance]
-Where = Callable[[Plan, PlanState, int], "tuple[str, Task, dict[str, JSON]] | None"]
-"""Where a step runs: its place, its task and what expressions see there besides variables; None: nowhere."""
+Where = Callable[[Plan, PlanState, int, dict[str, JSON]], "tuple[str, Task, dict[str, JSON]] | None"]
+"""Where a step runs: its place, its task and what expressions see there besides the run's variables when its result has
+been kept; None: nowhere."""
 
 StepEvent = Completed | Failed | TimedOut
 
@@ -139,7 +140,9 @@ class Inner:
 
     def _plan(self, event: PlanEvent) -> None:
         began = self._before is None and not self._changed
-        ran = self._where(self.plan, self.state, event.step) if isinstance(event, Completed) else None
+        ran = None
+        if isinstance(event, Completed):
+            ran = self._where(self.plan, self.state, event.step, event.result)
         moved = self._planner(self.plan, None if began else self.state, event)
         self.state = moved.state
         self._changed = changed_twice(self._changed, moved.changed)

@@ -84,11 +84,12 @@ class Node:
 @dataclass(frozen=True, slots=True, eq=False)
 class Tree:
     """The whole tree. ``nodes`` in document order; ``timed``: some of them set timers, ``catches``: some are tries,
-    ``scoped``: some are subtrees. ``labels``: the first and the last node of what an author has given a name."""
+    ``scoped``: some are subtrees. ``labels``: the first and the last node of what an author has given a name, wherever
+    it is used."""
 
     root: Node
     nodes: tuple[Node, ...]
     timed: bool = False
     catches: bool = False
     scoped: bool = False
-    labels: dict[str, tuple[int, int]] = field(default_factory=dict)
+    labels: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)

@@ -112,11 +112,13 @@ def _advance(
     return tree.advance(plan, plan.tree, state, event, fixed)
 
 
-def _where(plan: Plan, state: PlanState, step: int) -> tuple[str, Task, dict[str, JSON]] | None:
+def _where(
+    plan: Plan, state: PlanState, step: int, result: dict[str, JSON] | None = None
+) -> tuple[str, Task, dict[str, JSON]] | None:
     if plan.machine is not None:
         return fsm.where(plan.machine, state, step)
     assert plan.tree is not None
-    return tree.where(plan, plan.tree, state, step)
+    return tree.where(plan, plan.tree, state, step, result)
 
 
 def awaits(state: PlanState | None, timer: int) -> bool:
@@ -186,15 +188,12 @@ def match_event(plan: Plan, task: str, state: PlanState, step: int, event: Mappi
     A ``match`` that cannot be evaluated on this event does not hold.
     """
     waiting = plan.tasks[task]
-    names: Mapping[str, JSON] = state.vars
-    if plan.tree is not None:
-        place = tree.place(plan, plan.tree, state, step)
-        if place is None:
-            return False
-        waiting, names = place
+    local: dict[str, JSON] = {}
+    if (ran := _where(plan, state, step)) is not None:  # no place is its own where it undoes something
+        _, waiting, local = ran
     if waiting.kind != "event" or event.get("type") != waiting.use:
         return False
-    return waiting.match is None or _holds(waiting.match, names, {"event": dict(event)})
+    return waiting.match is None or _holds(waiting.match, state.vars, {**local, "event": dict(event)})
 
 
 def _value(expr: Expr, local: Mapping[str, JSON]) -> JSON:

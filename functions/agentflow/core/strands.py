@@ -14,6 +14,9 @@ from agentflow.core.node import FAILURE, RUNNING
 from agentflow.core.tick import Tick
 from agentflow.core.turn import MAX_REASON, Ends, reason
 
+CANCELLED = "cancelled"
+"""What the reason begins with when somebody has asked for the end."""
+
 
 def run(tick: Tick) -> Advance:
     """Tick to quiescence and say what follows."""
@@ -30,8 +33,10 @@ def run(tick: Tick) -> Advance:
 
 
 def cancel(tick: Tick, why: str) -> Advance | None:
-    """Halt the root, and let the catches run; None when there are none."""
-    _end_root(tick, reason("cancelled", why) if why else "cancelled")
+    """Halt the root, and let the catches run; None when there are none, or they run for that already."""
+    if tick.outcome is not None and tick.outcome[1].startswith(CANCELLED):
+        return None
+    _end_root(tick, reason(CANCELLED, why) if why else CANCELLED)
     if not tick.loose:
         return None
     _fresh(tick)

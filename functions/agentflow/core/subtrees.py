@@ -71,9 +71,15 @@ class Subtrees:
 
 
 def only_in_trees(document: Table) -> frozenset[str]:
-    """The tasks that no node outside the document's trees runs, but one inside does."""
-    inside = {name for tree in document.get("trees", {}).values() for name in _tasks(tree["root"])}
-    return frozenset(inside - set(_tasks(document["root"]))) if inside else frozenset()
+    """The tasks that no node outside the document's trees runs, but one inside does; or that undo only those."""
+    trees = document.get("trees")
+    if not trees:
+        return frozenset()
+    undo = {name: task.get("undo", name) for name, task in document["tasks"].items()}
+    inside = {name for tree in trees.values() for name in _tasks(tree["root"])}
+    outside = set(_tasks(document["root"]))
+    inside, outside = ({*names, *(undo.get(name, name) for name in names)} for names in (inside, outside))
+    return frozenset(inside - outside)
 
 
 def below(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -12,16 +12,17 @@ what they share, ``strands`` the course of a tick.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from agentflow.core import strands, tree_leaves, tree_series, tree_try, tree_ways, tree_wide
 from agentflow.core.moves import Advance, Elapsed, PlanEvent, PlanState, Signal
 from agentflow.core.node import FAILURE, SUCCESS, Node, Tree
 from agentflow.core.plan import Plan, Task
 from agentflow.core.tick import Behaviour, Tick
-from agentflow.core.turn import FREE, Turn
-from agentflow.core.types import JSON
+from agentflow.core.turn import FREE, Ends, Turn
+from agentflow.core.types import JSON, Mismatch
 
-__all__ = ["FAILURE", "SUCCESS", "Node", "Tree", "advance", "begin", "place"]
+__all__ = ["FAILURE", "SUCCESS", "Node", "Tree", "advance", "begin", "where"]
 
 BEHAVIOUR: dict[str, Behaviour] = {
     "task": tree_leaves.task,
@@ -74,34 +75,26 @@ def advance(
     return strands.run(tick)
 
 
-def place(plan: Plan, tree: Tree, state: PlanState, step: int) -> tuple[Task, Mapping[str, JSON]] | None:
-    """The task of a running step as it is where it runs, and the variables it sees there; None: it does not run."""
-    found = _node(tree, state, step)
-    if found is None:
-        return None
-    scope, _, task = found
-    names = _tick(plan, tree, state).names(scope)
-    return task, state.vars if names is None else names
-
-
-def where(plan: Plan, tree: Tree, state: PlanState, step: int) -> tuple[str, Task, dict[str, JSON]] | None:
-    """The node that runs a step, its task and what its expressions see besides variables; None: it does not run."""
-    found = _node(tree, state, step)
-    if found is None:
-        return None
-    scope, index, task = found
-    return index, task, _tick(plan, tree, state).local(scope)
-
-
-def _node(tree: Tree, state: PlanState, step: int) -> tuple[str, str, Task] | None:
-    """The scope, node and task of a running step."""
+def where(
+    plan: Plan, tree: Tree, state: PlanState, step: int, result: dict[str, JSON] | None = None
+) -> tuple[str, Task, dict[str, JSON]] | None:
+    """The node that runs a step, its task as it is there and what its expressions see besides the run's variables, or
+    in a subtree in place of them; None when no node does. ``result``: what they see when that has been kept there.
+    """
     key = state.cursor.get("run", {}).get(str(step))
     if key is None:
         return None
-    scope, slash, index = key.rpartition("/")
-    task = tree.nodes[int(index)].task
-    assert task is not None
-    return scope + slash, index, task
+    around, slash, index = key.rpartition("/")
+    scope, node = around + slash, tree.nodes[int(index)]
+    tick = _tick(plan, tree, state)
+    names = tick.names(scope)
+    if node.task is None:
+        return None
+    if names is None or result is None:
+        return index, node.task, {**(names or {}), **tick.local(scope)}
+    with suppress(Ends, Mismatch):  # then nothing was kept
+        tick.assign(node.sets, scope, node.path, bound=node.task.bind(result))
+    return index, node.task, {**names, **tick.local(scope)}
 
 
 def _tick(plan: Plan, tree: Tree, state: PlanState, fixed: Mapping[str, JSON] = FREE) -> Tick:

@@ -98,8 +98,8 @@ class Undoing:
             around, states = plan.machine.by_name[scope].index, plan.machine.by_name
             return lambda place: around in states[place].chain
         assert plan.tree is not None
-        first, last = plan.tree.labels[scope]
-        return lambda place: first <= int(place) <= last
+        ranges = plan.tree.labels[scope]
+        return lambda place: any(first <= int(place) <= last for first, last in ranges)
 
     def take(self, event: StepEvent) -> None:
         mine = self._compensation_of(event.step)

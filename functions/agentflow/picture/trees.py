@@ -64,7 +64,7 @@ _WAYS = {"if": ("if", "then", "else"), "while": ("while", "do", "else")}
 
 def tree_diagram(name: str, tree: Tree, marks: Mapping[str, Mark]) -> Diagram:
     """The diagram of a tree; the keys of ``marks`` are those of ``key``."""
-    labels = {first: label for label, (first, _) in tree.labels.items()}
+    labels = {first: label for label, places in tree.labels.items() for first, _ in places}
     boxes = tuple(_box(node, labels.get(node.index, ""), marks) for node in tree.nodes)
     arrows = tuple(
         Arrow(key(node), key(child), _way(node, place))

@@ -109,13 +109,3 @@ def _short(kind: str, defs: dict[str, Any]) -> dict[str, Any]:
     }
     required = [kind if name == payload else name for name in model["required"] if name != "type"]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-def _way(kind: str, defs: dict[str, Any]) -> dict[str, Any]:
-    """{if: …, then: …, else: …}"""
-    model = copy.deepcopy(defs["WayNode"])
-    node = {"$ref": "#/$defs/Node"}
-    properties = {name: value for name, value in model["properties"].items() if name not in ("type", "children")}
-    condition = defs["CheckNode"]["properties"]["if"]
-    properties |= {kind: condition, WAYS[kind]: node, "else": node}
-    return {"type": "object", "properties": properties, "required": [kind, WAYS[kind]], "additionalProperties": False}
