@@ -23,8 +23,9 @@ from agentflow.errors import Invalid
 from agentflow.plan import Expr, Workflow, cel, event, item, one_of, result, size
 from agentflow.plan.expression import literal
 from agentflow.plan.nodes import Guards
+from agentflow.plan.part import written
 from agentflow.plan.states import State, Way, transition
-from agentflow.plan.tasks import Policy, Retry
+from agentflow.plan.tasks import Policy, Retry, Task
 from agentflow.wire import document_shape as shape
 from agentflow.wire.document import compile_document, load_document_file
 
@@ -89,9 +90,52 @@ def test_every_node_has_its_builder(kind: str) -> None:
     assert getattr(builder, build.__name__) is build and build.__name__ in builder.__all__
 
 
+def filled(build: Callable[..., Any], *first: Any) -> dict[str, Any]:
+    """What a builder makes of a value for each of its parameters."""
+    task = Task("inner", kind="wait")
+    values: dict[str, Any] = {}
+    children: list[Any] = list(first)
+    for name in parameters(build):
+        given_ = inspect.signature(build).parameters.get(name)
+        if given_ is not None and given_.kind is inspect.Parameter.VAR_POSITIONAL:
+            children.append(task)
+        elif name != "self":
+            values[_spelt(build, name)] = VALUES.get(name, task)
+    made: dict[str, Any] = written(build(*children, **values), "", {})
+    return made
+
+
+def _spelt(build: Callable[..., Any], name: str) -> str:
+    """How a parameter is written: words of Python with a line behind them."""
+    own = inspect.signature(build).parameters
+    return f"{name}_" if name not in own and f"{name}_" in {*own, *ALL_NAMES} else name
+
+
+ALL_NAMES = {*Guards.__annotations__, *Policy.__annotations__, *Way.__annotations__}
+VALUES: dict[str, Any] = {
+    "cases": {"1": Task("inner", kind="wait")}, "in": {"n": int}, "out": {"n": int}, "tools": ["t"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_every_node_hands_over_all_it_is_given(kind: str) -> None:
+    name = OTHER_NAMES.get(kind, kind)
+    build = getattr(builder, name, None) or getattr(builder, name + "_")
+    assert fields(NODES[kind]) <= filled(build).keys()
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_kind_of_task_hands_over_all_it_is_given(kind: str) -> None:
+    task = filled(getattr(Workflow, kind), Workflow("p", steps=1))
+    assert fields(TASKS[kind]) <= task.keys()
+
+
 @pytest.mark.parametrize("kind", TASKS)
 def test_every_kind_of_task_has_its_builder(kind: str) -> None:
     assert fields(TASKS[kind], "kind") <= parameters(getattr(Workflow, kind))
+
+
+NO_PARTS = (Workflow, Workflow.trigger, Workflow.goal)  # what they do is in the document
 
 
 @pytest.mark.parametrize(
@@ -110,6 +154,9 @@ def test_every_kind_of_task_has_its_builder(kind: str) -> None:
 )
 def test_every_part_has_all_its_keys(model: type[BaseModel], built: Callable[..., Any], others: set[str]) -> None:
     assert fields(model) - parameters(built) == others
+    if built not in NO_PARTS:
+        first = [Workflow("p", steps=1)] if "self" in parameters(built) else []
+        assert fields(model) - others <= filled(built, *first).keys()
 
 
 def test_the_document_and_retry_have_all_their_keys() -> None:

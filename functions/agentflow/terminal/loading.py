@@ -29,7 +29,7 @@ def compile_file(file: str) -> Plan:
 
 def is_file(workflow: str) -> bool:
     """Whether this names a file, not a registered workflow; ``Rejected`` for a path to nothing."""
-    path, _ = _parts(workflow)
+    path, _ = parts(workflow)
     if Path(path).is_file():
         return True
     if "/" in path or path.endswith(SUFFIXES):
@@ -39,14 +39,14 @@ def is_file(workflow: str) -> bool:
 
 def is_python(file: str) -> bool:
     """Whether a file builds a workflow: FILE.py, or FILE.py:NAME where it builds several."""
-    return _parts(file)[0].endswith(".py")
+    return parts(file)[0].endswith(".py")
 
 
 def built(file: str) -> Workflow:
     """The workflow that a file of Python builds."""
     from agentflow.plan import Workflow
 
-    path, name = _parts(file)
+    path, name = parts(file)
     found = {key: value for key, value in _run(path).items() if isinstance(value, Workflow)}
     if name:
         found = {key: value for key, value in found.items() if key == name}
@@ -63,10 +63,11 @@ def checked(workflow: Workflow, file: str) -> Plan:
     """The plan of a workflow that a file has built; tools' files are beside it."""
     from agentflow.wire.document import with_tool_files
 
-    return workflow.check(with_tool_files(workflow.document(), Path(_parts(file)[0]).parent))
+    return workflow.check(with_tool_files(workflow.document(), Path(parts(file)[0]).parent))
 
 
-def _parts(file: str) -> tuple[str, str]:
+def parts(file: str) -> tuple[str, str]:
+    """A file's path, and behind it the workflow's name where FILE.py:NAME gives one."""
     path, behind, name = file.rpartition(".py:")
     return (f"{path}.py", name) if behind else (file, "")
 
@@ -82,7 +83,7 @@ def _run(path: str) -> dict[str, Any]:
         raise
     except Exception as fault:
         lines = [frame for frame in traceback.extract_tb(fault.__traceback__) if frame.filename == path]
-        line = f" in line {lines[-1].lineno}" if lines else ""
-        raise Rejected(f"{type(fault).__name__}{line}: {fault}", code="python", path=path) from fault
+        line = f"line {lines[-1].lineno}: " if lines else ""
+        raise Rejected(f"{line}{type(fault).__name__}: {fault}", code="python", path=path) from fault
     finally:
         sys.path.remove(folder)

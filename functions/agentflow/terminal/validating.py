@@ -15,14 +15,15 @@ from agentflow.core.bound import Bound
 from agentflow.core.explore import Explored, explore
 from agentflow.core.plan import Plan
 from agentflow.core.planner import advance
-from agentflow.errors import Invalid, Problem
-from agentflow.terminal.loading import compile_file, is_python
+from agentflow.errors import Invalid, Problem, Rejected
+from agentflow.terminal.loading import compile_file, is_python, parts
 from agentflow.terminal.progress import dollars
 from agentflow.wire.document import check_document, load_document_file
 from agentflow.wire.document_text import lines
 
 MODEL_CHECK_SECONDS = 10
 _LINE = re.compile(r"line ([0-9]+): ")
+_LINE_BUILT = re.compile(r"([^:]*\.py):([0-9]+): ")
 
 
 @dataclass(slots=True)
@@ -38,12 +39,19 @@ class Report:
 
     def line(self, problem: Problem) -> int:
         """The line of the file that the problem is about, 0 where that is not known."""
-        if said := _LINE.match(problem.message):
-            return int(said[1])
+        if said := self.named_line(problem):
+            return said
         path = problem.path
         while path and path not in self.places:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self.places.get(path, 0) if path else 0
+
+    def named_line(self, problem: Problem) -> int:
+        """The line that the message itself begins with, of the text or of the Python that built the part; or 0."""
+        if said := _LINE.match(problem.message):
+            return int(said[1])
+        built = _LINE_BUILT.match(problem.message)
+        return int(built[2]) if built and built[1] == parts(self.file)[0] else 0
 
 
 def validate(files: Sequence[str], *, form: str, strict: bool, model_check: bool = True) -> bool:
@@ -61,8 +69,9 @@ def check(file: str, *, model_check: bool = True) -> Report:
     python = is_python(file)
     try:
         checked = check_document(compile_file(file).document if python else load_document_file(Path(file)))
-    except Invalid as refusal:
-        return Report(file, problems=refusal.problems, places={} if python else _places(file))
+    except Rejected as refusal:
+        problems = refusal.problems if isinstance(refusal, Invalid) else (refusal.problem,)
+        return Report(file, problems=problems, places={} if python else _places(file))
     until = monotonic() + MODEL_CHECK_SECONDS
     explored = explore(checked.plan, advance, going=lambda: monotonic() < until) if model_check else None
     warnings = checked.warnings
@@ -101,7 +110,7 @@ def _text(report: Report) -> Iterator[str]:
         yield f"  model check: {_explored(report.explored)}"
     for problem in (*report.problems, *report.warnings):
         line = report.line(problem)
-        place = f"line {line}: " if line and not _LINE.match(problem.message) else ""
+        place = f"line {line}: " if line and not report.named_line(problem) else ""
         yield f"  {problem.severity}: {place}{problem}"
 
 
@@ -144,7 +153,7 @@ def _github(report: Report) -> Iterator[str]:
     """Workflow commands, which GitHub shows beside the lines of a change."""
     for problem in (*report.problems, *report.warnings):
         line = report.line(problem)
-        place = f"file={_property(report.file)}" + (f",line={line}" if line else "")
+        place = f"file={_property(parts(report.file)[0])}" + (f",line={line}" if line else "")
         yield f"::{problem.severity} {place},title={_property(problem.code)}::{_data(str(problem))}"
 
 
