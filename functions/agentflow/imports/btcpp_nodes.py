@@ -134,6 +134,8 @@ class Nodes:
             case = element.get(f"case_{number}")
             if not case:
                 self.findings.refuse(element, f"has no case_{number}", "name it")
+            elif entry_of(case):
+                self.findings.refuse(element, f"case_{number} is not known beforehand", "give a text or a number")
             cases.setdefault(str(self.board.enums.get(case, case)), child)
         value = Said(self.board.value(element, element.get("variable")), element)
         return {"type": "switch", "value": value, "cases": cases, "default": default}
@@ -209,7 +211,14 @@ class Nodes:
         return {"type": "succeed", **({"on_success": sets} if sets else {})}
 
     def _check(self, element: Element) -> Table:
-        return {"type": "check", "if": self.board.condition(element, element.get("code"))}
+        sets, last = self.board.script(element, element.get("code"))
+        if last is None:
+            self.findings.refuse(element, "its script does not end with a condition", "use a <Script>")
+            return {"type": "fail"}
+        check: Table = {"type": "check", "if": last}
+        if not sets:
+            return check
+        return {"type": "sequence", "children": [{"type": "succeed", "on_success": sets}, check]}
 
     def _set(self, element: Element) -> Table:
         value = self.board.value(element, element.get("value"))
