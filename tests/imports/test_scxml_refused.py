@@ -45,6 +45,8 @@ MACHINES = {
     "data from elsewhere": ('<datamodel><data id="x" src="file:///etc/passwd"/></datamodel>' + A, "nothing is fetched"),
     "a script from elsewhere": (A.format('<onentry><script src="x.js"/></onentry>'), "nothing is fetched"),
     "a name that is too long": (f'<state id="{"a" * 65}"/>', "is too long"),
+    "an event with a name that is too long": (A.replace("go", "e" * 65), "is too long"),
+    "a variable with one": (f'<datamodel><data id="{"x" * 65}"/></datamodel>' + A, "is too long"),
     "shallow history of regions": (
         '<parallel id="p"><history id="h"><transition target="r"/></history><state id="r"/><state id="s"/></parallel>',
         "make it deep",

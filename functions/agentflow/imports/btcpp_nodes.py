@@ -10,6 +10,7 @@ from agentflow.imports import btcpp_model as model
 from agentflow.imports.btcpp_board import Board, entry_of
 from agentflow.imports.btcpp_tasks import Tasks
 from agentflow.imports.findings import Findings, duration
+from agentflow.imports.naming import TooLong
 from agentflow.imports.syntax import Literal
 from agentflow.imports.writing import Said
 from agentflow.imports.xml import Element
@@ -41,8 +42,11 @@ class Nodes:
     def node(self, element: Element) -> Table:
         """The node, with its conditions and scripts."""
         name = model.node_id(element)
-        made = self._checked(element, name)
-        around = self._around(element)
+        try:
+            made, around = self._checked(element, name), self._around(element)
+        except TooLong as fault:
+            self.findings.refuse(element, str(fault), "choose a shorter one")
+            return {"type": "fail"}
         # A plan's task looks at its own fail_if and skip_if after the others; BehaviorTree.CPP at _failureIf first.
         late = {"fail_if", "skip_if"} & around.keys() and {"success_if", "while"} & around.keys()
         if (late and made["type"] == "task") or around.keys() & made.keys():
