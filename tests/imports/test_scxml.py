@@ -36,16 +36,20 @@ def _text(value: Any) -> str:
     return "null" if value is None else "''" if value == "" else str(value)
 
 
+def source(case: dict[str, Any]) -> bytes:
+    """The document of a case."""
+    attributes = {key: case[key] for key in ("initial", "datamodel") if key in case}
+    return scxml(case["scxml"], case.get("data"), **attributes)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_case(case: dict[str, Any]) -> None:
-    attributes = {key: case[key] for key in ("initial", "datamodel") if key in case}
-    source = scxml(case["scxml"], case.get("data"), **attributes)
     if "refused" in case:
         with pytest.raises(Invalid) as refusal:
-            read_scxml(source)
+            read_scxml(source(case))
         assert case["refused"] in str(refusal.value)
         return
-    imported = read_scxml(source, Options(visits=20, steps=20))
+    imported = read_scxml(source(case), Options(visits=20, steps=20))
     assert imported.left_out == ()
     document = yaml.safe_load(format_document(json.dumps(imported.document).encode()).text)
     drive = play(document, case["play"])

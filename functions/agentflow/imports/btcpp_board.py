@@ -10,7 +10,7 @@ from agentflow.imports.cel_text import value
 from agentflow.imports.findings import Findings
 from agentflow.imports.naming import TooLong, field_name
 from agentflow.imports.parsing import expression, statements
-from agentflow.imports.syntax import Assign, Literal, Name, Node, Unreadable
+from agentflow.imports.syntax import Assign, Call, Literal, Member, Name, Node, Unreadable
 from agentflow.imports.writing import Said
 from agentflow.imports.xml import Element
 
@@ -91,15 +91,27 @@ class Board:
 
     def assignments(self, at: Element, source: str) -> dict[str, Said]:
         """What a script assigns, all at once."""
+        sets, last = self.script(at, source)
+        if last is not None:
+            mend = "assign what it comes to, or leave it out"
+            self.findings.refuse(at, f"`{source.strip()[:80]}`: ends with what is not assigned", mend)
+        return sets
+
+    def script(self, at: Element, source: str) -> tuple[dict[str, Said], Said | None]:
+        """What a script assigns, all at once, and its last statement where that is a condition."""
         block = Block()
+        last: Node | None = None
         try:
-            for statement in statements(source):
-                if not isinstance(statement, Assign) or not isinstance(statement.target, Name):
-                    raise Unreadable("only assignments to whole entries are read in a script")
-                block.assign(self.output(statement.target.name), self._named(statement.value))
+            for statement in statements(source, ()):
+                last = None if isinstance(statement, Assign) else self._named(statement)
+                if isinstance(statement, Assign):
+                    if not isinstance(statement.target, Name):
+                        raise Unreadable("only assignments to whole entries are read in a script")
+                    block.assign(self.output(statement.target.name), self._named(statement.value))
         except (Unreadable, TooLong) as fault:
             self.findings.refuse(at, f"`{source.strip()[:80]}`: {fault}", MEND)
-        return {name: Said(node, at) for name, node in block.sets.items()}
+        sets = {name: Said(node, at) for name, node in block.sets.items()}
+        return sets, None if last is None else Said(last, at, True)
 
     def value(self, at: Element, text: str, port: str = "", type_: str = "") -> Node:
         """What a port's text stands for: an entry, or the text as a value."""
@@ -117,7 +129,7 @@ class Board:
 
     def _read(self, at: Element, source: str) -> Node:
         try:
-            return self._named(expression(source))
+            return self._named(expression(source, ()))
         except (Unreadable, TooLong) as fault:
             self.findings.refuse(at, f"`{source.strip()[:80]}`: {fault}", MEND)
             return Literal(None)
@@ -125,6 +137,8 @@ class Board:
     def _named(self, node: Node) -> Node:
         if isinstance(node, Name):
             return Literal(self.enums[node.name]) if node.name in self.enums else Name(self.field(node.name))
+        if isinstance(node, Call | Member):
+            raise Unreadable("scripts have no functions and no members")
         return rebuilt(node, tuple(self._named(child) for child in children(node)))
 
 

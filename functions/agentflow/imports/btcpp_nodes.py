@@ -10,6 +10,7 @@ from agentflow.imports import btcpp_model as model
 from agentflow.imports.btcpp_board import Board, entry_of
 from agentflow.imports.btcpp_tasks import Tasks
 from agentflow.imports.findings import Findings, duration
+from agentflow.imports.naming import TooLong
 from agentflow.imports.syntax import Literal
 from agentflow.imports.writing import Said
 from agentflow.imports.xml import Element
@@ -41,8 +42,11 @@ class Nodes:
     def node(self, element: Element) -> Table:
         """The node, with its conditions and scripts."""
         name = model.node_id(element)
-        made = self._checked(element, name)
-        around = self._around(element)
+        try:
+            made, around = self._checked(element, name), self._around(element)
+        except TooLong as fault:
+            self.findings.refuse(element, str(fault), "choose a shorter one")
+            return {"type": "fail"}
         # A plan's task looks at its own fail_if and skip_if after the others; BehaviorTree.CPP at _failureIf first.
         late = {"fail_if", "skip_if"} & around.keys() and {"success_if", "while"} & around.keys()
         if (late and made["type"] == "task") or around.keys() & made.keys():
@@ -134,6 +138,8 @@ class Nodes:
             case = element.get(f"case_{number}")
             if not case:
                 self.findings.refuse(element, f"has no case_{number}", "name it")
+            elif entry_of(case):
+                self.findings.refuse(element, f"case_{number} is not known beforehand", "give a text or a number")
             cases.setdefault(str(self.board.enums.get(case, case)), child)
         value = Said(self.board.value(element, element.get("variable")), element)
         return {"type": "switch", "value": value, "cases": cases, "default": default}
@@ -209,7 +215,14 @@ class Nodes:
         return {"type": "succeed", **({"on_success": sets} if sets else {})}
 
     def _check(self, element: Element) -> Table:
-        return {"type": "check", "if": self.board.condition(element, element.get("code"))}
+        sets, last = self.board.script(element, element.get("code"))
+        if last is None:
+            self.findings.refuse(element, "its script does not end with a condition", "use a <Script>")
+            return {"type": "fail"}
+        check: Table = {"type": "check", "if": last}
+        if not sets:
+            return check
+        return {"type": "sequence", "children": [{"type": "succeed", "on_success": sets}, check]}
 
     def _set(self, element: Element) -> Table:
         value = self.board.value(element, element.get("value"))

@@ -218,7 +218,7 @@ class _Writer:
     def _arithmetic(self, op: str, left: Term, right: Term) -> Term:
         fails = left.fails or right.fails
         kinds = {left.type, right.type}
-        if op == "+" and "string" in kinds:
+        if op == ".." or (op == "+" and "string" in kinds):
             return _infix("+", _string(left), _string(right), "string", fails or "json" in kinds)
         if op == "+" and kinds == {"list"}:
             return _infix("+", left, right, "list", fails)

@@ -13,7 +13,7 @@ from agentflow.core.machine import ANY, OWN_EVENTS, Machine
 from agentflow.core.structure import raised_events, reachable
 from agentflow.errors import Invalid
 from agentflow.imports.findings import Findings
-from agentflow.wire.document import compile_document
+from agentflow.wire.document import check_document
 
 _ROUNDS = 50
 
@@ -35,7 +35,7 @@ def fit_machine(document: dict[str, Any], visits: int, findings: Findings) -> No
 def compiled(document: dict[str, Any], findings: Findings) -> None:
     """Compile the document; its problems become the import's."""
     try:
-        compile_document(document)
+        check_document(document)
     except Invalid as fault:
         findings.refused.extend(fault.problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from agentflow.imports.syntax import (
     Assign,
@@ -19,6 +20,11 @@ from agentflow.imports.syntax import (
     Unreadable,
 )
 
+ECMASCRIPT = frozenset(
+    {"new", "function", "delete", "void", "this", "instanceof", "in", "return", "while", "for", "if"}
+)
+"""Words of that language with which begins what is not read."""
+
 MAX_SOURCE = 4_000
 MAX_NESTING = 30
 MAX_STATEMENTS = 200
@@ -28,33 +34,30 @@ _TOKEN = re.compile(
         (?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
       | (?P<string>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
       | (?P<name>[A-Za-z_$@][A-Za-z0-9_$@]*)
-      | (?P<op>===|!==|==|!=|<=|>=|&&|\|\||\+\+|--|\+=|-=|\*=|/=|:=|[-+*/%<>!=?:;,.()\[\]{}])
+      | (?P<op>\.\.|===|!==|==|!=|<=|>=|&&|\|\||\+\+|--|\+=|-=|\*=|/=|:=|[-+*/%<>!=?:;,.()\[\]{}])
     )""",
     re.VERBOSE,
 )
 _BINDS = {
     "||": 2, "&&": 3, "==": 4, "!=": 4, "===": 4, "!==": 4, "<": 5, "<=": 5, ">": 5, ">=": 5, "+": 6, "-": 6,
-    "*": 7, "/": 7, "%": 7,
+    "..": 6, "*": 7, "/": 7, "%": 7,
 }  # fmt: skip
 _SAME = {"===": "==", "!==": "!="}
 _WORDS = {"true": True, "false": False, "null": None, "undefined": None}
-_REFUSED = frozenset(
-    {"new", "function", "delete", "void", "this", "instanceof", "in", "return", "while", "for", "if"}
-)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "0": "\0"}
 
 
-def expression(source: str) -> Node:
-    """The one expression in ``source``."""
-    reader = _Reader(source)
+def expression(source: str, refused: Collection[str] = ECMASCRIPT) -> Node:
+    """The one expression in ``source``; ``refused`` are words that are no names."""
+    reader = _Reader(source, refused)
     node = reader.expression()
     reader.end()
     return node
 
 
-def statements(source: str) -> list[Assign | Node]:
+def statements(source: str, refused: Collection[str] = ECMASCRIPT) -> list[Assign | Node]:
     """Assignments (and expressions among them), separated by ``;`` or lines."""
-    reader = _Reader(source)
+    reader = _Reader(source, refused)
     found: list[Assign | Node] = []
     while not reader.at_end():
         if reader.take(";"):
@@ -70,12 +73,13 @@ def statements(source: str) -> list[Assign | Node]:
 class _Reader:
     """A recursive descent over the tokens: (kind, text, whether it begins a line)."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, refused: Collection[str]) -> None:
         if len(source) > MAX_SOURCE:
             raise Unreadable(f"has {len(source):,} characters; at most {MAX_SOURCE:,} are read")
         self.tokens = _tokens(source)
         self.at = 0
         self.depth = 0
+        self.refused = refused
 
     # -- tokens
 
@@ -189,7 +193,7 @@ class _Reader:
         if kind == "string":
             return Literal(_unquoted(text))
         if kind == "name":
-            if text in _REFUSED:
+            if text in self.refused:
                 raise Unreadable(f"{text!r} is not read")
             return Literal(_WORDS[text]) if text in _WORDS else Name(text)
         if text == "(":

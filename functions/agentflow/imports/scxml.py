@@ -14,7 +14,7 @@ from typing import Any
 from agentflow.imports.block import FALSE, TRUE, Block
 from agentflow.imports.findings import Findings, Imported
 from agentflow.imports.fitting import fit_machine
-from agentflow.imports.naming import event_name, field_name, state_name
+from agentflow.imports.naming import TooLong, event_name, field_name, state_name
 from agentflow.imports.scxml_content import Content, Place, timer_flag
 from agentflow.imports.scxml_data import first_values
 from agentflow.imports.scxml_events import NOTHING, Events, done
@@ -54,9 +54,13 @@ def read_scxml(data: bytes, options: Options = Options()) -> Imported:
         findings.refuse(root, f"the datamodel {root.get('datamodel')[:40]!r} is not read", "use ecmascript or null")
     if root.get("binding") == "late" and any(state.element.all("datamodel") for state in States(root, Findings()).all):
         findings.refuse(root, "binds data late", "give first values in <onentry>")
-    document = _document(root, options, findings, fails=False)
-    if document is None:
-        document = _document(root, options, findings, fails=True)
+    document = None
+    try:
+        document = _document(root, options, findings, fails=False)
+        if document is None:
+            document = _document(root, options, findings, fails=True)
+    except TooLong as fault:  # of an event or a variable; those of states are refused where they are
+        findings.refuse(root, str(fault), "choose a shorter one")
     findings.check()
     assert document is not None
     fit_machine(document, options.visits, findings)

@@ -16,6 +16,8 @@ from agentflow.imports.xml import Element
 
 ERROR = "error.execution"
 EVENT = Name("event")
+NAME = Member(EVENT, Literal("name"))
+DATA = Member(EVENT, Literal("data"))
 NOTHING = Literal(None)
 
 
@@ -52,10 +54,11 @@ class Events:
             for state, element in states.transitions()
             for descriptor in descriptors(element)
         ]
-        self.invoked = {invoked(state): state for state in states.all if state.element.all("invoke")}
+        self.invoking = [state for state in states.all if invoked(state)]
         self.known = list(dict.fromkeys([*sent, *(name for _, name, _ in self.listeners if name)]))
         self.raised_done = [state for state in states.all if self._raises_done(state)]
-        self.known += [done(state) for state in self.raised_done if done(state) not in self.known]
+        ends = [done(state) for state in [*self.raised_done, *self.invoking]]
+        self.known += [name for name in ends if name not in self.known]
 
     def heard(self, event: str) -> list[State]:
         """The states with a transition that the event may take."""
@@ -66,12 +69,12 @@ class Events:
         tokens = element.get("event").split()
         for token, descriptor in zip(tokens, descriptors(element), strict=True):
             if not descriptor:
-                yield Heard("*", Member(EVENT, Literal("name")), Member(EVENT, Literal("data")))
+                yield Heard("*", NAME, DATA)
             else:
                 yield from self._named(state, descriptor, any_after=token.endswith("*"))
             if matches(descriptor, ERROR) and (fails or descriptor):
                 yield Heard("error", Literal(ERROR))
-            if invoked(state) and any(matches(descriptor, name) for name in (ERROR, "error.communication")):
+            if descriptor and matches(descriptor, "error.communication") and any(map(state.has, self.invoking)):
                 yield Heard("failed", Literal("error.communication"))
 
     def _named(self, state: State, descriptor: str, *, any_after: bool) -> Iterator[Heard]:
@@ -79,36 +82,34 @@ class Events:
             if name == descriptor or (matches(descriptor, name) and not any_after):
                 yield from self._event(state, name)
         if any_after and not matches(descriptor, ERROR):
-            starts = Call(Member(Member(EVENT, Literal("name")), Literal("startsWith")), (_prefix(descriptor),))
-            yield Heard("*", Member(EVENT, Literal("name")), Member(EVENT, Literal("data")), starts)
-        if matches(descriptor, "done.invoke") and state in self.invoked.values() and descriptor not in self.known:
-            yield Heard("done", Literal(descriptor), Name("result"))
+            yield Heard("*", NAME, DATA, Call(Member(NAME, Literal("startsWith")), (_prefix(descriptor),)))
 
     def _event(self, state: State, name: str) -> Iterator[Heard]:
         if name in ("error", ERROR) and name not in self.sent:
             return
-        if name.startswith("done.invoke"):
-            if invoked(state) and matches(name, f"done.invoke.{invoked(state)}"):
-                yield Heard("done", Literal(name), Name("result"))
+        if invoked(state) and name.startswith("done.invoke") and matches(name, done(state)):
+            yield Heard("done", Literal(name), Name("result"))
             return
         about = self.states.by_id.get(name.removeprefix("done.state.")) if name.startswith("done.state.") else None
         if about is not None and about not in self.raised_done:
             yield Heard("done", Literal(name))
             return
-        yield Heard(event_name(name), Literal(name), Member(EVENT, Literal("data")))
+        yield Heard(event_name(name), Literal(name), DATA)
 
     def _raises_done(self, state: State) -> bool:
         """Whether somebody else than the state itself, or for more than that, hears that it is done."""
-        if state.kind not in ("compound", "parallel") or not state.id:
+        if not invoked(state) and (state.kind not in ("compound", "parallel") or not state.id):
             return False
+        own = "done.invoke" if invoked(state) else done(state)
         return any(
-            matches(descriptor, done(state)) and (listener is not state or descriptor != done(state))
+            matches(descriptor, done(state)) and (listener is not state or not matches(own, descriptor))
             for listener, descriptor, _ in self.listeners
         )
 
 
 def done(state: State) -> str:
-    return f"done.state.{state.id}"
+    """The event that says that the state is done, or what it invokes."""
+    return f"done.invoke.{invoked(state)}" if invoked(state) else f"done.state.{state.id}"
 
 
 def invoked(state: State) -> str:

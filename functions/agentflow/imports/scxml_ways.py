@@ -112,7 +112,7 @@ class Ways:
 
     def done(self, state: State, transitions: list[Table]) -> list[Table]:
         """What a plan wants said where a state is done and the document says nothing."""
-        if state.kind == "parallel" and state in self.events.raised_done:
+        if state.kind in ("parallel", "atomic") and state in self.events.raised_done:
             return [{"event": "done", "raise": [event_name(done(state))]}]
         ends = state.kind == "parallel" or (state.kind == "atomic" and invoked(state))
         ends = ends or (state.kind == "compound" and any(child.kind == "final" for child in state.children))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from agentflow.imports.syntax import Node, Unreadable
 from agentflow.imports.xml import Element
 
 LOCALS = {"event": "json", "result": "json", "item": "json"}
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _SETS = ("set", "on_success", "on_failure", "on_halt", "post")
 
 
@@ -86,10 +88,18 @@ class Writer:
 
     def written(self, part: Any) -> Any:
         if isinstance(part, dict):
+            part = self._numbered(part) if part.get("type") == "switch" else part
             return {key: self.written(inner) for key, inner in part.items()}
         if isinstance(part, list):
             return [self.written(inner) for inner in part]
         return self._text(part) if isinstance(part, Said) else part
+
+    def _numbered(self, switch: dict[str, Any]) -> dict[str, Any]:
+        """A switch over a double: its cases are compared as text, so 2 is 2.0."""
+        if _type(switch["value"].node, self.types) != "double":
+            return switch
+        cases = {str(float(key)) if _NUMBER.fullmatch(key) else key: case for key, case in switch["cases"].items()}
+        return {**switch, "cases": cases}
 
     def _text(self, said: Said) -> str:
         try:
