@@ -235,6 +235,12 @@ def test_faults_of_shape_and_of_meaning_come_together() -> None:
     assert paths == {"more", "root.reactve", "vars.text", "root.sequence[1]"}
 
 
+def test_what_is_missing_is_said_once() -> None:
+    document = hello(kind="fsm", states={"s": {"final": "success"}})
+    del document["root"]
+    assert [problem.partition(":")[0] for problem in problems(document)] == ["initial"]
+
+
 # ----------------------------------------------------------------------------------------------------------- files
 
 

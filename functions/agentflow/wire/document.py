@@ -141,7 +141,8 @@ def _compiled(document: bytes | Mapping[str, Any]) -> tuple[Plan, dict[str, str]
     try:
         plan = compile_plan(rest)
     except Invalid as more:
-        found += [as_written(fault, author) for fault in more.problems]
+        # That the core cannot read it says nothing more where the shape has said why.
+        found += [as_written(fault, author) for fault in more.problems if not found or fault.code != "shape"]
         raise Invalid(list(dict.fromkeys(found)), code="invalid_plan") from None
     if found:
         raise Invalid(found, code="invalid_plan")
