@@ -241,11 +241,6 @@ SUBTREES: dict[str, tuple[Any, list[str]]] = {
         using({"subtree": "t"}, t={"vars": {"item": "int"}, "root": "a"}),
         ["trees.t.vars.item: 'item' is a reserved word"],
     ),
-    "too many nodes": (
-        using({"parallel": [{"subtree": "t"}] * 100}, t={"root": {"parallel": [{"subtree": "u"}] * 10}},
-              u={"root": seq(*"abc")}),
-        ["trees.t.root.parallel[1]: the tree has more than 5,000 nodes"],
-    ),
     "nested too deep": (
         using({"subtree": "t0"}, **{f"t{n}": {"root": {"subtree": f"t{n + 1}"}} for n in range(60)}, t60={"root": "a"}),
         ["trees.t40.root: nodes are nested more than 40 deep", "trees.t41: no node uses this tree"],
@@ -281,6 +276,13 @@ def test_subtrees(name: str) -> None:
     assert len(found) >= len(expected), found
     for got, wanted in zip(found, expected, strict=False):
         assert got.startswith(wanted), found
+
+
+def test_the_nodes_of_a_subtree_count_wherever_it_is_used() -> None:
+    wide = {"root": {"parallel": [{"subtree": "u"}] * 10}}
+    assert refused(using({"parallel": [{"subtree": "t"}] * 100}, t=wide, u={"root": seq(*"abcd")})) == [
+        "trees.u.root: the tree has more than 5,000 nodes (split the workflow)"
+    ]
 
 
 def test_a_label_in_a_tree_may_be_used_wherever_the_tree_is() -> None:
