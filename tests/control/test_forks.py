@@ -282,3 +282,61 @@ async def test_runs_that_a_run_has_started_are_reused_like_other_results(world: 
     for step in (*before, *after):
         assert (await world.finished(step["child"]))["status"] == "succeeded"
     assert len((await world.a.http.get("/v1/runs", params={"workflow": "echo"})).json()["items"]) == 3
+
+
+PRICED = """
+agentflow: plan/v1
+kind: bt
+name: priced
+limits: {steps: 10}
+vars: {price: double}
+tasks:
+  add: {kind: tool, use: std.echo, in: {price: price * 2.0}, out: {price: double}}
+root: {sequence: [add, {task: add, set: {price: result.price}}]}
+"""
+
+
+async def test_what_is_set_is_of_the_variables_type(world: World) -> None:
+    await world.register(PRICED)
+    old = await world.finished(await world.start("priced"))
+    assert (await fork(world, old["id"], 2, set={"price": 4}))["output"] == {"price": 8.0}
+
+
+HOLD = """
+agentflow: plan/v1
+kind: fsm
+name: hold
+limits: {steps: 10}
+tasks:
+  idle: {kind: wait, for: 1h}
+  say: {kind: tool, use: std.echo}
+initial: both
+states:
+  both: {regions: [left, right], transitions: [{event: go, to: ok}, {event: done, to: ok}]}
+  left: {in: both, run: idle, transitions: [{event: done, to: left_end}]}
+  left_end: {in: both.left, final: success}
+  right: {in: both, run: say, transitions: [{event: done, to: held}]}
+  held: {in: both.right, run: idle, transitions: [{event: done, to: right_end}]}
+  right_end: {in: both.right, final: success}
+  ok: {final: success}
+"""
+
+
+async def test_a_step_that_runs_again_is_not_listed_as_it_ended_before(world: World) -> None:
+    await world.register(HOLD)
+    old = await world.start("hold")
+    async with world.engine.watch(UUID(old)) as watch:
+        while len(await steps(world, old)) < 3:
+            assert await watch.changed(5)
+    assert (await world.a.http.post(f"/v1/runs/{old}/signals/go")).status_code == 202
+    await world.finished(old)
+    new = (await world.a.http.post(f"/v1/runs/{old}/fork", json={"at": 3})).json()["id"]
+    async with world.engine.watch(UUID(new)) as watch:
+        while (await world.a.http.get(f"/v1/runs/{new}")).json()["status"] != "running":
+            assert await watch.changed(5)
+    for limit in (1, 100):
+        assert [(step["step"], step["status"], step["reused"]) for step in await steps(world, new, limit)] == [
+            (1, "requested", None), (2, "succeeded", old), (3, "requested", None),
+        ]  # fmt: skip
+    assert (await world.a.http.post(f"/v1/runs/{new}/signals/go")).status_code == 202
+    assert (await world.finished(new))["status"] == "succeeded"

@@ -17,6 +17,7 @@ from agentflow.core.decision import Decided, Decision, Facts, StepClosed, TimerC
 from agentflow.core.fork import Fork
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
+from agentflow.core.planner import Begin, advance
 from agentflow.core.run import Price, Run, unpack_state
 from agentflow.errors import Conflict
 from agentflow.store.changes import decision_hash, dump
@@ -32,7 +33,7 @@ from .test_goals import TREE, answer, goal
 from .test_planner import compiled, machines, moves, random_tree, trees
 
 TENANT = UUID(int=1)
-FEW = settings(max_examples=40)
+FEW = settings(max_examples=60)
 USAGE = {"input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "calls": 1}
 Event = tuple[Any, ...]
 
@@ -47,8 +48,10 @@ class Life:
         number: int,
         forked: Fork | None = None,
         budget: int = 0,
+        template: str = "",
     ):
         self.plan = compiled_plan
+        self.template = template
         self.id = UUID(int=number)
         self.run: Run | None = None
         self.lines: list[dict[str, Any]] = []
@@ -146,6 +149,7 @@ class Life:
         search = Forking(str(self.id), self.plan, self.run.input, at, reused)
         while not search.older:
             page = self.lines[search.lines : search.lines + 3]
+            assert page, f"no line has started step {at}"
             rows = [row for (step, _), row in self.results.items() if step in named(page)]
             if (found := search.read(page, rows, sets or {})) is not None:
                 return found
@@ -163,7 +167,13 @@ class Life:
         decision = decide(
             self.run,
             message,
-            Facts(0, self.plan, 1, price=lambda alias: Price("scripted", alias, 0, 0, "v1")),
+            Facts(
+                0,
+                self.plan,
+                1,
+                price=lambda alias: Price("scripted", alias, 0, 0, "v1"),
+                template=self.template or None,
+            ),
         )
         self.run = decision.run or self.run
         assert self.run is not None
@@ -359,6 +369,16 @@ def test_what_is_set_is_given_to_the_step() -> None:
     assert (old.asked[2]["input"], forked(old, 2, x=8).asked[2]["input"]) == ({"x": 0}, {"x": 8})
 
 
+def test_what_is_set_is_there_from_the_begin_and_needs_no_value() -> None:
+    again = {"sequence": [{"task": "a", "set": {"x": "result.n / y"}}, "b"]}
+    old = Life(compile_document(tree(again)), {"y": 1}, 2)
+    old.happen(OK)
+    assert open_tasks(forked(old, 2, y=0)) == [], "what it assigns has no value"
+    assert open_tasks(forked(old, 2, y=0, x=3)) == ["b"]
+    moved = advance(old.plan, None, Begin({"y": 1}), {"y": 2, "go": True})
+    assert (moved.state.vars["y"], moved.state.vars["go"]) == (2, True)
+
+
 def test_conditions_are_looked_at_again_for_what_is_set() -> None:
     guarded = {"sequence": [{"check": "x < 3"}, "a", "b"], "reactive": True}
     old = Life(compile_document(tree({"fallback": [guarded, "c"]})), {}, 2)
@@ -381,6 +401,22 @@ def test_an_event_that_nothing_takes_any_more_leaves_what_is_set() -> None:
     assert open_tasks(still) == [] and still.run is not None and still.run.status == "running"
     assert still.run.plan is not None and still.run.plan.vars["x"] == 4
     assert open_tasks(forked(old, 1, x=6)) == ["b"]
+
+
+def test_timers_that_were_pending_are_set_again() -> None:
+    root = {"parallel": [{"timeout": "9s", "child": {"sequence": ["a", "b"]}}, {"delay": "5s", "child": "c"}]}
+    old = Life(compile_document(tree(root)), {}, 2)
+    old.happen(OK)
+    new = forked(old, 2)
+    again = {key: timer.after_ms for key, timer in new.timers.items() if key != "wall"}
+    assert again == {"after:1": 9000, "after:2": 5000}
+    new.happen(("timer", "after:2"))
+    assert open_tasks(new) == ["b", "c"]
+    # One that had fired, or was not waited for any more, is not.
+    old.happen(("timer", "after:2"))
+    assert set(forked(old, 3).timers) == {"wall", "after:1"}
+    old.happen(("report", 2, {"n": 1, "ok": True}, ""))
+    assert set(forked(old, 3).timers) == {"wall", "after:1"}
 
 
 def test_what_the_decision_halts_is_not_started_anew() -> None:
@@ -456,6 +492,15 @@ def test_an_agent_goes_on_with_its_conversation() -> None:
     assert old.run is not None and old.run.status == "succeeded"
     assert len(old.asked[5]["messages"]) == 5
     check_every_step(old)
+
+
+def test_a_goal_whose_plan_is_known_is_followed_from_the_begin() -> None:
+    known = "brief-0123456789abcdef"
+    old = Life(compile_document(goal()), {"topic": "bees"}, 2, template=known)
+    assert open_tasks(old) == ["planning_follow"]
+    new = forked(old, 1)
+    assert open_tasks(new) == ["planning_propose"], "what is known is asked anew"
+    assert open_tasks(Life(old.plan, {"topic": "bees"}, 3, old.forking(1), template=known)) == ["planning_follow"]
 
 
 @pytest.mark.parametrize("approved", [{}, {"approve": {"by": "boss", "timeout": "1h"}}])

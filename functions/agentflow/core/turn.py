@@ -66,16 +66,17 @@ class Turn:
     def assign(
         self, sets: tuple[tuple[str, Expr], ...], local: Mapping[str, JSON], path: str, key: str = "set"
     ) -> None:
-        """Set variables all at once: every expression sees the values from before."""
-        fixed = self.fixed
+        """Set variables all at once: every expression sees the values from before. For one that is fixed none is
+        looked at."""
         self.keep({
-            name: fixed[name] if name in fixed else self.value(expr, local, f"{path}.{key}.{name}")
+            name: self.value(expr, local, f"{path}.{key}.{name}")
             for name, expr in sets
+            if name not in self.fixed
         })
 
     def keep(self, values: Mapping[str, JSON]) -> None:
         """Set variables of the run, but for those that are fixed."""
-        new = {name: self.fixed.get(name, value) for name, value in values.items()} if self.fixed else values
+        new = {name: value for name, value in values.items() if name not in self.fixed} if self.fixed else values
         self.vars = {**self.vars, **new}
         self.assigned |= new
 
