@@ -17,7 +17,8 @@ TESTS = Path(__file__).parents[1]
 VECTORS: list[dict[str, Any]] = [
     vector
     for path in sorted((TESTS / "core" / "vectors").glob("*.yaml"))
-    for vector in yaml.safe_load(path.read_text())
+    # Every fourth: they come in groups that differ in their events, which no picture shows.
+    for vector in yaml.safe_load(path.read_text())[::4]
 ]
 SAMPLES = sorted(
     path

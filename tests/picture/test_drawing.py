@@ -19,8 +19,8 @@ Rect = tuple[float, float, float, float]
 
 DIAGRAMS = [
     *map(diagram_of, all_plans()),
-    *map(any_tree, range(60)),
-    *map(any_machine, range(120)),
+    *map(any_tree, range(30)),
+    *map(any_machine, range(60)),
 ]
 
 
@@ -120,7 +120,7 @@ def test_every_arrow_is_drawn_or_told(diagram: Diagram) -> None:
 
 
 def test_parents_are_over_the_middle_of_their_children_and_levels_are_even() -> None:
-    for diagram in map(any_tree, range(60)):
+    for diagram in map(any_tree, range(30)):
         drawing = drawn(diagram)
         placed = {each.box.key: each for each in drawing.placed}
         children: dict[str, list[Placed]] = {}
@@ -175,7 +175,7 @@ def test_arrows_do_not_cross_that_need_not() -> None:
 
 def test_what_is_between_regions_reaches_down_to_the_border() -> None:
     found = 0
-    for diagram in map(any_machine, range(120)):
+    for diagram in map(any_machine, range(60)):
         drawing = drawn(diagram)
         wide = [rect(each) for each in drawing.placed if each.box.shape == "parallel"]
         for x, y, length in drawing.separators:
