@@ -69,7 +69,7 @@ class Settings:
     script_dir: Path = _option(
         Path("local/workflows"), "folder searched for *.model.yaml rules of the scripted model"
     )
-    sandbox: str = _option("auto", "driver for tool code: auto, gvisor, docker or process")
+    sandbox: str = _option("auto", "driver for tool code: auto, gvisor, docker, nested or process")
     sandbox_image: str = _option("python:3.12-slim", "image that container drivers run Python tools in")
     batch: int = _option(256, "most events handled in one transaction")
     calls: int = _option(1000, "most external calls in flight per function and process")
