@@ -14,9 +14,11 @@ import structlog
 
 from agentflow.bus.jetstream import JetStream
 from agentflow.config import Settings
-from agentflow.errors import Rejected, RetryLater
+from agentflow.errors import Rejected
+from agentflow.runtime.batch import EFFECTS
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.parking import Parking
+from agentflow.runtime.posts import MOST, Posts
 from agentflow.runtime.publisher import Publisher
 from agentflow.runtime.receive import minding
 from agentflow.runtime.relay import Relay
@@ -24,7 +26,6 @@ from agentflow.runtime.serve import not_found, until_signalled, with_probes
 from agentflow.store.changes import Twin
 from agentflow.store.postgres import PostgresStore
 from agentflow.wire.catalogue import tenant_of_subject
-from agentflow.wire.http import to_http
 from agentflow.wire.nats import from_nats
 from agentflow.wire.streams import MAX_ACK_PENDING, consumers_of
 
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 CONNECT_S = 5.0
-LATER = frozenset({429, 502, 503, 504})
-NEVER = frozenset({400, 404, 413, 415, 422})
+AT_ONCE = 4  # requests to a function that takes batches; what comes meanwhile goes with the next
 
 
 def function_urls(text: str) -> dict[str, str]:
@@ -88,10 +88,10 @@ class Bridge:
         await self._bus.open()
         await self._bus.on_hint(self._hinted)
         for name, url in self._urls.items():
+            forward = self._parking.guard(name, self._forward(name, url))
             for consumer in consumers_of(name):
-                handler = self._parking.guard(name, self._forward(url))
                 await self._bus.pull(
-                    consumer, handler, limit=min(MAX_ACK_PENDING[name], self._settings.calls)
+                    consumer, forward, limit=min(MAX_ACK_PENDING[name], self._settings.calls)
                 )
         if self._relay is not None:
             await self._relay.start()
@@ -114,31 +114,18 @@ class Bridge:
             return False, self._state
         return (True, "ready") if self._bus.connected else (False, "NATS is not connected")
 
-    def _forward(self, url: str) -> Any:
+    def _forward(self, name: str, url: str) -> Any:
+        """Pure functions decide upon many events in one transaction, and get them together; calls are dealt out one by
+        one, so that they spread over all replicas."""
+        assert self._client is not None
+        alone = name in EFFECTS
+        posts = Posts(self._client, url, at_once=self._settings.calls if alone else AT_ONCE, most=1 if alone else MOST)
+
         async def work(msg: Delivered) -> None:
             event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
-            headers, body = to_http(event, "binary")
-            await minding(msg, self._post(url, headers, body))
+            await minding(msg, posts.post(event, len(msg.data)))
 
         return work
-
-    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
-        import httpx
-
-        assert self._client is not None
-        try:
-            answer = await self._client.post(url, headers=dict(headers), content=body)
-        except httpx.HTTPError as fault:
-            raise RetryLater(f"{url}: {fault or type(fault).__name__}", after=0.5) from fault
-        if answer.is_success:
-            return
-        reason = answer.text[:1000].strip()
-        if answer.status_code in LATER:
-            after = answer.headers.get("retry-after", "1")
-            raise RetryLater(reason, after=float(after) if after.isdigit() else 1.0)
-        if answer.status_code in NEVER:
-            raise Rejected(reason, code=f"http_{answer.status_code}")
-        raise RuntimeError(f"{answer.status_code}: {reason}")
 
     def _forget(self, twin: Twin) -> None:
         """The stream has a public fact that was sent again."""
