@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentflow.errors import Invalid, Problem, Rejected
-from agentflow.secrets import resolve
+from agentflow.secrets import private_copy, resolve
 
 PREFIX = "AGENTFLOW_"
 
@@ -40,7 +40,11 @@ class Settings:
         Path(".agentflow"), "folder for the embedded stack's data, logs and the local API key"
     )
     database_url: str = _option("", "PostgreSQL URL without a user; empty: start the embedded PostgreSQL")
+    passfile: str = _option(
+        "", "file of passwords in the form of PGPASSFILE that others may read, too, as mounted Secrets are"
+    )
     nats_url: str = _option("", "NATS URL; empty: start the embedded nats-server")
+    nats_ca: str = _option("", "file of the certificates that NATS's own has to be signed by; empty: the system's")
     http_host: str = _option("127.0.0.1", "address the API and push servers listen on")
     http_port: int = _option(
         8080, "port the API and push servers listen on; PORT wins where the platform sets it"
@@ -122,7 +126,8 @@ class Settings:
         scheme, _, rest = self.database_url.partition("://")
         address, _, given = rest.rpartition("@")[2].partition("?")
         named = {option.partition("=")[0] for option in given.split("&")}
-        options = [given] * bool(given) + [f"{n}={v}" for n, v in PATIENCE.items() if n not in named]
+        ours = {**PATIENCE, "passfile": private_copy(self.passfile)} if self.passfile else PATIENCE
+        options = [given] * bool(given) + [f"{n}={v}" for n, v in ours.items() if n not in named]
         return f"{scheme}://{user}@{address}?{'&'.join(options)}"
 
     @classmethod

@@ -29,10 +29,10 @@ def free_port() -> int:
 
 
 class Fleet:
-    """One process per function, and the bridge with the relay in it."""
+    """One process per function, the bridge and the relay."""
 
     def __init__(self, house: House, folder: Path) -> None:
-        self.ports = {name: free_port() for name in (*FUNCTIONS, "bridge")}
+        self.ports = {name: free_port() for name in (*FUNCTIONS, "bridge", "relay")}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.folder = folder
         urls = {n.replace("-", "_"): f"http://127.0.0.1:{p}" for n, p in self.ports.items() if n in FUNCTIONS}
@@ -46,7 +46,7 @@ class Fleet:
         }
 
     def start(self, name: str) -> None:
-        what = ["bridge"] if name == "bridge" else ["serve", name, "--push"]
+        what = [name] if name in ("bridge", "relay") else ["serve", name, "--push"]
         command = [sys.executable, "-m", "agentflow", *what]
         environment = self.environment | {"PORT": str(self.ports[name])}
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -88,7 +88,7 @@ def fleet(house: House, tmp_path: Path) -> Iterator[Fleet]:
 
 
 async def test_six_processes_and_a_bridge_do_what_one_process_does(house: House, fleet: Fleet) -> None:
-    for name in (*FUNCTIONS, "bridge"):
+    for name in (*FUNCTIONS, "bridge", "relay"):
         fleet.start(name)
     await fleet.ready()
     key = str(await issue_key(house.database.admin, house.tenant, house.settings.key_pepper))

@@ -1,7 +1,8 @@
 """The bridge: from JetStream to functions over HTTP, for platforms that call functions with requests.
 
 One durable consumer per function, the same as by pull: a message is acknowledged when its function has
-answered 2xx, that is, when what it led to is committed.
+answered 2xx, that is, when what it led to is committed. Any number of bridges may run side by side; what functions do
+not do when they are called, ``agentflow relay`` does.
 """
 
 from __future__ import annotations
@@ -19,11 +20,8 @@ from agentflow.runtime.batch import EFFECTS
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.parking import Parking
 from agentflow.runtime.posts import MOST, Posts
-from agentflow.runtime.publisher import Publisher
 from agentflow.runtime.receive import minding
-from agentflow.runtime.relay import Relay
 from agentflow.runtime.serve import not_found, until_signalled, with_probes
-from agentflow.store.changes import Twin
 from agentflow.store.postgres import PostgresStore
 from agentflow.wire.catalogue import tenant_of_subject
 from agentflow.wire.nats import from_nats
@@ -57,7 +55,7 @@ def function_urls(text: str) -> dict[str, str]:
 
 
 class Bridge:
-    """Pulls for every function and POSTs; carries the relay too, unless told not to."""
+    """Pulls for every function and POSTs."""
 
     def __init__(
         self,
@@ -65,16 +63,13 @@ class Bridge:
         urls: Mapping[str, str],
         *,
         engine_dsn: str,
-        relay_dsn: str | None,
         nats_url: str,
     ) -> None:
         self._settings = settings
         self._urls = urls
         self._store = PostgresStore(engine_dsn, connections=2)
         self._parking = Parking(self._store)
-        self._bus = JetStream(nats_url, name="bridge", on_wipe=self._resend_all)
-        self._publisher = Publisher(self._bus, self._forget)
-        self._relay = Relay(relay_dsn, self._publisher.send) if relay_dsn else None
+        self._bus = JetStream(nats_url, name="bridge", ca=settings.nats_ca)
         self._client: httpx.AsyncClient | None = None
         self._state = "starting"
 
@@ -86,21 +81,16 @@ class Bridge:
         self._client = httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False)
         await self._store.open()
         await self._bus.open()
-        await self._bus.on_hint(self._hinted)
         for name, url in self._urls.items():
             forward = self._parking.guard(name, self._forward(name, url))
             for consumer in consumers_of(name):
                 await self._bus.pull(
                     consumer, forward, limit=min(MAX_ACK_PENDING[name], self._settings.calls)
                 )
-        if self._relay is not None:
-            await self._relay.start()
         self._state = "ready"
 
     async def stop(self) -> None:
         self._state = "stopping"
-        if self._relay is not None:
-            await self._relay.stop()
         await self._bus.close()
         await self._store.close()
         if self._client is not None:
@@ -127,26 +117,13 @@ class Bridge:
 
         return work
 
-    def _forget(self, twin: Twin) -> None:
-        """The stream has a public fact that was sent again."""
-        self._publisher.background(self._store.consume([twin]))
-
-    def _hinted(self, hint: dict[str, Any]) -> None:
-        if self._relay is not None and hint.get("timer_ms") is not None:
-            self._relay.timer_set(hint["timer_ms"])
-
-    async def _resend_all(self) -> None:
-        if self._relay is not None:
-            self._relay.resend_all()
-
 
 async def bridge(settings: Settings) -> None:
-    """Carry the bridge and the relay until SIGTERM."""
+    """Carry the bridge until SIGTERM."""
     carried = Bridge(
         settings,
         function_urls(settings.function_urls),
         engine_dsn=settings.dsn("agentflow_engine"),
-        relay_dsn=settings.dsn("agentflow_relay"),
         nats_url=settings.nats_url,
     )
     await until_signalled(carried, with_probes(not_found, carried), settings)

@@ -75,7 +75,9 @@ class Host:
         self.watchers = Watchers()
         self._models = catalogue(settings) if PRICING.intersection(names) else None
         self._gating = Gating(self.store.limits, sends_requests="api" in names and "plan" not in names)
-        self._bus = JetStream(nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all)
+        self._bus = JetStream(
+            nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all, ca=settings.nats_ca
+        )
         # Memory serves a host that both performs and decides: elsewhere others write in between. There, what a commit
         # costs is two round trips, and one writer that makes larger batches does more than two.
         remember = settings.remember if "dispatch" in names and EFFECTS.intersection(names) else 0
