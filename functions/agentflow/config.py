@@ -90,6 +90,9 @@ class Settings:
     function_urls: str = _option(
         "", "where the bridge finds functions: a URL with {function} in it, or JSON by name"
     )
+    sink: str = _option(
+        "", "URL that the bridge posts public facts to, as CloudEvents; K_SINK where a SinkBinding sets it"
+    )
     log_level: str = _option("info", "debug, info, warning or error")
     trace_sample: float = _option(1.0, "share of runs that are traced, 0.0 to 1.0")
     otlp_endpoint: str = _option("", "OTLP/HTTP endpoint for spans; empty: spans are kept out of the network")
@@ -156,6 +159,8 @@ class Settings:
                 )
         if "http_port" not in values and source.get("PORT", "").isdigit():
             values["http_port"] = int(source["PORT"])
+        if "sink" not in values and source.get("K_SINK"):
+            values["sink"] = source["K_SINK"]
         if source.get("DOCKER_HOST"):
             values["docker_host"] = source["DOCKER_HOST"]
         if problems:

@@ -37,7 +37,8 @@ Handler = Callable[[Delivered], Awaitable[None]]
 
 class JetStream:
     """One connection to NATS. ``on_wipe`` is awaited when streams had to be made anew after a reconnect; ``ca`` is a
-    file of certificates, one of which has to have signed the server's."""
+    file of certificates, one of which has to have signed the server's; ``more`` are consumers beside the
+    catalogue's."""
 
     def __init__(
         self,
@@ -46,8 +47,10 @@ class JetStream:
         name: str = "agentflow",
         on_wipe: Callable[[], Awaitable[None]] | None = None,
         ca: str = "",
+        more: Sequence[Consumer] = (),
     ):
         self._url = url
+        self._consumers = (*CONSUMERS, *more)
         self._ca = ca
         self._name = name
         self._on_wipe = on_wipe
@@ -123,7 +126,7 @@ class JetStream:
         self._whole = False
         births: dict[str, Any] = {}
         for stream in STREAMS:
-            consumers = [consumer for consumer in CONSUMERS if consumer.stream == stream.name]
+            consumers = [consumer for consumer in self._consumers if consumer.stream == stream.name]
             try:
                 births[stream.name] = await make(self._js, stream, consumers)
             except nats.js.errors.ServerError as fault:

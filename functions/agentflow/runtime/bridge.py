@@ -2,7 +2,7 @@
 
 One durable consumer per function, the same as by pull: a message is acknowledged when its function has
 answered 2xx, that is, when what it led to is committed. Any number of bridges may run side by side; what functions do
-not do when they are called, ``agentflow relay`` does.
+not do when they are called, ``agentflow relay`` does. Public facts go to a sink, where there is one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agentflow.runtime.serve import not_found, until_signalled, with_probes
 from agentflow.store.postgres import PostgresStore
 from agentflow.wire.catalogue import tenant_of_subject
 from agentflow.wire.nats import from_nats
-from agentflow.wire.streams import MAX_ACK_PENDING, consumers_of
+from agentflow.wire.streams import MAX_ACK_PENDING, SINK, consumers_of
 
 if TYPE_CHECKING:
     import httpx
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 CONNECT_S = 5.0
+SINK_AT_ONCE = 64
 AT_ONCE = 4  # requests to a function that takes batches; what comes meanwhile goes with the next
 
 
@@ -55,7 +56,7 @@ def function_urls(text: str) -> dict[str, str]:
 
 
 class Bridge:
-    """Pulls for every function and POSTs."""
+    """Pulls for every function and POSTs; the same for public facts and the sink."""
 
     def __init__(
         self,
@@ -69,7 +70,8 @@ class Bridge:
         self._urls = urls
         self._store = PostgresStore(engine_dsn, connections=2)
         self._parking = Parking(self._store)
-        self._bus = JetStream(nats_url, name="bridge", ca=settings.nats_ca)
+        more = [SINK] if settings.sink else []
+        self._bus = JetStream(nats_url, name="bridge", ca=settings.nats_ca, more=more)
         self._client: httpx.AsyncClient | None = None
         self._state = "starting"
 
@@ -82,11 +84,15 @@ class Bridge:
         await self._store.open()
         await self._bus.open()
         for name, url in self._urls.items():
-            forward = self._parking.guard(name, self._forward(name, url))
+            forward = self._parking.guard(name, self._forward(self._posts(name, url)))
             for consumer in consumers_of(name):
                 await self._bus.pull(
                     consumer, forward, limit=min(MAX_ACK_PENDING[name], self._settings.calls)
                 )
+        if self._settings.sink:
+            posts = Posts(self._client, self._settings.sink, at_once=SINK_AT_ONCE, most=1)
+            forward = self._parking.guard(SINK.function, self._forward(posts))
+            await self._bus.pull(SINK, forward, limit=SINK.max_ack_pending)
         self._state = "ready"
 
     async def stop(self) -> None:
@@ -104,13 +110,15 @@ class Bridge:
             return False, self._state
         return (True, "ready") if self._bus.connected else (False, "NATS is not connected")
 
-    def _forward(self, name: str, url: str) -> Any:
+    def _posts(self, name: str, url: str) -> Posts:
         """Pure functions decide upon many events in one transaction, and get them together; calls are dealt out one by
         one, so that they spread over all replicas."""
         assert self._client is not None
         alone = name in EFFECTS
-        posts = Posts(self._client, url, at_once=self._settings.calls if alone else AT_ONCE, most=1 if alone else MOST)
+        at_once = self._settings.calls if alone else AT_ONCE
+        return Posts(self._client, url, at_once=at_once, most=1 if alone else MOST)
 
+    def _forward(self, posts: Posts) -> Any:
         async def work(msg: Delivered) -> None:
             event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
             await minding(msg, posts.post(event, len(msg.data)))

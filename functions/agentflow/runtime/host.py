@@ -286,6 +286,10 @@ class Host:
         """Handle an event that came over HTTP for a function of this host."""
         await self._receivers[name].receive(event)
 
+    async def receive_dead_letter(self, name: str, event: Event) -> None:
+        """Keep an event for a function of this host that its sender has given up on."""
+        await self._parking.park_event(name, event)
+
     def http(self) -> Asgi:
         """The host's HTTP face: probes and metrics, and the API where it carries it."""
         return with_probes(self.api() if self._control is not None else not_found, self)
