@@ -90,6 +90,9 @@ class Settings:
     function_urls: str = _option(
         "", "where the bridge finds functions: a URL with {function} in it, or JSON by name"
     )
+    push: bool = _option(
+        False, "have `agentflow serve` take CloudEvents over HTTP, where no --push can be said (OpenFaaS)"
+    )
     sink: str = _option(
         "", "URL that the bridge posts public facts to, as CloudEvents; K_SINK where a SinkBinding sets it"
     )

@@ -39,19 +39,25 @@ AT_ONCE = 4  # requests to a function that takes batches; what comes meanwhile g
 
 
 def function_urls(text: str) -> dict[str, str]:
-    """Each function's address, from one URL with ``{function}`` in it or a JSON object by name."""
+    """Each function's address, from one URL with ``{function}`` in it or a JSON object by name.
+
+    A function that the object leaves out is carried by pull, somewhere else.
+    """
     names = [name for name in NAMES if name != "api"]
+    path = "AGENTFLOW_FUNCTION_URLS"
     if text.lstrip().startswith("{") and not text.lstrip().startswith("{function}"):
-        given = json.loads(text)
-        missing = [name for name in names if name not in given]
-        if missing:
-            raise Rejected(f"names no URL for {', '.join(missing)}", path="AGENTFLOW_FUNCTION_URLS")
-        return {name: str(given[name]) for name in names}
+        try:
+            given = {str(name).replace("-", "_"): str(url) for name, url in json.loads(text).items()}
+        except ValueError as fault:
+            raise Rejected(f"is not JSON: {fault}", code="bad_setting", path=path) from None
+        unknown = sorted(given.keys() - {*names, "api"})
+        if unknown or not given:
+            message = f"there is no function {unknown[0]}" if unknown else "names no function"
+            raise Rejected(message, code="bad_setting", path=path, mend=f"there are: {', '.join(names)}")
+        return {name: url for name, url in given.items() if name != "api"}
     if "{function}" not in text:
         mend = "e.g. http://{function}.agentflow.svc.cluster.local (Kubernetes names: _ becomes -)"
-        raise Rejected(
-            "has no {function} in it", code="bad_setting", path="AGENTFLOW_FUNCTION_URLS", mend=mend
-        )
+        raise Rejected("has no {function} in it", code="bad_setting", path=path, mend=mend)
     return {name: text.replace("{function}", name.replace("_", "-")) for name in names}
 
 
