@@ -10,7 +10,7 @@ TESTS ?= tests
 .PHONY: help run dev test chaos bench bench-peers knative-manifests check lint types imports drift contracts lock clean
 
 help: ## Show this menu
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run.stamp ## Set everything up, run the sample workflow on the embedded stack, print its result
 	@$(BIN)/agentflow dev --sample --exit
