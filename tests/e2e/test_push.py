@@ -112,7 +112,7 @@ class Fleet:
     async def ready(self) -> None:
         async with httpx.AsyncClient() as client:
             for name in self.processes:
-                await eventually(lambda name=name: self._answers(client, name))
+                await eventually(lambda name=name: self._answers(client, name), within_s=90)
 
     async def _answers(self, client: httpx.AsyncClient, name: str) -> bool:
         if self.processes[name].poll() is not None:
