@@ -26,8 +26,8 @@ Made = TypeVar("Made")
 
 
 class PlanLimits(NamedTuple):
-    """How large a plan may be that is registered: what the installation allows, within what the format does. ``states``:
-    how many of them the model check goes through."""
+    """How large a plan may be that is registered: what the installation allows, within what the format does.
+    ``states``: how many of them the model check goes through."""
 
     bytes: int = MAX_BYTES
     nodes: int = MAX_NODES
@@ -109,9 +109,10 @@ class Registry:
     def _check(self, body: bytes, yaml: bool) -> Checked:
         checked = check_document(body if yaml else _object(loads(body)))
         self.with_models(checked.plan)
-        if problems := proven(checked.plan, advance, self.limits.states):
-            raise Invalid(problems, code="invalid_plan")
-        return checked
+        found = proven(checked.plan, advance, self.limits.states)
+        if errors := [problem for problem in found if problem.severity == "error"]:
+            raise Invalid(errors, code="invalid_plan")
+        return Checked(checked.plan, (*checked.warnings, *found))
 
     def with_models(self, plan: Plan) -> Plan:
         """The plan, when it is not too large and there is a model for every task that needs one; else ``Invalid``."""

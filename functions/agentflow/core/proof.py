@@ -21,17 +21,20 @@ MENDS = {
     "no_success": "let there be a way to success",
     "fuel": "raise limits.steps",
 }
-"""Findings about a plan that it is refused for. What is found of the planner itself is no fault of its author's."""
+"""Findings about a plan. What is found of the planner itself is no fault of its author's."""
+
+REFUSED = frozenset({"no_end", "fuel"})
+"""A plan that can only fail may be meant so: it is told."""
 
 
 def proven(plan: Plan, advance: Reducer, states: int) -> list[Problem]:
-    """Why a plan can't be right, as far as ``states`` of them show it; none for 0, and for the machine of a goal."""
-    size = len(plan.tree.nodes) if plan.tree is not None else len(plan.machine.states) if plan.machine is not None else 0
-    bound = states * SIZE // max(SIZE, size)
+    """What ``states`` states of a plan prove: nothing where there are more, for 0, and for the machine of a goal."""
+    parts = plan.tree.nodes if plan.tree is not None else plan.machine.states if plan.machine is not None else ()
+    bound = states * SIZE // max(SIZE, len(parts))
     if not bound or plan.planning is not None:
         return []
     explored = explore(plan, advance, states=bound, advances=4 * bound, shorten=False)
-    return [problem for problem in problems(plan, explored) if problem.severity == "error"]
+    return problems(plan, explored) if explored.complete else []
 
 
 def problems(plan: Plan, explored: Explored) -> list[Problem]:
@@ -39,6 +42,6 @@ def problems(plan: Plan, explored: Explored) -> list[Problem]:
     place = "root" if plan.tree is not None else "states"
     found = []
     for finding in explored.findings:
-        severity = "error" if finding.code in MENDS and explored.complete and plan.planning is None else "warning"
+        severity = "error" if finding.code in REFUSED and explored.complete and plan.planning is None else "warning"
         found.append(Problem(place, f"model check: {finding}", MENDS.get(finding.code, ""), finding.code, severity))
     return found

@@ -35,7 +35,7 @@ def endless(machine: Machine) -> Iterator[Problem]:
 
 
 def _cycle(machine: Machine, leaf: State, event: str) -> list[Transition]:
-    """The transitions that ``event`` leads round and round through, while ``leaf`` is active; none where it may stop."""
+    """The transitions that ``event`` leads round through while ``leaf`` is active; none where it may stop."""
     way: list[Transition] = []
     while True:
         taken = next((found[0] for index in leaf.chain if (found := _takers(machine.states[index], event))), None)
