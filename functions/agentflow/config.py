@@ -84,6 +84,9 @@ class Settings:
     plan_bytes: int = _option(262_144, "most bytes of a workflow's document that is registered, at most 262144")
     plan_nodes: int = _option(5_000, "most nodes or states of a workflow that is registered, at most 5000")
     plan_steps: int = _option(100_000, "most steps that a workflow's limits.steps may allow, at most 100000")
+    plan_states: int = _option(
+        500, "most states that the model check goes through when a workflow is registered; 0: it is left out"
+    )
     fork_lines: int = _option(
         100_000, "most lines of a run's history that are read to find the step before which a fork begins"
     )

@@ -48,7 +48,7 @@ def declared_cost(plan: Plan) -> Callable[[Task], int]:
 
     def cost_of(task: Task) -> int:
         if task.agent and task.price_cap_micro is None:
-            dearest = max((plan.tools[name].price_micro for name in task.agent.tools), default=0)
+            dearest = max((tool.price_micro for tool in task.agent.tools.values()), default=0)
             return dearest * (_calls(task) - task.turns) * task.retry.max
         return tool_micro(plan, task) if task.kind == "tool" else task.price_cap_micro or 0
 
