@@ -110,7 +110,7 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
 def _scopes(draft: Draft, document: Mapping[str, Any], machine: Machine | None, tree: Tree | None) -> None:
     """What compensations undo is there, and something can be undone."""
     compensations = [task for task in draft.tasks.values() if task.kind == "compensate"]
-    if compensations and not any("undo" in task for task in document["tasks"].values()):
+    if compensations and not any(task.undo for task in draft.tasks.values()):
         path = f"tasks.{compensations[0].name}"
         draft.note(path, "nothing can be undone", "say with `undo` what undoes a task", "undo")
     known = {document["name"]: None}
