@@ -136,6 +136,7 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         for_ms=milliseconds(entry["for"]) if "for" in entry else None,
         match=match and draft.expr(match, {**draft.names, "event": JSON_TYPE}, BOOL, f"{path}.match"),
         key=key and draft.expr(key, {**draft.names, "item": JSON_TYPE}, STRING, f"{path}.key"),
+        keyed="key" in entry,
         max_tokens=entry.get("max_tokens", MAX_TOKENS),
         price_cap_micro=micro(entry["usd"]) if "usd" in entry else None,
         child=_child(draft, entry["use"], f"{path}.use") if kind == "workflow" else None,

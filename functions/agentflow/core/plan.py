@@ -169,6 +169,8 @@ class Task:
     agent: Agent | None = None
     turns: int = 0
     part_of: str = ""
+    keyed: bool = False
+    """Whether it says a key of its own; of a task that only subtrees run, ``key`` is known where it runs."""
     fields: tuple[tuple[str, str, Type], ...] = field(default=(), repr=False)
     """What expressions see of the result: (field, name in CEL, type); field '' is the whole result."""
 

@@ -205,7 +205,7 @@ def key_of(plan: Plan, task: str, state: PlanState, step: int) -> str:
     when it has no value, or one that is no key."""
     starting = plan.tasks[task]
     local: dict[str, JSON] = {}
-    if starting.key is not None and (ran := _where(plan, state, step)) is not None:
+    if starting.keyed and (ran := _where(plan, state, step)) is not None:
         _, starting, local = ran
     if starting.key is None:
         return ""

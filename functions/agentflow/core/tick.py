@@ -22,7 +22,7 @@ from agentflow.core.entries import EMPTY, Entries, Journal, put, take, undo
 from agentflow.core.instances import Instances
 from agentflow.core.moves import Elapsed, PlanEvent
 from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Conditions, Node, Tree
-from agentflow.core.scopes import Scopes
+from agentflow.core.scopes import NO_LOCALS, Scopes
 from agentflow.core.turn import Turn, reason
 from agentflow.core.types import JSON
 

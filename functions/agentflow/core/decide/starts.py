@@ -69,7 +69,7 @@ def _tool(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Faul
     before = turn.open.get(step)
     try:
         key = before.key if before is not None else ""  # all attempts have the one that the first has had
-        if not key and task.key is not None and turn.state is not None:
+        if not key and task.keyed and turn.state is not None:
             key = key_of(turn.plan, task.name, turn.state, step)
     except CelFault as fault:
         opened = turn.opened(step, task, "call", attempt, given)
