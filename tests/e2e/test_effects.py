@@ -15,6 +15,7 @@ from house import House, all_decided_again, door, eventually
 
 from agentflow.core.message import Message
 from agentflow.runtime import claims, performer
+from agentflow.store.pipeline import Pipeline
 
 CHARGE = """
 import json, os, time, urllib.request
@@ -193,8 +194,8 @@ async def test_an_author_may_name_the_unknown_outcome_and_the_key_stays(house: H
 
 
 async def test_while_the_claimant_is_at_work_a_repetition_waits(house: House, far: FarSide) -> None:
-    """Another host sends everything again when it starts; the call goes on for longer than a claim holds."""
-    await house.register(document("sleep4"))
+    """Another host sends everything again when it starts; the call goes on for much longer than a claim holds."""
+    await house.register(document("sleep8"))
     async with house.host() as host:
         run = await house.submit(host, "charges", {"url": far.url, "order": "o1"})
         await eventually(lambda: called(far))
@@ -226,6 +227,50 @@ async def test_a_claimant_that_is_gone_leaves_an_unknown_outcome(house: House, f
         ended = await house.ended(run)
     assert (ended["status"], ended["output"]["said"]) == ("succeeded", "outcome_unknown")
     await settled(house, far)
+
+
+async def test_a_call_that_has_not_begun_in_time_was_not_made_and_is_tried_again(house: House, far: FarSide) -> None:
+    """There is room for one tool at a time, and another one takes it for longer than the call may take."""
+    wait = {"kind": "tool", "use": "wait"}
+    slow = {"kind": "python", "code": "import time\ndef run():\n    time.sleep(4)\n    return {}"}
+    busy = document("well") | {"name": "busy", "tools": {"wait": slow}, "tasks": {"wait": wait}, "root": "wait"}
+    await house.register(busy)
+    await house.register(document("well", retry={"max": 9, "backoff": "10ms"}, timeout="2s"))
+    async with house.host(sandbox_slots=1) as host:
+        given = {"url": far.url, "order": "o1"}
+        before = await house.submit(host, "busy", given)
+        await asyncio.sleep(1.0)
+        run = await house.submit(host, "charges", given)
+        assert (await house.ended(run))["status"] == "succeeded"
+        await house.ended(before)
+    failed = await house.rows("select error ->> 'code' as code from steps where status = 'failed'")
+    assert {row["code"] for row in failed} == {"timeout"}
+    await settled(house, far)
+
+
+@pytest.mark.parametrize("effects", [None, "none", "idempotent"])
+async def test_calls_of_other_tools_cost_no_statement_more(
+    house: House, far: FarSide, effects: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: set[str] = set()
+    run_all = Pipeline.run
+
+    async def noted(pipeline: Pipeline, calls: Any) -> Any:
+        calls = list(calls)
+        sent.update(name.decode().partition(".")[0] for name, _, _ in calls)
+        return await run_all(pipeline, calls)
+
+    monkeypatch.setattr(Pipeline, "run", noted)
+    plan = document("sleep2")
+    tool = plan["tools"]["charge"]
+    tool |= {"effects": effects}
+    plan["tools"]["charge"] = {name: value for name, value in tool.items() if value is not None}
+    await house.register(plan)
+    async with house.host() as host:
+        run = await house.submit(host, "charges", {"url": far.url, "order": "o1"})
+        assert (await house.ended(run))["output"]["key"] == f"{run}/1"
+    assert {"insert_steps", "postpone"} <= sent
+    assert not {name for name in sent if "claim" in name}
 
 
 async def test_a_halted_call_takes_its_claim_along(house: House, far: FarSide) -> None:
