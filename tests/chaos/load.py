@@ -125,7 +125,7 @@ class Load:
         given: dict[str, Any] = {"token": token, "n": chance.randrange(1000)}
         if workflow.name == "mapped":
             given["items"] = list(range(chance.randrange(1, 7)))
-        if workflow.name == "tooled":
+        if workflow.name in ("tooled", "charged"):
             given["url"] = self._effect_url
         submission = Submission(tenant, workflow, token, given)
         self.submissions.append(submission)

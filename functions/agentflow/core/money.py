@@ -15,7 +15,7 @@ TOKENS_PER_MESSAGE = 16
 # What a provider tells a model about tools in general, and how it frames each, is some hundred tokens.
 TOKENS_FOR_TOOLS = 1_024
 # Failures after which a provider may bill a call that told us no usage: the whole hold counts as spent.
-MAYBE_BILLED = frozenset({"timeout", "bad_response", "unknown_outcome", "internal"})
+MAYBE_BILLED = frozenset({"timeout", "bad_response", "outcome_unknown", "internal"})
 
 
 def input_tokens_bound(

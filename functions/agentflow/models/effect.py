@@ -7,7 +7,7 @@ from typing import Any
 
 from agentflow.config import Settings
 from agentflow.core.message import Message
-from agentflow.core.performed import Performed
+from agentflow.core.performed import Begins, Performed, ignored
 from agentflow.errors import Rejected, RetryLater
 from agentflow.models import Reply, Request
 from agentflow.models.catalogue import ModelCatalogue
@@ -23,9 +23,10 @@ class InvokeLlm:
     def at_once(self, request: Message) -> Performed | None:
         return None
 
-    async def perform(self, request: Message) -> Performed:
+    async def perform(self, request: Message, begins: Begins = ignored) -> Performed:
         asked = request.data
         model = self._catalogue.model(asked["model"]["provider"])
+        begins()
         reply = await model.complete(
             Request(
                 provider=asked["model"]["provider"],

@@ -15,7 +15,7 @@ from agentflow.core.decide.ending import known
 from agentflow.core.decision import NOTHING, Decision, Facts, StepClosed
 from agentflow.core.message import Message
 from agentflow.core.money import MAYBE_BILLED, cost_micro
-from agentflow.core.plan import Plan
+from agentflow.core.plan import UNKNOWN, Plan
 from agentflow.core.run import OpenStep, Run
 from agentflow.core.types import Mismatch, conform
 
@@ -39,7 +39,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     usage = data["usage"]
     result = _checked(data, facts.plan)
     result["cost_micro"] = cost_micro(task, run, usage, facts.plan)
-    if task.kind == "llm" and not usage["calls"] and (result["error"] or {}).get("code") in MAYBE_BILLED:
+    code = (result["error"] or {}).get("code")
+    if not usage["calls"] and (code == UNKNOWN or (task.kind == "llm" and code in MAYBE_BILLED)):
         result["cost_micro"] = run.holds.get(f"{step}.{attempt}", 0)
     if opened is None:
         result["late"] = True
@@ -89,7 +90,8 @@ def _checked(data: dict[str, Any], plan: Plan) -> dict[str, Any]:
             fixed[name] = conform(output[name], kind)
     except Mismatch as fault:
         message = f"tasks.{task.name}.out.{name}{fault.where}: {fault.message}"
-        error = {"code": "bad_result", "message": message, "retryable": True, "retry_after_ms": None}
+        again = not task.calls_once(plan.tools)  # what the call was for has been done
+        error = {"code": "bad_result", "message": message, "retryable": again, "retry_after_ms": None}
         return {**data, "status": "failed", "output": None, "error": error}
     if all(output[name] is value for name, value in fixed.items()):
         return dict(data)
