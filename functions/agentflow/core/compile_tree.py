@@ -18,7 +18,10 @@ __all__ = ["MAX_NODES", "only_in_trees", "tree"]
 MAX_NODES = 5_000
 """Nodes of a tree, those of subtrees counted wherever they are used."""
 
-_TRANSPARENT = ("sequence", "fallback", "invert", "force")
+_TRANSPARENT = ("sequence", "fallback", "invert", "force", "if", "while", "switch")
+"""Nodes that remember nothing of their own under a reactive one: conditions in them are looked at again."""
+
+_INSTANT = frozenset({*_TRANSPARENT, "check", "succeed", "fail", "parallel", "timeout"})
 _LIST = parse("list(json)")
 
 
@@ -82,6 +85,8 @@ class _Builder:
         memory = bool(entry.get("memory"))
         task = self.draft.task(entry["task"], f"{path}.task") if kind == "task" else None
         conditions = self._conditions(entry, kind, scope, path)
+        if kind in ("parallel", "timeout") and not _assigns(conditions) and all(_instant(child) for child in children):
+            keep = False
         reactive = bool(entry.get("reactive"))
         looks = reactive or kind in ("while", "switch") or (conditions is not None and conditions.holds is not None)
         node = Node(
@@ -148,7 +153,10 @@ class _Builder:
         self, entry: Table, path: str, kind: str, keep: bool, item: Type | None, depth: int
     ) -> tuple[Node, ...]:
         kept = bool(entry.get("reactive")) or (keep and kind in _TRANSPARENT and not entry.get("memory"))
-        nodes = [self.node(child, path + where, kept, item, depth + 1) for where, child in below(entry)]
+        nodes = []
+        for where, child in below(entry):
+            again = kind == "while" and not nodes  # its condition, which is looked at again
+            nodes.append(self.node(child, path + where, kept or again, item, depth + 1))
         return tuple(node for node in nodes if node is not None)
 
     def _subtree(self, entry: Table, path: str, keep: bool, depth: int) -> tuple[Node, ...]:
@@ -284,6 +292,16 @@ class _Builder:
                     f"use 1 to {count}, or -1 for all, -2 for all but one",
                     "threshold",
                 )
+
+
+def _instant(node: Node) -> bool:
+    """Whether the node asks conditions and nothing else: it ends at once, and may be asked again at any time."""
+    return node.kind in _INSTANT and not node.memory and not _assigns(node.conditions) and all(map(_instant, node.children))
+
+
+def _assigns(conditions: Conditions | None) -> bool:
+    given = conditions or Conditions()
+    return bool(given.on_success or given.on_failure or given.on_halt or given.post)
 
 
 def _wanted(draft: Draft, task: Task, name: str) -> Type | None:
