@@ -22,7 +22,7 @@ def branch(tick: Tick, node: Node, scope: str) -> int:
     if held is None or not held[0]:
         return _take(tick, node, scope, tick.tick(node.children[0], scope), 0)
     status = _go(tick, node, scope, held[0])
-    if status != RUNNING and node.keep:
+    if status != RUNNING and node.undecided:
         tick.assigned = True  # the condition may have flipped while it was not asked
     return status
 
@@ -41,7 +41,7 @@ def loop(tick: Tick, node: Node, scope: str) -> int:
         status = _go(tick, node, scope, taken)
     else:
         status = _take(tick, node, scope, tick.tick(node.children[0], scope), taken)
-    if status != RUNNING and not node.keep:
+    if status != RUNNING and not node.undecided:
         tick.halt(node.children[0], scope)
     return status
 
@@ -69,17 +69,16 @@ def _take(tick: Tick, node: Node, scope: str, condition: int, taken: int) -> int
     _leave(tick, node, scope, taken, index, 1)
     if index:
         return _go(tick, node, scope, index)
-    if condition == RUNNING:
-        tick.n[scope + node.key] = [0]
-    else:
-        tick.n.pop(scope + node.key)
-    return condition
+    if condition == SKIPPED:
+        return tick.remember(node, scope + node.key, SKIPPED)
+    tick.n[scope + node.key] = [0]
+    return RUNNING
 
 
 def _leave(tick: Tick, node: Node, scope: str, taken: int, index: int, first: int = 0) -> None:
     """The ways that are not taken are left: what runs there, and what is remembered there under a reactive node."""
     for other in range(first, len(node.children)):
-        if other != index and (other == taken or node.keep):
+        if other != index and (other == taken or node.undecided):
             tick.halt(node.children[other], scope)
 
 
@@ -90,8 +89,10 @@ def _go(tick: Tick, node: Node, scope: str, index: int) -> int:
     status = tick.tick(node.children[index], scope) if index < len(node.children) else FAILURE
     if status == RUNNING:
         tick.n[key] = [index]
-    else:
+    elif node.undecided:
         tick.n.pop(key)
+    else:
+        tick.remember(node, key, status)
     return status
 
 
