@@ -47,12 +47,17 @@ def beside(node: Any, *others: Any) -> dict[str, Any]:
             ">: +b +a | b: +d | a: -d +e | e: +d | d: ok",
         ),
         (
+            beside({"sequence": [{"fallback": [{"check": "!go"}, "e"]}, {"if": "x == 0", "then": "b"}]}, GO),
+            ">: +b +a | b: +d | a: -d +e | e: +b | b: +d | d: ok",
+            ">: +b +a | b: +d | a: -d +e | e: +b | b: +d | d: ok",
+        ),
+        (
             {"parallel": [{"type": "while", "children": ["b", "d"]}, GO]},
             ">: +b +a | b: +d | a: -d +b | b: +d | d: ok",
             ">: +b +a | b: +d | a: | d: ok",
         ),
     ],
-    ids=["order", "guard", "parallel", "if", "while", "switch", "condition"],
+    ids=["order", "guard", "parallel", "if", "while", "switch", "halted", "condition"],
 )
 def test_what_was_accepted_before_decides_as_before(root: Any, then: str, now: str) -> None:
     stored, _ = normalise(tree(root))
