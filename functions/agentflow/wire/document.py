@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentflow.core import meaning
 from agentflow.core.canonical import as_written, normalise
 from agentflow.core.compile import compile_plan
 from agentflow.core.plan import Plan
@@ -146,7 +145,7 @@ def _compiled(document: bytes | Mapping[str, Any], *, stored: bool = False) -> t
     if rest is None:
         raise Invalid(found, code="invalid_plan")
     try:
-        plan = compile_plan(rest if stored or problems else meaning.new(rest))
+        plan = compile_plan(rest, stored=stored)
     except Invalid as more:
         # That the core cannot read it says nothing more where the shape has said why.
         found += [as_written(fault, author) for fault in more.problems if not found or fault.code != "shape"]
