@@ -163,7 +163,7 @@ def test_the_document_and_retry_have_all_their_keys() -> None:
     assert fields(shape.Retry) == Retry.__annotations__.keys()
     by_method = {"vars": "var", "tools": "python", "tasks": "tool", "states": "state", "transitions": "on"}
     by_method |= {"events": "signal", "plan": "goal", "trees": "tree", "agents": "define_agent"}
-    for key in fields(shape.Document, "agentflow", "kind", "name", "description", "limits"):
+    for key in fields(shape.Document, "agentflow", "ir", "kind", "name", "description", "limits"):
         assert callable(getattr(Workflow, by_method.get(key, key)))
 
 

@@ -114,7 +114,8 @@ class _Reader:
 
     def statement(self) -> Assign | Node:
         """``var x = 1``, ``x += 1``, ``x++``, or an expression."""
-        if not self.at_end() and self.tokens[self.at][1] in ("var", "let", "const"):
+        following = self.tokens[self.at + 1 : self.at + 2]
+        if self.tokens[self.at][1] in ("var", "let", "const") and following and following[0][0] == "name":
             self.at += 1
         target = self.expression()
         if op := self.take("=", ":="):

@@ -19,8 +19,8 @@ WIDTH = 100
 
 ORDER = tuple(
     """
-    agentflow kind name type task label description limits trigger file code input vars output events tools agents tasks
-    use model in prompt system out over value event after for until match if while then do else
+    agentflow ir kind name type task label description limits trigger file code input vars output events tools agents
+    tasks use model in prompt system out over value event after for until match if while then do else
     initial regions run history visits set raise to internal final as need fail_at wait scope max concurrency
     backoff factor max_backoff jitter only never turns max_tokens key timeout retry steps memory cpu usd wall effects
     undo

@@ -507,6 +507,9 @@ class Document(Shape):
     """A workflow: ``agentflow: plan/v1``."""
 
     agentflow: Literal["plan/v1"]
+    ir: Literal[2] | None = Field(
+        None, description="not to be written: for which version it was accepted, where its meaning depends on that"
+    )
     kind: Literal["fsm", "bt", "goal"] = Field(
         description="a state machine, a behaviour tree, or a goal that a model plans for"
     )
