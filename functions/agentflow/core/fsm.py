@@ -33,7 +33,7 @@ def begin(
     """Enter the initial states."""
     turn = _Turn(Configuration(Turn(plan, variables, 0, fixed), machine, {"at": [], "run": {}, "visits": {}}))
     try:
-        turn.on.enter(machine.initial)
+        turn.on.begin()
         turn.settle()
     except Ends as ends:
         return turn.turn.end(list(turn.on.run.values()), ends)
