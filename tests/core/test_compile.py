@@ -365,14 +365,30 @@ MACHINES: dict[str, tuple[Any, list[str]]] = {
         machine({**WORK, "w_was": {"in": "work", "history": "deep", "to": "w1", "transitions": [done("ok")]}}),
         ["states.w_was.transitions: a history state has no transitions"],
     ),
-    "a history state as the initial one": (
-        machine({**WORK, "work": {"initial": "w_was", "transitions": [done("ok")]},
-                 "w_was": {"in": "work", "history": "deep", "to": "w1"}}),
-        ["states.work.initial: 'w_was' is a history state"],
+    "history that begins with a history state": (
+        machine({**WORK, "w_was": {"in": "work", "history": "deep", "to": "w_other"},
+                 "w_other": {"in": "work", "history": "shallow", "to": "w1"}}),
+        ["states.w_was.to: 'w_other' is not a state inside 'work'"],
     ),
-    "shallow history of a parallel state": (
-        machine({**BOTH, "was": {"in": "both", "history": "shallow", "to": "l"}}),
-        ["states.was.history: the regions of a parallel state are always active"],
+    "history that begins in two states of one region": (
+        machine({**BOTH, "was": {"in": "both", "history": "deep", "to": ["l", "l2"]}}),
+        ["states.was.to: 'l' and 'l2' are never active together (name states in different regions"],
+    ),
+    "two initial states, one after the other": (
+        machine({**WORK, "work": {"initial": ["w1", "w2"], "transitions": [done("ok")]}}),
+        ["states.work.initial: 'w1' and 'w2' are never active together"],
+    ),
+    "a state and what is inside it": (
+        machine({**BOTH, "after": run("d", done(["both", "r"]))}),
+        ["states.after.transitions[0].to: 'both' and 'r' are never active together"],
+    ),
+    "a state twice": (
+        machine({**BOTH, "after": run("d", done(["r", "r"]))}),
+        ["states.after.transitions[0].to: 'r' and 'r' are never active together"],
+    ),
+    "one of several targets is unknown": (
+        machine({**BOTH, "after": run("d", done(["l", "q"]))}),
+        ["states.after.transitions[0].to: unknown state 'q'"],
     ),
     "a history state that nobody leads to": (
         machine({**WORK, "w_was": {"in": "work", "history": "deep", "to": "w1"}}),
@@ -478,7 +494,7 @@ MACHINES: dict[str, tuple[Any, list[str]]] = {
     ),
     "in nowhere": (
         machine({"s": {"in": "q", **run("a", done("ok"))}, "ok": OK}),
-        ["states.s.in: unknown state 'q'", "initial: 's' is not directly inside (name a state with no `in`)"],
+        ["states.s.in: unknown state 'q'"],
     ),
     "in itself": (
         machine(
@@ -509,7 +525,7 @@ MACHINES: dict[str, tuple[Any, list[str]]] = {
     ),
     "an initial state elsewhere": (
         machine({**WORK, "work": {"initial": "ok", "transitions": [done("ok")]}}),
-        ["states.work.initial: 'ok' is not directly inside (name a state with in: work)"],
+        ["states.work.initial: 'ok' is not inside 'work' (name a state with in: work)"],
     ),
     "two shapes": (
         machine({"s": {**run("a", done("ok")), "final": "success"}, "ok": OK}),

@@ -155,9 +155,6 @@ class Hierarchy:
 
     def _in_parallel(self, node: Place, within: str, path: str) -> str:
         if node.kind == "history":
-            if node.entry["history"] != "deep":
-                mend = "use history: deep, or name one of its regions"
-                self._fault(f"{node.path}.history", "the regions of a parallel state are always active", mend)
             return within
         if node.name not in self.nodes[within].entry["regions"]:
             regions = ", ".join(f"{within}.{name}" for name in self.nodes[within].entry["regions"])

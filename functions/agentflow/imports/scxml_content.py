@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from agentflow.imports.block import FALSE, TRUE, Block, both, children, folded, negated, rebuilt
 from agentflow.imports.findings import Findings
 from agentflow.imports.naming import TooLong, event_name, field_name
-from agentflow.imports.parsing import expression, statements
-from agentflow.imports.scxml_events import Events, Heard
-from agentflow.imports.scxml_sends import Send, Sends, sent_event, sites
+from agentflow.imports.parsing import ECMASCRIPT, expression, statements
+from agentflow.imports.scxml_data import plain_value
+from agentflow.imports.scxml_events import ERROR, Events, Heard
+from agentflow.imports.scxml_sends import Send, Sends, sites
 from agentflow.imports.scxml_states import State, States
 from agentflow.imports.syntax import (
     Assign,
@@ -22,13 +23,20 @@ from agentflow.imports.syntax import (
     Member,
     Name,
     Node,
+    Table,
     Unreadable,
 )
 from agentflow.imports.xml import Element
 
 MAX_ROUNDS = 100
+_IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,200}")
 _EVENT = Name("_event")
+_BASE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _IN = re.compile(r"\bIn\s*\(\s*['\"]([^'\"]{1,200})['\"]\s*\)")
+
+
+class _Fails(Exception):
+    """What an element does is an error whenever it is done: SCXML's error.execution, and what follows is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,8 @@ class Place:
 
 class Content:
     """Reads content. ``data``: the variables by their names there, with their first values; ``assigned``: those that
-    change; ``inside``: the variables that say whether a state is active, for the states that ``In`` asks about."""
+    change; ``inside``: the variables that say whether a state is active, for the states that something asks about;
+    ``carried``: those that keep the data of delayed sends until they are due."""
 
     def __init__(
         self, states: States, events: Events, sends: Sends, data: dict[str, Node], findings: Findings
@@ -51,7 +60,12 @@ class Content:
         self.sends = sends
         self.data = data
         self.findings = findings
-        self.inside = _asked(states, {field_name(name) for name in data})
+        self.taken = {field_name(name) for name in data}
+        self.inside: dict[State, str] = {}
+        for state in _asked(states):
+            self.is_inside(state)
+        self.carried: dict[str, str] = {}
+        self.reads_data = any("_event" in text for text in _texts(states))
         self.assigned = set(_assigned(states))
 
     # -- expressions
@@ -108,43 +122,69 @@ class Content:
         state = self.states.by_id.get(str(node.arguments[0].value))
         if state is None:
             return FALSE
-        return Name(self.inside[state.id])
+        return self.is_inside(state)
+
+    def is_inside(self, state: State) -> Node:
+        """The variable that says whether a state is active."""
+        if state not in self.inside:
+            field = field_name("in_" + (state.id or state.name))
+            self.inside[state] = field if field not in self.taken else field + "_now"
+        return Name(self.inside[state])
 
     # -- content
 
     def run(self, elements: list[Element], block: Block, place: Place, when: Node = TRUE) -> Block:
         """What the elements do after what the block does already, where ``when`` holds."""
-        for element in elements:
-            try:
-                self._one(element, block, place, when)
-            except (Unreadable, TooLong) as fault:
-                self.findings.refuse(element, str(fault), "write it in CEL after the import")
+        self._run(elements, block, place, when)
         return block
 
-    def _one(self, element: Element, block: Block, place: Place, when: Node) -> None:
+    def _run(self, elements: list[Element], block: Block, place: Place, when: Node) -> Node:
+        """The same; on which condition none of them has failed, so that what stands behind them is done."""
+        for element in elements:
+            if when == FALSE:
+                break
+            try:
+                when = self._one(element, block, place, when)
+            except _Fails as fault:
+                message = f"always fails: {fault}; what stands behind it is never done"
+                self.findings.note(element, message, "remove it")
+                if self.events.heard(ERROR):
+                    block.raised(ERROR, when)
+                return FALSE
+            except (Unreadable, TooLong) as fault:
+                self.findings.refuse(element, str(fault), "write it in CEL after the import")
+        return when
+
+    def _one(self, element: Element, block: Block, place: Place, when: Node) -> Node:
         tag = element.tag
         if tag == "assign":
+            target = self._target(element.get("location"))
             source = element.get("expr") or element.text.strip()
-            value = self.read(element, source, place)
-            self._assign(expression(element.get("location")), value, block, when)
+            self._assign(target, self.read(element, source, place), block, when)
         elif tag == "raise":
             if self.events.heard(element.get("event")):
                 block.raised(element.get("event"), when)
         elif tag == "if":
-            self._if(element, block, place, when)
+            return self._if(element, block, place, when)
         elif tag == "script":
             self._script(element, block, place, when)
         elif tag == "send":
-            self._send(element, block, when)
+            self._send(element, block, place, when)
         elif tag == "cancel":
-            for send in self.sends.cancelled(element):
-                block.assign(timer_flag(self.sends, send, "cancel"), TRUE, when)
+            self._cancel(element, block, place, when)
         elif tag == "foreach":
-            self._foreach(element, block, place, when)
+            return self._foreach(element, block, place, when)
         elif tag == "log":
             self.findings.note(element, "is left out: a run's history says what happened")
         else:
             self.findings.refuse(element, f"<{tag}> is not read", "let a state run a task that does it")
+        return when
+
+    def _target(self, location: str) -> Node:
+        """Where an assignment goes. One to what nobody has declared fails whenever it is made."""
+        if not surely_fails(location, self.data):
+            return expression(location)
+        raise _Fails(f"{location[:64]!r} is not declared")
 
     def _assign(self, target: Node, value: Node, block: Block, when: Node) -> None:
         if not isinstance(target, Name):
@@ -161,7 +201,7 @@ class Content:
                 raise Unreadable("only assignments are read in a script")
             self._assign(statement.target, self._named(statement.value, place), block, when)
 
-    def _if(self, element: Element, block: Block, place: Place, when: Node) -> None:
+    def _if(self, element: Element, block: Block, place: Place, when: Node) -> Node:
         branches: list[tuple[Element | None, list[Element]]] = [(element, [])]
         for child in element.children:
             if child.tag in ("elseif", "else"):
@@ -170,34 +210,85 @@ class Content:
                 branches[-1][1].append(child)
         # All are asked before any branch assigns; only one is taken.
         asked = [block.seen(self.condition(at, place)) if at is not None else TRUE for at, _ in branches]
+        after = when
         for asks, (_, inner) in zip(asked, branches, strict=True):
             taken = both(when, asks)
-            if taken != FALSE:
-                self.run(inner, block, place, taken)
+            if taken != FALSE and self._run(inner, block, place, taken) == FALSE:
+                after = both(after, negated(taken))
             when = both(when, negated(asks))
+        return after
 
-    def _send(self, element: Element, block: Block, when: Node) -> None:
+    def _send(self, element: Element, block: Block, place: Place, when: Node) -> None:
         send = self.sends.by_element[id(element)]
+        if element.get("idlocation"):
+            self._assign(self._target(element.get("idlocation")), Literal(send.id), block, when)
+        data = self._data(element, place) if send.how else None
         if send.how == "raise":
-            block.raised(sent_event(element), when)
-        elif send.how == "timer":
+            block.raised(send.event, when, data)
+            return
+        if send.how and data is not None:
+            self.carried[send.id] = kept = f"sent_{len(self.carried) + 1}"
+            block.assign(kept, data, when)
+        if send.how == "timer":
             flag = timer_flag(self.sends, send, "send")
             block.assign(flag, Binary("+", Name(flag), Literal(1)), when)
         elif send.how == "after" and when != TRUE:
             raise Unreadable("sends after some time, under a condition")
 
-    def _foreach(self, element: Element, block: Block, place: Place, when: Node) -> None:
+    def _data(self, element: Element, place: Place) -> Node | None:
+        """What a send or a final state gives: None for nothing, or where no transition looks at it."""
+        if not self.reads_data:
+            return None
+        if content := element.first("content"):
+            if "expr" in content.attributes:
+                return self.read(content, content.get("expr"), place)
+            if content.children:
+                self.findings.leave_out(content, "XML as data", "give it as an expression")
+                return None
+            return plain_value(content.text)
+        given = [(name, self.read(element, name, place)) for name in element.get("namelist").split()]
+        for param in element.all("param"):
+            source = param.get("expr") or param.get("location")
+            given.append((param.get("name"), self.read(param, source, place)))
+        return Table(tuple(dict(given).items())) if given else None
+
+    def given(self, state: State) -> Node | None:
+        """What a final state gives with the event that the state around it is done."""
+        element = state.element.first("donedata")
+        return None if element is None else self._data(element, Place(state))
+
+    def _cancel(self, element: Element, block: Block, place: Place, when: Node) -> None:
+        wanted: Node = Literal(element.get("sendid"))
+        if "sendidexpr" in element.attributes:
+            wanted = block.seen(self.read(element, element.get("sendidexpr"), place))
+        for send in self.sends.timers:
+            if send.soon:  # it is in the queue already
+                continue
+            asks = Binary("==", wanted, Literal(send.id))
+            if isinstance(wanted, Literal):
+                asks = TRUE if wanted.value == send.id else FALSE  # type: ignore[assignment]
+            taken = both(when, asks)
+            if taken != FALSE:
+                block.assign(timer_flag(self.sends, send, "cancel"), TRUE, taken)
+
+    def _foreach(self, element: Element, block: Block, place: Place, when: Node) -> Node:
         source = element.get("array").strip()
         items = self.read(element, source, place)
         if source in self.data and source not in self.assigned:
             items = self.data[source]
+        for name in filter(None, (element.get("item"), element.get("index"))):
+            if _IDENTIFIER.fullmatch(name) is None or name in ECMASCRIPT:
+                raise _Fails(f"{name[:40]!r} is no name of a variable")
+        if isinstance(items, Literal) and items.value is not None:
+            raise _Fails(f"{source[:40]!r} is no list")
         if not isinstance(items, Items) or len(items.items) > MAX_ROUNDS or source in self.assigned:
             raise Unreadable("a loop over a list that changes")
         for index, item in enumerate(items.items):
             self._assign(Name(element.get("item")), item, block, when)
             if element.get("index"):
                 self._assign(Name(element.get("index")), Literal(index), block, when)
-            self.run(element.children, block, place, when)
+            when = self._run(element.children, block, place, when)
+        return when
 
 
 def timer_flag(sends: Sends, send: Send, what: str) -> str:
@@ -214,19 +305,34 @@ def _compared(node: Binary, name: Node) -> Node:
     return Binary(node.op, name, Literal(event_name(node.right.value)))
 
 
-def _asked(states: States, taken: set[str]) -> dict[str, str]:
-    """A variable for each state that some ``In`` may ask about."""
-    found: dict[str, str] = {}
+def _texts(states: States) -> Iterator[str]:
+    """All attributes and texts of the document."""
     todo = [states.machine.element]
     while todo:
         element = todo.pop()
         todo += element.children
-        for text in (*element.attributes.values(), element.text):
-            for name in _IN.findall(text):
-                if name in states.by_id:
-                    field = field_name("in_" + name)
-                    found[name] = field if field not in taken else field + "_now"
-    return found
+        yield from (*element.attributes.values(), element.text)
+
+
+def _asked(states: States) -> list[State]:
+    """The states that some ``In`` may ask about."""
+    names = dict.fromkeys(name for text in _texts(states) for name in _IN.findall(text))
+    return [states.by_id[name] for name in names if name in states.by_id]
+
+
+def surely_fails(location: str, data: Collection[str]) -> bool:
+    """Whether nothing can be assigned there: it is no variable that is declared, nor a part of one."""
+    base = _BASE.match(location.strip())
+    return base is None or base[0] not in data
+
+
+def undeclared(states: States, data: Collection[str]) -> bool:
+    """Whether some assignment surely fails."""
+    return any(
+        surely_fails(site.element.get("location" if site.element.tag == "assign" else "idlocation"), data)
+        for site in sites(states, "assign", "send")
+        if site.element.tag == "assign" or "idlocation" in site.element.attributes
+    ) or any(True for _ in sites(states, "foreach"))
 
 
 def _assigned(states: States) -> Iterator[str]:

@@ -30,17 +30,16 @@ _SCXML = ("", "scxml", "http://www.w3.org/TR/scxml", "http://www.w3.org/TR/scxml
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Send:
-    """One place where an event is sent. ``how``: raise, after, timer, or '' when it is left out."""
+    """One place where an event is sent. ``how``: raise, after, timer, or '' when it is left out. ``id`` is the one that
+    the document gives it, or its place among all; ``soon``: it has no delay."""
 
     element: Element
     state: State
     event: str
     how: str
+    id: str
     ms: int = 0
-
-    @property
-    def id(self) -> str:
-        return self.element.get("id")
+    soon: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +81,9 @@ class Sends:
         self.findings = findings
         self.cancels = list(sites(states, "cancel"))
         self.internal = self._internal()
-        self.by_element = {id(site.element): self._send(site) for site in sites(states, "send")}
+        found = list(enumerate(sites(states, "send"), 1))
+        self.by_element = {id(site.element): self._send(site, number) for number, site in found}
         self.timers = [send for send in self.by_element.values() if send.how == "timer"]
-
-    def cancelled(self, element: Element) -> list[Send]:
-        """The sends with timers that a ``cancel`` is about."""
-        wanted = element.get("sendid") or _text(element, "sendidexpr")
-        return [send for send in self.timers if send.id and send.id == wanted]
 
     def _internal(self) -> bool:
         """Whether there are internal events, which go before those that are sent."""
@@ -98,26 +93,24 @@ class Sends:
             return True
         return any(name.startswith(("done", "error")) for _, name, _ in self.events.listeners)
 
-    def _send(self, site: Site) -> Send:
+    def _send(self, site: Site, number: int) -> Send:
         element = site.element
-        none = Send(element, site.state, "", "")
+        name = element.get("id") or f"send.{number}"
+        none = Send(element, site.state, "", "", name)
         if not self._here(element):
             return none
         event = sent_event(element)
         if not event:
             self.findings.refuse(element, "sends an event whose name is worked out", "name the event")
             return none
-        if element.get("namelist") or element.all("param", "content"):
-            mend = "keep it in a variable, which those who hear the event can read"
-            self.findings.leave_out(element, "the data sent with it: events of a machine carry none", mend)
         if not self.events.heard(event):
             self.findings.note(element, f"nobody hears {event[:64]!r}, so it is not sent")
             return none
         ms = self._delay(element)
         if not ms and (element.get("target") == "#_internal" or not self.internal):
-            return Send(element, site.state, event, "raise")
+            return Send(element, site.state, event, "raise", name)
         how = "after" if self._stays(site, event) else "timer"
-        return Send(element, site.state, event, how, ms or SOON_MS)
+        return Send(element, site.state, event, how, name, ms or SOON_MS, soon=not ms)
 
     def _here(self, element: Element) -> bool:
         target = element.get("target") or _text(element, "targetexpr")
@@ -145,8 +138,8 @@ class Sends:
             return False
         if not all(state.has(listener) for listener in self.events.heard(event)):
             return False
-        named = site.element.get("id")
-        cancels = [cancel for cancel in self.cancels if named and cancel.element.get("sendid") == named]
+        named = site.element.get("id") or site.element.get("idlocation")
+        cancels = [each for each in self.cancels if named and each.element.get("sendid") in ("", named)]
         if any(cancel.state is not state or cancel.parent.tag != "onexit" for cancel in cancels):
             return False
         return bool(cancels) or not reentered(self.states, state)
