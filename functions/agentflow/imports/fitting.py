@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from agentflow.core import compile_fsm, compile_tasks
@@ -20,8 +21,11 @@ from agentflow.wire.document import check_document
 _ROUNDS = 50
 
 
-def fit_machine(document: dict[str, Any], visits: int, findings: Findings) -> None:
-    """Bound loops, remove what is never entered, and compile; what is wrong then is refused."""
+def fit_machine(
+    document: dict[str, Any], visits: int, findings: Findings, idle: Collection[str] = ()
+) -> None:
+    """Bound loops, remove what is never entered, and compile; what is wrong then is refused. ``idle``: the states
+    beside the machine, which need not wait for anything."""
     machine = _machine(document)
     if machine is not None:
         _remove_shadowed(document, machine, findings)
@@ -31,7 +35,7 @@ def fit_machine(document: dict[str, Any], visits: int, findings: Findings) -> No
         _give_an_end(document, findings)
         machine = _machine(document)
     if machine is not None:
-        _let_wait(document, machine, findings)
+        _let_wait(document, machine, findings, idle)
         machine = _machine(document)
     if machine is not None:
         _bound(document, machine, visits, findings)
@@ -106,7 +110,7 @@ def _cancelled(document: dict[str, Any]) -> str:
     return name
 
 
-def _let_wait(document: dict[str, Any], machine: Machine, findings: Findings) -> None:
+def _let_wait(document: dict[str, Any], machine: Machine, findings: Findings, idle: Collection[str]) -> None:
     """A machine rests in a state that leads nowhere. A run waits for something: to be cancelled."""
     states = document["states"]
     reached = reachable(machine)
@@ -115,7 +119,7 @@ def _let_wait(document: dict[str, Any], machine: Machine, findings: Findings) ->
         if leaf.index not in reached or leaf.kind not in ("atomic", "success") or leaf.task is not None:
             continue
         around = [machine.states[index] for index in leaf.chain]
-        if leaf.parent == 0 and leaf.kind != "atomic":
+        if (leaf.parent == 0 and leaf.kind != "atomic") or leaf.name in idle:
             continue
         if any(state.timed or state.listens or sure(state.eventless) for state in around):
             continue

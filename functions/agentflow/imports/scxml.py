@@ -16,7 +16,7 @@ from agentflow.imports.block import FALSE, TRUE, Block, both
 from agentflow.imports.findings import Findings, Imported
 from agentflow.imports.fitting import fit_machine
 from agentflow.imports.naming import TooLong, field_name, state_name
-from agentflow.imports.scxml_content import Content, Place, timer_flag, undeclared
+from agentflow.imports.scxml_content import Content, Place, may_fail, timer_flag
 from agentflow.imports.scxml_data import first_values
 from agentflow.imports.scxml_events import ERROR, NOTHING, Events, done
 from agentflow.imports.scxml_sends import Sends, sent_event, sites
@@ -55,29 +55,31 @@ def read_scxml(data: bytes, options: Options = Options()) -> Imported:
         findings.refuse(root, f"the datamodel {root.get('datamodel')[:40]!r} is not read", "use ecmascript or null")
     if root.get("binding") == "late" and any(state.element.all("datamodel") for state in States(root, Findings()).all):
         findings.refuse(root, "binds data late", "give first values in <onentry>")
-    document = None
+    document, idle = None, frozenset[str]()
     try:
-        document = _document(root, options, findings, fails=False)
+        document, idle = _document(root, options, findings, fails=False)
         if document is None:
-            document = _document(root, options, findings, fails=True)
+            document, idle = _document(root, options, findings, fails=True)
     except TooLong as fault:  # of an event or a variable; those of states are refused where they are
         findings.refuse(root, str(fault), "choose a shorter one")
     findings.check()
     assert document is not None
-    fit_machine(document, options.visits, findings)
+    fit_machine(document, options.visits, findings, idle)
     findings.check()
     return Imported(document, tuple(findings.left_out), tuple(findings.notes))
 
 
-def _document(root: Element, options: Options, findings: Findings, *, fails: bool) -> Table | None:
-    """The document; None when some expression may fail though ``fails`` says none does."""
+def _document(
+    root: Element, options: Options, findings: Findings, *, fails: bool
+) -> tuple[Table | None, frozenset[str]]:
+    """The document (None when some expression may fail though ``fails`` says none does), and its idle states."""
     mapping = _Mapping(root, options, findings, fails=fails)
     said = mapping.document()
     may_fail = write(said, mapping.first, findings)
     if may_fail and not fails:
-        return None
+        return None, frozenset()
     _begin_at_once(said, mapping.start)
-    return said
+    return said, frozenset(mapping.ways.idle)
 
 
 def _begin_at_once(document: Table, start: str) -> None:
@@ -108,7 +110,7 @@ class _Mapping:
         self.states = States(root, findings)
         self.data = first_values(self.states, findings)
         sent = [sent_event(site.element) for site in sites(self.states, "raise", "send")]
-        sent += [ERROR] if undeclared(self.states, self.data) else []
+        sent += [ERROR] if may_fail(self.states, self.data) else []
         self.events = Events(self.states, [name for name in sent if name])
         self.sends = Sends(self.states, self.events, findings)
         self.content = Content(self.states, self.events, self.sends, self.data, findings)
@@ -265,7 +267,7 @@ class _Mapping:
         around = state.parent
         if around in self.events.raised_done:
             assert around is not None
-            block.raised(done(around), TRUE, self.content.given(state))
+            self.content.done(done(around), state, block)
         if around is None or (parallel := around.parent) not in self.events.raised_done or parallel is None:
             return
         if parallel.kind == "parallel":

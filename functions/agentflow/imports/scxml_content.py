@@ -50,7 +50,8 @@ class Place:
 class Content:
     """Reads content. ``data``: the variables by their names there, with their first values; ``assigned``: those that
     change; ``inside``: the variables that say whether a state is active, for the states that something asks about;
-    ``carried``: those that keep the data of delayed sends until they are due."""
+    ``carried``: those that keep the data of delayed sends until they are due; ``sent``: the sends that a state times
+    itself and comes to."""
 
     def __init__(
         self, states: States, events: Events, sends: Sends, data: dict[str, Node], findings: Findings
@@ -65,6 +66,7 @@ class Content:
         for state in _asked(states):
             self.is_inside(state)
         self.carried: dict[str, str] = {}
+        self.sent: set[str] = set()
         self.reads_data = any("_event" in text for text in _texts(states))
         self.assigned = set(_assigned(states))
 
@@ -232,30 +234,40 @@ class Content:
         if send.how == "timer":
             flag = timer_flag(self.sends, send, "send")
             block.assign(flag, Binary("+", Name(flag), Literal(1)), when)
-        elif send.how == "after" and when != TRUE:
-            raise Unreadable("sends after some time, under a condition")
+        elif send.how == "after":
+            if when != TRUE:
+                raise Unreadable("sends after some time, under a condition")
+            self.sent.add(send.id)
 
     def _data(self, element: Element, place: Place) -> Node | None:
         """What a send or a final state gives: None for nothing, or where no transition looks at it."""
-        if not self.reads_data:
-            return None
         if content := element.first("content"):
             if "expr" in content.attributes:
                 return self.read(content, content.get("expr"), place)
+            if not self.reads_data:
+                return None
             if content.children:
                 self.findings.leave_out(content, "XML as data", "give it as an expression")
                 return None
             return plain_value(content.text)
+        for location in locations(element):
+            self._target(location)
         given = [(name, self.read(element, name, place)) for name in element.get("namelist").split()]
         for param in element.all("param"):
             source = param.get("expr") or param.get("location")
             given.append((param.get("name"), self.read(param, source, place)))
-        return Table(tuple(dict(given).items())) if given else None
+        return Table(tuple(dict(given).items())) if given and self.reads_data else None
 
-    def given(self, state: State) -> Node | None:
-        """What a final state gives with the event that the state around it is done."""
-        element = state.element.first("donedata")
-        return None if element is None else self._data(element, Place(state))
+    def done(self, event: str, state: State, block: Block) -> None:
+        """A final state raises the event that the state around it is done, with what it gives."""
+        data = None
+        if element := state.element.first("donedata"):
+            try:
+                data = self._data(element, Place(state))
+            except _Fails as fault:
+                self.findings.note(element, f"always fails: {fault}; nothing is given", "remove it")
+                block.raised(ERROR)
+        block.raised(event, TRUE, data)
 
     def _cancel(self, element: Element, block: Block, place: Place, when: Node) -> None:
         wanted: Node = Literal(element.get("sendid"))
@@ -326,13 +338,20 @@ def surely_fails(location: str, data: Collection[str]) -> bool:
     return base is None or base[0] not in data
 
 
-def undeclared(states: States, data: Collection[str]) -> bool:
-    """Whether some assignment surely fails."""
+def locations(element: Element) -> list[str]:
+    """The places that an element with data reads or writes."""
+    found = [*element.get("namelist").split(), *(each.get("location") for each in element.all("param"))]
+    found += [element.get(key) for key in ("location", "idlocation") if key in element.attributes]
+    return [place for place in found if place or element.tag == "assign"]
+
+
+def may_fail(states: States, data: Collection[str]) -> bool:
+    """Whether some content surely fails when it is done."""
+    found = [site.element for site in sites(states, "assign", "send", "foreach")]
+    found += [each for state in states.all for each in state.element.all("donedata")]
     return any(
-        surely_fails(site.element.get("location" if site.element.tag == "assign" else "idlocation"), data)
-        for site in sites(states, "assign", "send")
-        if site.element.tag == "assign" or "idlocation" in site.element.attributes
-    ) or any(True for _ in sites(states, "foreach"))
+        element.tag == "foreach" or any(surely_fails(place, data) for place in locations(element)) for element in found
+    )
 
 
 def _assigned(states: States) -> Iterator[str]:

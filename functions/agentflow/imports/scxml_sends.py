@@ -2,7 +2,7 @@
 
 A delayed one becomes ``after`` of the state that sends it, where that comes to the same: nobody outside the state hears
 it, and the state is not entered again while it is under way. Otherwise it has a timer of its own, a region beside the
-machine. One without delay is raised where no internal event could come before it, else it has a very short delay.
+machine. One without delay comes from outside, too: after all that the machine does at once. It has a very short one.
 """
 
 from __future__ import annotations
@@ -80,18 +80,9 @@ class Sends:
         self.events = events
         self.findings = findings
         self.cancels = list(sites(states, "cancel"))
-        self.internal = self._internal()
         found = list(enumerate(sites(states, "send"), 1))
         self.by_element = {id(site.element): self._send(site, number) for number, site in found}
         self.timers = [send for send in self.by_element.values() if send.how == "timer"]
-
-    def _internal(self) -> bool:
-        """Whether there are internal events, which go before those that are sent."""
-        if self.events.raised_done or any(True for _ in sites(self.states, "raise")):
-            return True
-        if any(site.element.get("target") == "#_internal" for site in sites(self.states, "send")):
-            return True
-        return any(name.startswith(("done", "error")) for _, name, _ in self.events.listeners)
 
     def _send(self, site: Site, number: int) -> Send:
         element = site.element
@@ -107,7 +98,7 @@ class Sends:
             self.findings.note(element, f"nobody hears {event[:64]!r}, so it is not sent")
             return none
         ms = self._delay(element)
-        if not ms and (element.get("target") == "#_internal" or not self.internal):
+        if not ms and element.get("target") == "#_internal":
             return Send(element, site.state, event, "raise", name)
         how = "after" if self._stays(site, event) else "timer"
         return Send(element, site.state, event, how, name, ms or SOON_MS, soon=not ms)

@@ -36,6 +36,7 @@ def with_timers(made: Table, initial: str | list[str], sends: Sends, ways: Ways)
         none = {begin: Said(Literal(0), at), stop: Said(FALSE, at)}
         stopped = Said(Name(stop), at, True)
         regions.append(region)
+        ways.idle.add(off)
         table[region] = {"in": whole, "initial": off}
         table[off] = {
             "in": region,

@@ -37,6 +37,7 @@ class Ways:
         self.findings = findings
         self.ignored = ignored
         self.fails = fails
+        self.idle: set[str] = set()  # states in which something beside the machine waits for it
 
     def of(self, state: State, element: Element) -> list[Table]:
         way: Table = {}
@@ -108,7 +109,7 @@ class Ways:
         return [{"event": "done", "set": self.ignoring(Literal(f"{state.name} is done"))}]
 
     def delays(self, state: State) -> list[Table]:
-        sends = [send for send in self.sends.by_element.values() if send.how == "after" and send.state is state]
+        sends = [send for send in self.sends.by_element.values() if send.state is state and send.id in self.content.sent]
         return [{"after": duration(send.ms), "raise": [self.due(send)]} for send in sends]
 
     def due(self, send: Send) -> str | Table:
