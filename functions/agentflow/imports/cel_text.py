@@ -208,7 +208,7 @@ class _Writer:
                     return Term(text if op == "!=" else "!" + text, "bool", _UNARY, fails=True)
             if term.type == "json":
                 return Term(f"{term.within(_SUM)} {op} null", "bool", _RELATION, term.fails)
-            return _literal(op == "!=")
+            return _literal((term.type == "null") == (op == "=="))
         if term.type == "json" or kind.value not in _TYPEOF:
             raise Unreadable(f"typeof … {op} {kind.value!r} is not read for a value of type {term.type}")
         return _literal((term.type in _TYPEOF[kind.value]) == (op == "=="))

@@ -16,7 +16,7 @@ from agentflow.imports.block import FALSE, TRUE, Block, both
 from agentflow.imports.findings import Findings, Imported
 from agentflow.imports.fitting import fit_machine
 from agentflow.imports.naming import TooLong, field_name, state_name
-from agentflow.imports.scxml_content import Content, Place, may_fail, timer_flag
+from agentflow.imports.scxml_content import Content, Place, timer_flag
 from agentflow.imports.scxml_data import first_values
 from agentflow.imports.scxml_events import ERROR, NOTHING, Events, done
 from agentflow.imports.scxml_sends import Sends, sent_event, sites
@@ -55,29 +55,28 @@ def read_scxml(data: bytes, options: Options = Options()) -> Imported:
         findings.refuse(root, f"the datamodel {root.get('datamodel')[:40]!r} is not read", "use ecmascript or null")
     if root.get("binding") == "late" and any(state.element.all("datamodel") for state in States(root, Findings()).all):
         findings.refuse(root, "binds data late", "give first values in <onentry>")
-    document, idle = None, frozenset[str]()
+    document: Table = {}
+    idle: frozenset[str] = frozenset()
     try:
-        document, idle = _document(root, options, findings, fails=False)
-        if document is None:
-            document, idle = _document(root, options, findings, fails=True)
+        document, idle = _document(root, options, findings)
     except TooLong as fault:  # of an event or a variable; those of states are refused where they are
         findings.refuse(root, str(fault), "choose a shorter one")
     findings.check()
-    assert document is not None
     fit_machine(document, options.visits, findings, idle)
     findings.check()
     return Imported(document, tuple(findings.left_out), tuple(findings.notes))
 
 
 def _document(
-    root: Element, options: Options, findings: Findings, *, fails: bool
-) -> tuple[Table | None, frozenset[str]]:
-    """The document (None when some expression may fail though ``fails`` says none does), and its idle states."""
-    mapping = _Mapping(root, options, findings, fails=fails)
+    root: Element, options: Options, findings: Findings, *, fails: bool = False, errs: bool = False
+) -> tuple[Table, frozenset[str]]:
+    """The document and its idle states. Whether some expression may ``fail``, and some content surely ``errs``, is known
+    when it is made; then it is made again with that."""
+    mapping = _Mapping(root, options, findings, fails=fails, errs=errs)
     said = mapping.document()
-    may_fail = write(said, mapping.first, findings)
-    if may_fail and not fails:
-        return None, frozenset()
+    now_fails, now_errs = write(said, mapping.first, findings) or fails, mapping.content.errs or errs
+    if (now_fails, now_errs) != (fails, errs):
+        return _document(root, options, findings, fails=now_fails, errs=now_errs)
     _begin_at_once(said, mapping.start)
     return said, frozenset(mapping.ways.idle)
 
@@ -102,7 +101,7 @@ def _begin_at_once(document: Table, start: str) -> None:
 class _Mapping:
     """One pass over a document. Its result has ``Said`` in place of expressions."""
 
-    def __init__(self, root: Element, options: Options, findings: Findings, *, fails: bool) -> None:
+    def __init__(self, root: Element, options: Options, findings: Findings, *, fails: bool, errs: bool) -> None:
         self.root = root
         self.options = options
         self.findings = findings
@@ -110,7 +109,7 @@ class _Mapping:
         self.states = States(root, findings)
         self.data = first_values(self.states, findings)
         sent = [sent_event(site.element) for site in sites(self.states, "raise", "send")]
-        sent += [ERROR] if may_fail(self.states, self.data) else []
+        sent += [ERROR] if errs else []
         self.events = Events(self.states, [name for name in sent if name])
         self.sends = Sends(self.states, self.events, findings)
         self.content = Content(self.states, self.events, self.sends, self.data, findings)

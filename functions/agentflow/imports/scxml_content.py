@@ -18,6 +18,7 @@ from agentflow.imports.syntax import (
     Assign,
     Binary,
     Call,
+    Illegal,
     Items,
     Literal,
     Member,
@@ -31,6 +32,13 @@ from agentflow.imports.xml import Element
 MAX_ROUNDS = 100
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,200}")
 _EVENT = Name("_event")
+_NEVER = Member(Items((TRUE,)), Literal(1))  # an expression without a value
+_GLOBALS = frozenset(
+    {"Array", "Boolean", "Date", "JSON", "Math", "NaN", "Infinity", "Number", "Object", "RegExp", "String", "console"}
+    | {"globalThis", "isFinite", "isNaN", "parseFloat", "parseInt", "undefined"}
+    | {"_event", "_ioprocessors", "_name", "_sessionid", "_x"}
+)
+"""What an ECMAScript expression may name that is not data."""
 _BASE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _IN = re.compile(r"\bIn\s*\(\s*['\"]([^'\"]{1,200})['\"]\s*\)")
 
@@ -51,7 +59,7 @@ class Content:
     """Reads content. ``data``: the variables by their names there, with their first values; ``assigned``: those that
     change; ``inside``: the variables that say whether a state is active, for the states that something asks about;
     ``carried``: those that keep the data of delayed sends until they are due; ``sent``: the sends that a state times
-    itself and comes to."""
+    itself and comes to; ``errs``: some content surely fails."""
 
     def __init__(
         self, states: States, events: Events, sends: Sends, data: dict[str, Node], findings: Findings
@@ -67,6 +75,7 @@ class Content:
             self.is_inside(state)
         self.carried: dict[str, str] = {}
         self.sent: set[str] = set()
+        self.errs = False
         self.reads_data = any("_event" in text for text in _texts(states))
         self.assigned = set(_assigned(states))
 
@@ -76,7 +85,11 @@ class Content:
         """The condition in an attribute; constants worked out, true where there is none."""
         if attribute not in element.attributes:
             return TRUE
-        node = self.read(element, element.get(attribute), place)
+        try:
+            node = self._read(element, element.get(attribute), place)
+        except _Fails as fault:
+            self.findings.note(element, f"its condition always fails: {fault}; that is false", "mend or remove it")
+            return _NEVER
         if isinstance(node, Literal):
             return TRUE if node.value else FALSE
         return node
@@ -89,6 +102,16 @@ class Content:
             self.findings.refuse(element, f"`{source.strip()[:80]}`: {fault}", "write it in CEL after the import")
             return Literal(None)
 
+    def _read(self, element: Element, source: str, place: Place) -> Node:
+        """The same; one that never has a value is an error when it comes to that."""
+        try:
+            self._named(expression(source), place)
+        except Illegal as fault:
+            raise _Fails(str(fault)) from None
+        except (Unreadable, TooLong):
+            pass
+        return self.read(element, source, place)
+
     def _named(self, node: Node, place: Place) -> Node:
         """``node`` with the plan's names in place of the document's."""
         if isinstance(node, Name):
@@ -98,7 +121,7 @@ class Content:
                 return Literal(self.states.machine.element.get("name"))
             if node == _EVENT:
                 return Literal(None)
-            raise Unreadable(f"{node.name!r} is not declared")
+            raise (Unreadable if node.name in _GLOBALS else Illegal)(f"{node.name!r} is not declared")
         if isinstance(node, Member) and node.of == _EVENT:
             return self._of_event(node.key, place)
         if isinstance(node, Binary) and node.op in ("==", "!=") and node.left == Member(_EVENT, Literal("name")):
@@ -116,6 +139,8 @@ class Content:
             return place.heard.name
         if key == Literal("data"):
             return place.heard.data
+        if isinstance(place.heard.name, Literal):
+            return self.sends.about(str(place.heard.name.value), key)
         raise Unreadable("of an event only the name and the data are known")
 
     def _in(self, node: Call) -> Node:
@@ -148,10 +173,7 @@ class Content:
             try:
                 when = self._one(element, block, place, when)
             except _Fails as fault:
-                message = f"always fails: {fault}; what stands behind it is never done"
-                self.findings.note(element, message, "remove it")
-                if self.events.heard(ERROR):
-                    block.raised(ERROR, when)
+                self._error(element, f"always fails: {fault}; what stands behind it is never done", block, when)
                 return FALSE
             except (Unreadable, TooLong) as fault:
                 self.findings.refuse(element, str(fault), "write it in CEL after the import")
@@ -162,7 +184,7 @@ class Content:
         if tag == "assign":
             target = self._target(element.get("location"))
             source = element.get("expr") or element.text.strip()
-            self._assign(target, self.read(element, source, place), block, when)
+            self._assign(target, self._read(element, source, place), block, when)
         elif tag == "raise":
             if self.events.heard(element.get("event")):
                 block.raised(element.get("event"), when)
@@ -181,6 +203,13 @@ class Content:
         else:
             self.findings.refuse(element, f"<{tag}> is not read", "let a state run a task that does it")
         return when
+
+    def _error(self, element: Element, message: str, block: Block, when: Node) -> None:
+        """What fails whenever it is done is SCXML's error.execution, raised like any event."""
+        self.findings.note(element, message, "mend or remove it")
+        self.errs = True
+        if self.events.heard(ERROR):
+            block.raised(ERROR, when)
 
     def _target(self, location: str) -> Node:
         """Where an assignment goes. One to what nobody has declared fails whenever it is made."""
@@ -243,19 +272,19 @@ class Content:
         """What a send or a final state gives: None for nothing, or where no transition looks at it."""
         if content := element.first("content"):
             if "expr" in content.attributes:
-                return self.read(content, content.get("expr"), place)
+                return self._read(content, content.get("expr"), place)
             if not self.reads_data:
                 return None
             if content.children:
                 self.findings.leave_out(content, "XML as data", "give it as an expression")
                 return None
-            return plain_value(content.text)
+            return plain_value(content.text, texts=True)
         for location in locations(element):
             self._target(location)
-        given = [(name, self.read(element, name, place)) for name in element.get("namelist").split()]
+        given = [(name, self._read(element, name, place)) for name in element.get("namelist").split()]
         for param in element.all("param"):
             source = param.get("expr") or param.get("location")
-            given.append((param.get("name"), self.read(param, source, place)))
+            given.append((param.get("name"), self._read(param, source, place)))
         return Table(tuple(dict(given).items())) if given and self.reads_data else None
 
     def done(self, event: str, state: State, block: Block) -> None:
@@ -265,14 +294,13 @@ class Content:
             try:
                 data = self._data(element, Place(state))
             except _Fails as fault:
-                self.findings.note(element, f"always fails: {fault}; nothing is given", "remove it")
-                block.raised(ERROR)
+                self._error(element, f"always fails: {fault}; nothing is given", block, TRUE)
         block.raised(event, TRUE, data)
 
     def _cancel(self, element: Element, block: Block, place: Place, when: Node) -> None:
         wanted: Node = Literal(element.get("sendid"))
         if "sendidexpr" in element.attributes:
-            wanted = block.seen(self.read(element, element.get("sendidexpr"), place))
+            wanted = block.seen(self._read(element, element.get("sendidexpr"), place))
         for send in self.sends.timers:
             if send.soon:  # it is in the queue already
                 continue
@@ -285,7 +313,7 @@ class Content:
 
     def _foreach(self, element: Element, block: Block, place: Place, when: Node) -> Node:
         source = element.get("array").strip()
-        items = self.read(element, source, place)
+        items = self._read(element, source, place)
         if source in self.data and source not in self.assigned:
             items = self.data[source]
         for name in filter(None, (element.get("item"), element.get("index"))):
@@ -343,15 +371,6 @@ def locations(element: Element) -> list[str]:
     found = [*element.get("namelist").split(), *(each.get("location") for each in element.all("param"))]
     found += [element.get(key) for key in ("location", "idlocation") if key in element.attributes]
     return [place for place in found if place or element.tag == "assign"]
-
-
-def may_fail(states: States, data: Collection[str]) -> bool:
-    """Whether some content surely fails when it is done."""
-    found = [site.element for site in sites(states, "assign", "send", "foreach")]
-    found += [each for state in states.all for each in state.element.all("donedata")]
-    return any(
-        element.tag == "foreach" or any(surely_fails(place, data) for place in locations(element)) for element in found
-    )
 
 
 def _assigned(states: States) -> Iterator[str]:

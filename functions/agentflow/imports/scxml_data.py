@@ -87,8 +87,9 @@ def _value(element: Element) -> Node:
     return plain_value(element.text)
 
 
-def plain_value(text: str) -> Node:
-    """What a text inside an element is: JSON, an expression, or a text with its white space made single."""
+def plain_value(text: str, *, texts: bool = False) -> Node:
+    """What a text inside an element is: JSON, an expression (not with ``texts``), or a text with its white space made
+    single."""
     text = text.strip()
     if not text:
         return _NOTHING
@@ -99,9 +100,11 @@ def plain_value(text: str) -> Node:
     except ValueError:
         pass
     try:
-        return expression(text)
+        if not texts:
+            return expression(text)
     except Unreadable:
-        return Literal(" ".join(text.split()))
+        pass
+    return Literal(" ".join(text.split()))
 
 
 def _node(value: object) -> Node:

@@ -17,6 +17,7 @@ from agentflow.imports.scxml_events import Events
 from agentflow.imports.scxml_states import State, States, reentered
 from agentflow.imports.syntax import (
     Literal,
+    Node,
     Unreadable,
 )
 from agentflow.imports.xml import Element
@@ -40,6 +41,11 @@ class Send:
     id: str
     ms: int = 0
     soon: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether the document knows its id."""
+        return bool(self.element.get("id") or self.element.get("idlocation"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,26 @@ class Sends:
         found = list(enumerate(sites(states, "send"), 1))
         self.by_element = {id(site.element): self._send(site, number) for number, site in found}
         self.timers = [send for send in self.by_element.values() if send.how == "timer"]
+
+    def about(self, event: str, key: Node) -> Node:
+        """What ``_event`` says of where an event comes from; what is not known of it is undefined there."""
+        sent = [send for send in self.by_element.values() if send.event == event]
+        outside = [send for send in sent if send.how != "raise"]
+        raised = any(site.element.get("event") == event for site in sites(self.states, "raise"))
+        internal = raised or event.startswith(("done.", "error.")) or len(outside) < len(sent)
+        name = key.value if isinstance(key, Literal) else None
+        if name == "type" and not (internal and outside):
+            platform = "platform" if event.startswith(("done.", "error.")) else "internal"
+            return Literal(platform if internal else "external")
+        if name == "sendid":
+            ids = {send.id if send.named else None for send in sent}
+            if len(ids) < 2 and not (ids - {None} and raised):
+                return Literal(next(iter(ids), None))
+        if name in ("origin", "origintype", "invokeid") and not outside:
+            return Literal(None)
+        if name == "origintype" and not internal:
+            return Literal(_SCXML[-1])
+        raise Unreadable("this is not known of the event")
 
     def _send(self, site: Site, number: int) -> Send:
         element = site.element
