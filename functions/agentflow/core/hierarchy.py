@@ -64,10 +64,12 @@ class Hierarchy:
 
     def at_once(self, names: Sequence[str], path: str) -> bool:
         """Whether states can be active together; notes the first two that cannot."""
+        # A history state stands for anything inside the state whose history it is.
+        chains = [node.chain[node.kind == "history" :] for node in map(self.nodes.__getitem__, names)]
         for i, name in enumerate(names):
-            for other in names[:i]:
-                common = next(around for around in self.nodes[name].chain if around in self.nodes[other].chain)
-                if common in (name, other) or self.nodes[common].kind != "parallel":
+            for j, other in enumerate(names[:i]):
+                common = next(around for around in chains[i] if around in chains[j])
+                if common in (chains[i][0], chains[j][0]) or self.nodes[common].kind != "parallel":
                     mend = "name states in different regions of one parallel state"
                     self._fault(path, f"{other!r} and {name!r} are never active together", mend)
                     return False
