@@ -57,9 +57,10 @@ def _machine(document: dict[str, Any]) -> Machine | None:
     try:
         draft.tools = compile_tasks.tools(draft)
         compile_tasks.tasks(draft)
-        return compile_fsm.machine(draft)
+        machine = compile_fsm.machine(draft)
     except (KeyError, ValueError):
         return None  # compiling the whole says what it is
+    return None if any(problem.code == "hierarchy" for problem in draft.problems) else machine
 
 
 def _remove_shadowed(document: dict[str, Any], machine: Machine, findings: Findings) -> None:

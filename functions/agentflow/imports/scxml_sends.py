@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentflow.imports.findings import Findings
 from agentflow.imports.parsing import expression
@@ -88,6 +88,10 @@ class Sends:
         self.cancels = list(sites(states, "cancel"))
         found = list(enumerate(sites(states, "send"), 1))
         self.by_element = {id(site.element): self._send(site, number) for number, site in found}
+        late = {send.state for send in self.by_element.values() if send.soon and send.how == "timer"}
+        for key, send in self.by_element.items():
+            if send.soon and send.state in late:  # what one state sends comes in its order
+                self.by_element[key] = replace(send, how="timer")
         self.timers = [send for send in self.by_element.values() if send.how == "timer"]
 
     def about(self, event: str, key: Node) -> Node:
