@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from agentflow.core.draft import milliseconds, size
 
@@ -51,7 +51,14 @@ def _output(text: str) -> str:
 
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
-Names = Name | Annotated[list[Name], Field(min_length=1, max_length=100)]
+_NAME_SCHEMA = {"type": "string", "pattern": NAME}
+_NAMES_SCHEMA = {"anyOf": [_NAME_SCHEMA, {"type": "array", "items": _NAME_SCHEMA, "minItems": 1, "maxItems": 100}]}
+Names = Annotated[
+    list[Name],
+    Field(min_length=1, max_length=100),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    WithJsonSchema(_NAMES_SCHEMA),
+]
 FieldName = Annotated[str, StringConstraints(pattern=FIELD)]
 DataName = Annotated[str, StringConstraints(pattern=DATA_NAME)]
 EventName = Annotated[str, StringConstraints(pattern=EVENT_NAME)]
@@ -263,12 +270,18 @@ class RaisedEvent(Shape):
     )
 
 
-_RAISED_SCHEMA = {"anyOf": [{"type": "string", "pattern": NAME}, {"$ref": "#/$defs/RaisedEvent"}]}
+def _raised(value: Any) -> Any:
+    return {"event": value} if isinstance(value, str) else value
+
+
+_RAISED_SCHEMA = {"anyOf": [{"type": "string", "pattern": NAME}, RaisedEvent.model_json_schema()]}
 _ALL_RAISED_SCHEMA = {
     "anyOf": [*_RAISED_SCHEMA["anyOf"], {"type": "array", "items": _RAISED_SCHEMA, "minItems": 1, "maxItems": 50}]
 }
 Raised = Annotated[
-    list[Name | RaisedEvent], Field(min_length=1, max_length=50), WithJsonSchema(_ALL_RAISED_SCHEMA)
+    list[Annotated[RaisedEvent, BeforeValidator(_raised)]],
+    Field(min_length=1, max_length=50),
+    WithJsonSchema(_ALL_RAISED_SCHEMA),
 ]
 
 
