@@ -349,6 +349,27 @@ MACHINES: dict[str, tuple[Any, list[str]]] = {
         machine({"s": run("a", done("ok", internal=True)), "ok": OK}),
         ["states.s.transitions[0].internal: only a way from a compound state into itself is internal"],
     ),
+    "internal, but one target is elsewhere": (
+        machine({
+            "both": {"regions": ["l", "r"], "transitions": [done("ok")]},
+            "l": {"in": "both", "initial": "l1", "transitions": [on("go", ["l1", "r1"], internal=True)]},
+            "l1": {"in": "l"}, "r": {"in": "both", "initial": "r1"}, "r1": {"in": "r"}, "ok": OK,
+        }),
+        ["states.l.transitions[0].internal: only a way from a compound state into itself is internal"],
+    ),
+    "raised with data, though signals of that name carry some": (
+        machine({"s": run("a", on("go", "ok"), entry={"raise": {"event": "go", "data": {"n": 1}}}), "ok": OK},
+                events={"go": {"n": "int"}}),
+        ["states.s.entry.raise[0]: 'go' is declared as a signal, and is raised here"],
+    ),
+    "a condition of what is raised that is none": (
+        machine({"s": run("a", on("go", "ok"), entry={"raise": [{"event": "go", "if": "x"}]}), "ok": OK}),
+        ["states.s.entry.raise[0].if: `x`"],
+    ),
+    "data of what is raised that reads what is not there": (
+        machine({"s": run("a", on("go", "ok"), entry={"raise": {"event": "go", "data": {"n": "nobody"}}}), "ok": OK}),
+        ["states.s.entry.raise[0].data.n: `nobody`"],
+    ),
     "history of nothing": (
         machine({"s": run("a", done("h")), "h": {"history": "deep", "to": "s"}, "ok": OK}),
         ["states.h.in: is missing: a history state is inside another"],
@@ -614,7 +635,7 @@ PARTS: dict[str, tuple[Any, list[str]]] = {
     "a raised event that should carry something": (
         machine({"s": {"entry": {"raise": "paid"}, "transitions": [{"event": "paid", "to": "t"}]},
                  "t": {"final": "success"}}, events={"paid": {"n": "int"}}),
-        ["states.s.entry.raise[0]: 'paid' is declared to carry data, and this carries none"],
+        ["states.s.entry.raise[0]: 'paid' is declared as a signal, and is raised here"],
     ),
     "a part of an event that is not declared": (
         machine({"s": {"transitions": [{"event": "paid", "if": "event.data.m > 0", "to": "t"}]},

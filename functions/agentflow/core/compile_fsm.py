@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from agentflow.core import checks_fsm
 from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Scope, Table, milliseconds, result_scope
-from agentflow.core.expr import Expr
 from agentflow.core.entry import entry_set
+from agentflow.core.expr import Expr
 from agentflow.core.hierarchy import MACHINE, Hierarchy, Place, listed
 from agentflow.core.machine import ANY, NOWHERE, OWN_EVENTS, Action, Machine, Raise, State, Transition
 from agentflow.core.plan import Task
@@ -63,7 +63,7 @@ class _Builder:
                 self.draft.note(path, f"no transition takes {name!r}", "add one, or remove it", "unheard")
             if name in self.raised:
                 mend = "give the raised event another name"
-                self.draft.note(self.raised[name], f"{name!r} is declared to carry data, and this carries none", mend)
+                self.draft.note(self.raised[name], f"{name!r} is declared as a signal, and is raised here", mend)
         return self.draft.events
 
     def _state(self, node: Place) -> State:

@@ -154,7 +154,7 @@ class Configuration:
         if not raised.data:
             return None
         data = {name: self.turn.value(expr, local, f"{raised.path}.data") for name, expr in raised.data.items()}
-        return data[""] if "" in data else data
+        return data.get("", data)
 
     def error(self, fault: Unvalued) -> None:
         """An expression has no value: an event, where some transition takes it, else the end of the run."""

@@ -185,7 +185,8 @@ class Hierarchy:
             if around in self.nodes[name].chain[1:] and (node.kind != "history" or self.nodes[name].kind != "history"):
                 continue
             if node.kind == "history":
-                message, mend = f"{name!r} is not a state inside {around or 'the machine'!r}", "name one whose history this is"
+                message = f"{name!r} is not a state inside {around or 'the machine'!r}"
+                mend = "name one whose history this is"
             else:
                 message, mend = f"{name!r} is not inside {around!r}", f"name a state with in: {around}"
             self._fault(path, message, mend)

@@ -71,7 +71,8 @@ def _remove_shadowed(document: dict[str, Any], machine: Machine, findings: Findi
         for number, way in enumerate(state.get("transitions", ())):
             if f"states.{name}.transitions[{number}]" in never:
                 event = way.get("event", "")
-                findings.note(None, f"a transition of {name!r} is left out: another for {event!r} always comes before it")
+                message = f"a transition of {name!r} is left out: another for {event!r} always comes before it"
+                findings.note(None, message)
             else:
                 kept.append(way)
         if kept:

@@ -70,8 +70,8 @@ def read_scxml(data: bytes, options: Options = Options()) -> Imported:
 def _document(
     root: Element, options: Options, findings: Findings, *, fails: bool = False, errs: bool = False
 ) -> tuple[Table, frozenset[str]]:
-    """The document and its idle states. Whether some expression may ``fail``, and some content surely ``errs``, is known
-    when it is made; then it is made again with that."""
+    """The document and its idle states. Whether some expression may fail (``fails``), and some content surely does
+    (``errs``), is known when it is made; then it is made again with that."""
     mapping = _Mapping(root, options, findings, fails=fails, errs=errs)
     said = mapping.document()
     now_fails, now_errs = write(said, mapping.first, findings) or fails, mapping.content.errs or errs
@@ -147,6 +147,8 @@ class _Mapping:
         self.first |= {field_name(name): value for name, value in self.data.items()}
         self.first |= dict.fromkeys(self.content.inside.values(), FALSE)
         self.first |= dict.fromkeys(self.content.carried.values(), NOTHING)
+        if self.content.never:
+            self.first[self.content.never] = Literal("")
         for send in self.sends.timers:
             self.first[timer_flag(self.sends, send, "send")] = Literal(0)
             self.first[timer_flag(self.sends, send, "cancel")] = FALSE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from agentflow.imports.block import FALSE, TRUE, Block, both, children, folded, negated, rebuilt
@@ -12,7 +11,8 @@ from agentflow.imports.naming import TooLong, event_name, field_name
 from agentflow.imports.parsing import ECMASCRIPT, expression, statements
 from agentflow.imports.scxml_data import plain_value
 from agentflow.imports.scxml_events import ERROR, Events, Heard
-from agentflow.imports.scxml_sends import Send, Sends, sites
+from agentflow.imports.scxml_names import GLOBALS, asked, assigned, locations, surely_fails, texts
+from agentflow.imports.scxml_sends import Send, Sends
 from agentflow.imports.scxml_states import State, States
 from agentflow.imports.syntax import (
     Assign,
@@ -32,15 +32,6 @@ from agentflow.imports.xml import Element
 MAX_ROUNDS = 100
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,200}")
 _EVENT = Name("_event")
-_NEVER = Member(Items((TRUE,)), Literal(1))  # an expression without a value
-_GLOBALS = frozenset(
-    {"Array", "Boolean", "Date", "JSON", "Math", "NaN", "Infinity", "Number", "Object", "RegExp", "String", "console"}
-    | {"globalThis", "isFinite", "isNaN", "parseFloat", "parseInt", "undefined"}
-    | {"_event", "_ioprocessors", "_name", "_sessionid", "_x"}
-)
-"""What an ECMAScript expression may name that is not data."""
-_BASE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
-_IN = re.compile(r"\bIn\s*\(\s*['\"]([^'\"]{1,200})['\"]\s*\)")
 
 
 class _Fails(Exception):
@@ -59,7 +50,7 @@ class Content:
     """Reads content. ``data``: the variables by their names there, with their first values; ``assigned``: those that
     change; ``inside``: the variables that say whether a state is active, for the states that something asks about;
     ``carried``: those that keep the data of delayed sends until they are due; ``sent``: the sends that a state times
-    itself and comes to; ``errs``: some content surely fails."""
+    itself and comes to; ``errs``: some content surely fails; ``never``: an empty text."""
 
     def __init__(
         self, states: States, events: Events, sends: Sends, data: dict[str, Node], findings: Findings
@@ -71,13 +62,14 @@ class Content:
         self.findings = findings
         self.taken = {field_name(name) for name in data}
         self.inside: dict[State, str] = {}
-        for state in _asked(states):
+        for state in asked(states):
             self.is_inside(state)
         self.carried: dict[str, str] = {}
         self.sent: set[str] = set()
         self.errs = False
-        self.reads_data = any("_event" in text for text in _texts(states))
-        self.assigned = set(_assigned(states))
+        self.never = ""
+        self.reads_data = any("_event" in text for text in texts(states))
+        self.assigned = set(assigned(states))
 
     # -- expressions
 
@@ -89,7 +81,9 @@ class Content:
             node = self._read(element, element.get(attribute), place)
         except _Fails as fault:
             self.findings.note(element, f"its condition always fails: {fault}; that is false", "mend or remove it")
-            return _NEVER
+            self.errs = True
+            self.never = "never" if "never" not in self.taken else "never_now"
+            return Member(Table((("always", TRUE),)), Name(self.never))  # it has no such entry
         if isinstance(node, Literal):
             return TRUE if node.value else FALSE
         return node
@@ -121,7 +115,7 @@ class Content:
                 return Literal(self.states.machine.element.get("name"))
             if node == _EVENT:
                 return Literal(None)
-            raise (Unreadable if node.name in _GLOBALS else Illegal)(f"{node.name!r} is not declared")
+            raise (Unreadable if node.name in GLOBALS else Illegal)(f"{node.name!r} is not declared")
         if isinstance(node, Member) and node.of == _EVENT:
             return self._of_event(node.key, place)
         if isinstance(node, Binary) and node.op in ("==", "!=") and node.left == Member(_EVENT, Literal("name")):
@@ -343,43 +337,3 @@ def _compared(node: Binary, name: Node) -> Node:
     if isinstance(name, Literal):
         return Literal((name.value == node.right.value) == (node.op == "=="))
     return Binary(node.op, name, Literal(event_name(node.right.value)))
-
-
-def _texts(states: States) -> Iterator[str]:
-    """All attributes and texts of the document."""
-    todo = [states.machine.element]
-    while todo:
-        element = todo.pop()
-        todo += element.children
-        yield from (*element.attributes.values(), element.text)
-
-
-def _asked(states: States) -> list[State]:
-    """The states that some ``In`` may ask about."""
-    names = dict.fromkeys(name for text in _texts(states) for name in _IN.findall(text))
-    return [states.by_id[name] for name in names if name in states.by_id]
-
-
-def surely_fails(location: str, data: Collection[str]) -> bool:
-    """Whether nothing can be assigned there: it is no variable that is declared, nor a part of one."""
-    base = _BASE.match(location.strip())
-    return base is None or base[0] not in data
-
-
-def locations(element: Element) -> list[str]:
-    """The places that an element with data reads or writes."""
-    found = [*element.get("namelist").split(), *(each.get("location") for each in element.all("param"))]
-    found += [element.get(key) for key in ("location", "idlocation") if key in element.attributes]
-    return [place for place in found if place or element.tag == "assign"]
-
-
-def _assigned(states: States) -> Iterator[str]:
-    """The variables that some content changes."""
-    for site in sites(states, "assign", "foreach", "script"):
-        yield from (site.element.get(key).strip() for key in ("location", "item", "index"))
-        try:
-            for statement in statements(site.element.text if site.element.tag == "script" else ""):
-                if isinstance(statement, Assign) and isinstance(statement.target, Name):
-                    yield statement.target.name
-        except Unreadable:
-            pass  # said where the script is read

@@ -10,7 +10,7 @@ from agentflow.imports.block import FALSE, TRUE, Block, Raised, both, negated
 from agentflow.imports.findings import Findings, duration
 from agentflow.imports.naming import event_name
 from agentflow.imports.scxml_content import Content, Place
-from agentflow.imports.scxml_events import NOTHING, Events, Heard, done, invoked
+from agentflow.imports.scxml_events import Events, Heard, done, invoked
 from agentflow.imports.scxml_sends import Send, Sends
 from agentflow.imports.scxml_states import State, States
 from agentflow.imports.syntax import Binary, Literal, Name, Node
@@ -109,8 +109,11 @@ class Ways:
         return [{"event": "done", "set": self.ignoring(Literal(f"{state.name} is done"))}]
 
     def delays(self, state: State) -> list[Table]:
-        sends = [send for send in self.sends.by_element.values() if send.state is state and send.id in self.content.sent]
-        return [{"after": duration(send.ms), "raise": [self.due(send)]} for send in sends]
+        return [
+            {"after": duration(send.ms), "raise": [self.due(send)]}
+            for send in self.sends.by_element.values()
+            if send.state is state and send.id in self.content.sent
+        ]
 
     def due(self, send: Send) -> str | Table:
         """What is raised when the time of a send is over."""
