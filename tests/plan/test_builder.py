@@ -146,6 +146,7 @@ NO_PARTS = (Workflow, Workflow.trigger, Workflow.goal)  # what they do is in the
         (shape.State, Workflow.state, {"transitions"}),
         (shape.Transition, transition, set()),
         (shape.Action, builder.action, set()),
+        (shape.RaisedEvent, builder.raised, set()),
         (shape.Trigger, Workflow.trigger, set()),
         (shape.Limits, Workflow, set()),
         (shape.Goal, Workflow.goal, set()),
