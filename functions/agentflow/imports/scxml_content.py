@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import reduce
 
 from agentflow.imports.block import FALSE, TRUE, Block, both, children, folded, negated, rebuilt
 from agentflow.imports.findings import Findings
@@ -31,7 +32,9 @@ from agentflow.imports.xml import Element
 
 MAX_ROUNDS = 100
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,200}")
+MAX_POWER = 8
 _EVENT = Name("_event")
+_POW = Member(Name("Math"), Literal("pow"))
 
 
 class _Fails(Exception):
@@ -124,6 +127,8 @@ class Content:
             if node.function.name == "In":
                 return self._in(node)
             return Call(node.function, tuple(self._named(argument, place) for argument in node.arguments))
+        if isinstance(node, Call) and node.function == _POW:
+            return _power(tuple(self._named(argument, place) for argument in node.arguments))
         return folded(rebuilt(node, tuple(self._named(child, place) for child in children(node))))
 
     def _of_event(self, key: Node, place: Place) -> Node:
@@ -328,6 +333,14 @@ class Content:
 def timer_flag(sends: Sends, send: Send, what: str) -> str:
     """The variable that asks a send's timer to begin, or to stop."""
     return f"{what}_{sends.timers.index(send) + 1}"
+
+
+def _power(arguments: tuple[Node, ...]) -> Node:
+    """``Math.pow(x, 3)`` is a product in CEL."""
+    times = arguments[1].value if len(arguments) == 2 and isinstance(arguments[1], Literal) else None
+    if not isinstance(times, int) or not 1 <= times <= MAX_POWER:
+        raise Unreadable(f"Math.pow is read with a whole number from 1 to {MAX_POWER}")
+    return reduce(lambda power, base: Binary("*", power, base), (arguments[0],) * times)
 
 
 def _compared(node: Binary, name: Node) -> Node:
