@@ -88,6 +88,6 @@ def named(state: State | str | None) -> str | None:
 
 def all_named(states: State | str | Sequence[State | str] | None) -> str | list[str | None] | None:
     """The name of one, or of several."""
-    if states is None or isinstance(states, State | str):
-        return named(states)
-    return [named(state) for state in states]
+    if isinstance(states, Sequence) and not isinstance(states, str):
+        return [named(state) for state in states]
+    return named(states)
