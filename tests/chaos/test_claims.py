@@ -35,11 +35,13 @@ async def ended(on: Stage, point: str, action: str) -> tuple[dict[str, Any], int
     token = f"{tenant.mark}-{point}-{action}"
     given = {"token": token, "n": 1, "url": f"http://127.0.0.1:{on.far.port}/effect"}
     submission = Submission(tenant, BY_NAME["charged"], token, given)
-    await on.load._submit(submission, random.Random(1))
+    # The worker may meet it before it has answered: who asks waits for the answer meanwhile.
+    submitting = asyncio.create_task(on.load._submit(submission, random.Random(1)))
     await on.sampler.until(lambda: worker.control.fired > fired, within_s=20)
     if action == "stop":
         await asyncio.sleep(8.0)
         worker.signal(signal.SIGCONT)
+    await submitting
     assert await on.sampler.until(lambda: token in on.sampler.ended_tokens, within_s=60), worker.log.read_text()[-2000:]
     (run,) = await on.servers.rows(on.database, "select * from agentflow.runs where input ->> 'token' = %s", token)
     assert await on.servers.rows(on.database, "select * from agentflow.claims") == []
