@@ -45,8 +45,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool shipped with the workflow. ``timeout_ms`` None: the task's; ``price_micro`` is per call; ``inputs`` is
-    what it takes, None where it does not say."""
+    """A tool shipped with the workflow. ``timeout_ms`` None: the task's; ``price_micro`` is per call, and what seconds
+    cost is added to it; ``inputs`` is what it takes, None where it does not say."""
 
     name: str
     kind: str
@@ -58,6 +58,7 @@ class ToolSpec:
     price_micro: int
     inputs: dict[str, Type] | None = None
     description: str = ""
+    micro_per_million_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,13 +74,15 @@ class Workflow(Part):
         cpu: float | None = None,
         output: str | None = None,
         usd: float | None = None,
+        usd_per_second: float | None = None,
     ) -> Tool:
         """A tool: Python code that defines run(**input) -> dict, as text or in a ``file`` beside the workflow's.
 
-        ``in_``: what it takes, by name and type.
+        ``in_``: what it takes, by name and type. ``usd``: what a call costs, each second of it ``usd_per_second`` more.
         """
         keys = {"code": code, "file": file, "description": description, "timeout": timeout, "memory": memory}
-        return self._tool(Tool(name, kind="python", in_=types(in_), **keys, cpu=cpu, output=output, usd=usd))
+        price = {"usd": usd, "usd_per_second": usd_per_second}
+        return self._tool(Tool(name, kind="python", in_=types(in_), **keys, cpu=cpu, output=output, **price))
 
     def define_agent(
         self,

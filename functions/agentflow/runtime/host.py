@@ -17,7 +17,8 @@ from agentflow.bus.jetstream import JetStream
 from agentflow.config import Settings
 from agentflow.control.ports import ParkedMessage
 from agentflow.core.message import Message
-from agentflow.core.run import Price, Run
+from agentflow.core.price import Price
+from agentflow.core.run import Run
 from agentflow.errors import Conflict, Rejected, RetryLater
 from agentflow.runtime import function
 from agentflow.runtime.batch import EFFECTS, Item, Leaving

@@ -16,7 +16,7 @@ import structlog
 from agentflow.core.message import Message
 from agentflow.core.performed import Effect, Performed
 from agentflow.errors import AgentFlowError, RetryLater
-from agentflow.observe import metrics
+from agentflow.observe import metrics, traces
 from agentflow.runtime import spans
 from agentflow.runtime.batch import Item
 from agentflow.runtime.reactor import Reactor
@@ -139,9 +139,7 @@ class Performer:
             with spans.performing(self.function, request) as span:
                 performed = await attempt(self._effect.perform, request)
                 if span is not None:
-                    span.set(
-                        {f"gen_ai.usage.{name}": count for name, count in performed.usage.items() if count}
-                    )
+                    span.set(traces.tokens(performed.usage))
                     if performed.error:
                         span.fail(performed.error["code"])
                     request = request._replace(trace=span.traceparent)

@@ -23,7 +23,8 @@ from uuid import UUID
 import structlog
 
 from agentflow.core.decision import UNLIMITED, Facts, Headroom
-from agentflow.core.run import Price, Run
+from agentflow.core.price import Price
+from agentflow.core.run import Run
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.runtime import observed
 from agentflow.runtime.batch import Batch, Decide, Item, Leaving, Routes

@@ -114,6 +114,7 @@ class Tool(Shape):
     cpu: Annotated[float, Field(gt=0, le=64)] | None = None
     output: OutputSize | None = None
     usd: Usd | None = Field(None, description="price of one call")
+    usd_per_second: Usd | None = Field(None, description="what each second of a call costs besides")
 
 
 class Agent(Shape):
