@@ -447,7 +447,7 @@ async def test_usage_that_is_not_told_is_no_more_than_is_held(server: ChatServer
     del body["usage"]
     server.answers = [lambda _: JSONResponse(body)]
     reply = await model.complete(ask(tools=TOOLS, messages=WORKED))
-    assert reply.usage == Usage(input_tokens_bound(WORKED, TOOLS, None), 77)
+    assert reply.usage == Usage(input_tokens_bound(WORKED, TOOLS, None), 77, fault="no usage was told")
     plain = input_tokens_bound(WORKED, (), None)
     silent = [{key: value for key, value in each.items() if key != "calls"} for each in WORKED]
     assert plain >= input_tokens_bound(silent, (), None) + len('search{"query": "é"}'.encode())

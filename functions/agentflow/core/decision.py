@@ -169,21 +169,21 @@ class Facts(NamedTuple):
     ``now_ms``: the database's clock, milliseconds since the epoch. ``plan``/``version``: the run's compiled plan.
     ``price(alias)``: the model an alias stands for today, and what it costs the tenant. ``tool_price(name)``: what the
     tenant was told of a tool. ``tokens(alias)``: what counts the tokens of texts, where a tokenizer is at hand.
-    ``headroom``: the tenant's. ``step_input``: the input of
-    the step a retry timer names. ``triggered``: for event.received, the plans that declare a trigger on the
-    event's type (by workflow, with version) and the steps subscribed to it (run id, step). ``waits``: whether a run
-    that is asked for has to wait for its turn. ``template``: the workflow that has reached the plan's goal before.
+    ``headroom``: the tenant's. ``step_input``: the input of the step a retry timer names. ``triggered``: for
+    event.received, the plans that declare a trigger on the event's type (by workflow, with version) and the steps
+    subscribed to it (run id, step). ``waits``: whether a run that is asked for has to wait for its turn. ``template``:
+    the workflow that has reached the plan's goal before.
     """
 
     now_ms: int
     plan: Plan | None = None
     version: int | None = None
     price: Callable[[str], Price] | None = None
-    tool_price: Callable[[str], ToolPrice | None] | None = None
-    tokens: Callable[[str], Count | None] | None = None
     headroom: Headroom = UNLIMITED
     step_input: Mapping[str, JSON] | None = None
     triggered: tuple[tuple[Plan, int], ...] = ()
     subscribers: tuple[tuple[UUID, int], ...] = ()
     waits: bool = False
     template: str | None = None
+    tool_price: Callable[[str], ToolPrice | None] | None = None
+    tokens: Callable[[str], Count | None] | None = None

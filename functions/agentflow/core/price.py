@@ -6,12 +6,15 @@ nothing is rounded before the end: once for each call, up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 MILLION = 1_000_000
 _FEMTO = 1_000_000_000  # what is added up, in a micro-dollar: rates per million, times milliseconds
+
+TENANT = "tenant"
+"""Before the number of a price that a tenant was told."""
 
 FROM_PLAN = "plan"
 """In place of a version: the workflow says the price itself."""
@@ -86,6 +89,28 @@ class ToolPrice(NamedTuple):
     micro_per_call: int = 0
     micro_per_million_seconds: int = 0
     price_version: str = FROM_PLAN
+
+
+NOT_IN_CARDS = ("provider", "model", "price_version", "bytes_per_100_tokens")
+
+
+def card_of(price: Price) -> dict[str, Any]:
+    """A model's price as a card: what it costs, without which model it is."""
+    card = {name: v for name, v in price._asdict().items() if v is not None and name not in NOT_IN_CARDS}
+    if price.tiers:
+        card["tiers"] = [{name: v for name, v in tier._asdict().items() if v is not None} for tier in price.tiers]
+    return card
+
+
+def told_price(card: Mapping[str, Any], version: int) -> Price:
+    """The price in a card that a tenant was told, of a model that is still to be named."""
+    tiers = tuple(Tier(**tier) for tier in card.get("tiers") or ()) or None
+    return Price(provider="", model="", price_version=f"{TENANT} {version}", **{**card, "tiers": tiers})
+
+
+def told_tool(card: Mapping[str, Any], version: int) -> ToolPrice:
+    """The price in a card that a tenant was told of a tool."""
+    return ToolPrice(**card, price_version=f"{TENANT} {version}")
 
 
 class Used(NamedTuple):

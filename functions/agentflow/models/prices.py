@@ -113,8 +113,8 @@ def _at(price: Any, start: int) -> Decimal:
     """A price for input that is longer than ``start`` by one token."""
     if isinstance(price, Decimal):
         return price
-    reached: list[Decimal] = [tier.price for tier in price.tiers if tier.start <= start]
-    return reached[-1] if reached else price.base  # type: ignore[no-any-return]
+    reached: list[Decimal] = [price.base, *(tier.price for tier in price.tiers if tier.start <= start)]
+    return reached[-1]
 
 
 def _dearest(start: int, candidates: list[dict[int, Tier]]) -> Tier:
@@ -136,7 +136,8 @@ def _highest_of(rates: list[int | None], otherwise: list[int]) -> int | None:
 
 
 def _highest(price: Any) -> Decimal:
-    return max([_at(price, -1), *(tier.price for tier in getattr(price, "tiers", ()))])
+    rates: list[Decimal] = [_at(price, -1), *(tier.price for tier in getattr(price, "tiers", ()))]
+    return max(rates)
 
 
 def _micro_per_mtok(usd: Decimal) -> int:
