@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from agentflow.core.price import (
     tool_micro,
 )
 from agentflow.core.run import Run, unpack_state
+from agentflow.store.changes import dump
 
 M = 1_000_000
 
@@ -127,10 +129,8 @@ def test_a_price_of_an_earlier_version_is_read_and_a_plain_one_stays_as_short() 
 
 @given(cards())
 def test_pinned_prices_are_read_as_they_were_written(price: Price) -> None:
-    import json
-
     run = Run(uuid4(), uuid4(), "w", 1, models={"small": price}, tools={"search": ToolPrice(3, 4, "tenant 2")})
-    kept = unpack_state(json.loads(json.dumps(run.state_json())), 0)
+    kept = unpack_state(orjson.loads(dump(run.state_json()) or b""), 0)
     assert kept["models"] == run.models
     assert kept["tools"] == run.tools
 

@@ -46,6 +46,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "upkeep": {"chore": "prune"},
     "blob_uses": {"ref": "blob:sha256:0", "run_id": RUN},
     "limits": {"scope": "tenant", "concurrency": 1},
+    "prices": {"scope": "model:small", "version": 1, "card": "{}"},
     "templates": {"key": "k", "workflow": "w"},
     "gatekeeper": {"epoch": 1},
     "unsealed": {"kind": "k"},

@@ -60,6 +60,9 @@ class Price(NamedTuple):
     def packed(self) -> tuple[Any, ...]:
         """As JSON: without what it does not have, which is most of it for most models."""
         values: tuple[Any, ...] = tuple(self)
+        if self.tiers:
+            plain = self._replace(tiers=tuple(tuple(tier) for tier in self.tiers))  # type: ignore[misc]
+            values = tuple(plain)
         end = len(values)
         while values[end - 1] is None:
             end -= 1
