@@ -25,35 +25,39 @@ KEPT = 4_096
 
 
 class Tokens:
-    """What counts the texts of an alias, by its ``tokenizer``; None for an alias without one."""
+    """What counts the texts of an alias, by its ``tokenizer``; None for an alias without one.
+
+    All are read at once: what does not work is said before anything is held by it, and nobody waits for it later.
+    """
 
     def __init__(self, aliases: Aliases) -> None:
-        self._files = {name: alias.tokenizer for name, alias in aliases.models.items() if alias.tokenizer}
-        self._counts: dict[str, Count] = {}
-        for name, file in self._files.items():
-            _check(f"{PATH}.models.{name}.tokenizer", file)
+        self._counts = {
+            name: counting(alias.tokenizer, f"{PATH}.models.{name}.tokenizer")
+            for name, alias in aliases.models.items()
+            if alias.tokenizer is not None
+        }
 
     @classmethod
     def of(cls, setting: str) -> Callable[[str], Count | None] | None:
         """By the alias table that ``setting`` is; None where no alias has a tokenizer. ``Invalid`` when a file or the
         library is missing."""
         tokens = cls(read_aliases(setting))
-        return tokens if tokens._files else None
+        return tokens if tokens._counts else None
 
     def __call__(self, alias: str) -> Count | None:
-        file = self._files.get(alias)
-        if file is None:
-            return None
-        count = self._counts.get(alias)
-        if count is None:
-            count = self._counts[alias] = counting(file, f"{PATH}.models.{alias}.tokenizer")
-        return count
+        return self._counts.get(alias)
 
 
 def counting(file: Path, path: str) -> Count:
     """What counts with a tokenizer of Hugging Face's form; ``Invalid`` when the file holds none."""
-    from tokenizers import Tokenizer
-
+    if not file.is_file():
+        mend = "name a readable tokenizer.json, or give bytes_per_token"
+        raise Invalid([Problem(path, f"there is no file {file}", mend, "bad_setting")])
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        mend = "pip install 'agentflow[tokenizers]', or give bytes_per_token"
+        raise Invalid([Problem(path, "the library tokenizers is not installed", mend, "bad_setting")]) from None
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as fault:  # the library raises no narrower class
@@ -82,15 +86,3 @@ class _Counter:
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
         return known
-
-
-def _check(path: str, file: Path) -> None:
-    """Refuse what cannot work before anything is held by it."""
-    if not file.is_file():
-        mend = "name a readable tokenizer.json, or give bytes_per_token"
-        raise Invalid([Problem(path, f"there is no file {file}", mend, "bad_setting")])
-    try:
-        import tokenizers  # noqa: F401
-    except ImportError:
-        mend = "pip install 'agentflow[tokenizers]', or give bytes_per_token"
-        raise Invalid([Problem(path, "the library tokenizers is not installed", mend, "bad_setting")]) from None
