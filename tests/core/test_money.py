@@ -106,6 +106,11 @@ def test_a_cheaper_tier_above_does_not_lower_what_is_held() -> None:
     assert llm_bound(price, 1500, 0, 0) == 5000
 
 
+def test_a_tier_is_held_for_as_soon_as_one_token_may_be_in_it() -> None:
+    price = Price("p", "m", M, M, "v", tiers=(Tier(1000, 3 * M, M),))
+    assert [llm_bound(price, most, 0, 0) for most in (1000, 1001)] == [1000, 3003]
+
+
 def test_a_tool_costs_by_the_call_and_by_the_second() -> None:
     price = ToolPrice(500, 100 * M)  # a hundred micro-dollars a second
     assert [tool_micro(price, ms) for ms in (0, 1, 1_000, 1_501)] == [500, 501, 600, 651]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,8 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from agentflow.runtime.function import NAMES as FUNCTIONS
 from agentflow.runtime.serve import http_server
 from agentflow.store.admin import set_price
+from agentflow.store.postgres import PostgresStore
 
 TOKENS = {"prompt_tokens": 1_000, "completion_tokens": 100, "total_tokens": 1_130}
 DETAILS = {
@@ -96,6 +98,41 @@ async def test_what_cannot_be_right_is_charged_as_it_was_held_and_says_why(
     assert settled["amount_micro"] == hold["amount_micro"] == run["spent_micro"] == step["cost_micro"]
     assert says in step["usage"]["fault"]
     assert not run["frozen"]
+
+
+async def test_all_of_a_price_travels_where_functions_run_apart(house: House) -> None:
+    told = {"micro_per_call": 7, "micro_per_million_seconds": 0}
+    await set_price(house.database.admin, house.tenant, "tool:slow", told)
+    both = {**ASK, "tools": TOOLS["tools"], "tasks": {**ASK["tasks"], **TOOLS["tasks"]}}
+    await house.register({**both, "root": {"sequence": ["ask", "go"]}, "kind": "bt"})
+    async with answering(TOKENS | DETAILS) as url, AsyncExitStack() as stack:
+        changes: dict[str, Any] = {"models": table(url, **CARD), "handoff": False}
+        hosts = [await stack.enter_async_context(house.host((name,), **changes)) for name in FUNCTIONS]
+        api = next(host for host in hosts if "api" in host.functions)
+        run = await house.ended(await house.submit(api, "ask"))
+    assert (run["status"], run["spent_micro"]) == ("succeeded", 400 + 40 + 250 + 260 + 500 + 7), run["error"]
+    assert await house.rows("select * from parked") == []
+
+
+async def test_what_tenants_were_told_is_read_with_their_limits_and_for_no_run(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    plain = PostgresStore.prices
+
+    async def counted(store: PostgresStore, tenants: Any) -> Any:
+        reads.append(tenants)
+        return await plain(store, tenants)
+
+    monkeypatch.setattr(PostgresStore, "prices", counted)
+    await house.register(ASK)
+    async with answering(TOKENS) as url, house.host(models=table(url, **CARD)) as host:
+        for _ in range(3):
+            await house.ended(await house.submit(host, "ask"))
+        assert len(reads) == 1
+        host.limits_changed(house.tenant)
+        await house.ended(await house.submit(host, "ask"))
+        assert len(reads) == 2
 
 
 async def test_a_model_of_ones_own_costs_by_the_second(house: House) -> None:

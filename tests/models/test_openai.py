@@ -91,6 +91,19 @@ async def test_openai_itself_and_whoever_asks_for_it_gets_max_completion_tokens(
     assert "max_tokens" not in server.sent[0]
 
 
+async def test_openai_is_asked_for_the_tier_of_service_that_is_priced(server: ChatServer) -> None:
+    from agentflow.models.aliases import Provider
+    from agentflow.models.catalogue import OPENAI_URL, service_tier
+
+    assert service_tier(Provider(), OPENAI_URL) == "default"
+    assert service_tier(Provider(), server.url) == ""
+    assert service_tier(Provider(service_tier="flex"), server.url) == "flex"
+    model = OpenAIModel("openai", base_url=server.url, api_key="", service_tier="flex")
+    await model.complete(ask())
+    await model.close()
+    assert server.sent[0]["service_tier"] == "flex"
+
+
 async def test_a_schema_is_sent_as_a_strict_response_format(server: ChatServer, model: OpenAIModel) -> None:
     server.answers = [lambda _: JSONResponse(completion('{"severity": "high", "count": 3}'))]
     reply = await model.complete(ask(output_schema=SCHEMA))
