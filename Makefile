@@ -7,10 +7,10 @@ BIN := .venv/bin
 WORKERS ?= logical
 TESTS ?= tests
 
-.PHONY: help run dev test chaos bench bench-peers check lint types imports drift contracts lock clean
+.PHONY: help run dev test chaos bench bench-peers knative-manifests check lint types imports drift contracts lock clean
 
 help: ## Show this menu
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run.stamp ## Set everything up, run the sample workflow on the embedded stack, print its result
 	@$(BIN)/agentflow dev --sample --exit
@@ -29,6 +29,9 @@ bench: .venv/run.stamp ## Measure every row of what must be reached, beside its 
 
 bench-peers: .venv/run.stamp ## Restate, DBOS and LangGraph beside ours, the same work (PEERS="--rounds 3 --only dbos")
 	@PYTHONPATH=tests/bench $(BIN)/python tests/bench/peers $(PEERS)
+
+knative-manifests: ## Print what the production overlay for Knative comes to (needs kustomize)
+	@kustomize build infra/knative/overlays/production
 
 check: lint types imports drift ## Lint, types, import contracts, and generated files against their source
 	@echo "check: all good"

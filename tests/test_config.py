@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import stat
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from agentflow.config import Settings
-from agentflow.errors import Invalid, RetryLater
+from agentflow.errors import Invalid, Rejected, RetryLater
 
 SECRETS = {"prod/agentflow": json.dumps({"llm_key": "sk-1", "n": 5}), "plain": "hush"}
 
@@ -123,3 +126,19 @@ def test_secrets_that_everybody_knows_are_named() -> None:
     assert Settings().development_secrets() == ["AGENTFLOW_KEY_PEPPER", "AGENTFLOW_AUDIT_KEY"]
     own = Settings(audit_key="of our own, and long enough", key_pepper="ours")
     assert own.development_secrets() == []
+
+
+def test_a_password_file_that_others_may_read_is_copied_for_us_alone(tmp_path: Path) -> None:
+    mounted = tmp_path / "pgpass"
+    mounted.write_text("*:*:*:agentflow_engine:word")
+    mounted.chmod(0o444)
+    settings = Settings.from_env(
+        {"AGENTFLOW_DATABASE_URL": "postgresql://db:5432/agentflow", "AGENTFLOW_PASSFILE": str(mounted)}
+    )
+    (copy,) = {re.findall(r"passfile=([^&]+)", settings.dsn(role))[0] for role in ("agentflow_engine", "agentflow_api")}
+    assert stat.S_IMODE(os.stat(copy).st_mode) == 0o600
+    assert Path(copy).read_text() == mounted.read_text()
+    assert "word" not in settings.dsn("agentflow_engine")
+    gone = Settings(database_url="postgresql://db/agentflow", passfile=str(tmp_path / "none"))
+    with pytest.raises(Rejected, match="none: No such file"):
+        gone.dsn("agentflow_engine")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentflow.errors import Invalid, Problem, Rejected
-from agentflow.secrets import resolve
+from agentflow.secrets import private_copy, resolve
 
 PREFIX = "AGENTFLOW_"
 
@@ -40,7 +40,11 @@ class Settings:
         Path(".agentflow"), "folder for the embedded stack's data, logs and the local API key"
     )
     database_url: str = _option("", "PostgreSQL URL without a user; empty: start the embedded PostgreSQL")
+    passfile: str = _option(
+        "", "file of passwords in the form of PGPASSFILE that others may read, too, as mounted Secrets are"
+    )
     nats_url: str = _option("", "NATS URL; empty: start the embedded nats-server")
+    nats_ca: str = _option("", "file of the certificates that NATS's own has to be signed by; empty: the system's")
     http_host: str = _option("127.0.0.1", "address the API and push servers listen on")
     http_port: int = _option(
         8080, "port the API and push servers listen on; PORT wins where the platform sets it"
@@ -70,7 +74,7 @@ class Settings:
     script_dir: Path = _option(
         Path("local/workflows"), "folder searched for *.model.yaml rules of the scripted model"
     )
-    sandbox: str = _option("auto", "driver for tool code: auto, gvisor, docker or process")
+    sandbox: str = _option("auto", "driver for tool code: auto, gvisor, docker, nested or process")
     sandbox_image: str = _option("python:3.12-slim", "image that container drivers run Python tools in")
     batch: int = _option(256, "most events handled in one transaction")
     calls: int = _option(1000, "most external calls in flight per function and process")
@@ -81,11 +85,20 @@ class Settings:
     plan_bytes: int = _option(262_144, "most bytes of a workflow's document that is registered, at most 262144")
     plan_nodes: int = _option(5_000, "most nodes or states of a workflow that is registered, at most 5000")
     plan_steps: int = _option(100_000, "most steps that a workflow's limits.steps may allow, at most 100000")
+    plan_states: int = _option(
+        500, "most states that the model check goes through when a workflow is registered; 0: it is left out"
+    )
     fork_lines: int = _option(
         100_000, "most lines of a run's history that are read to find the step before which a fork begins"
     )
     function_urls: str = _option(
         "", "where the bridge finds functions: a URL with {function} in it, or JSON by name"
+    )
+    push: bool = _option(
+        False, "have `agentflow serve` take CloudEvents over HTTP, where no --push can be said (OpenFaaS)"
+    )
+    sink: str = _option(
+        "", "URL that the bridge posts public facts to, as CloudEvents; K_SINK where a SinkBinding sets it"
     )
     log_level: str = _option("info", "debug, info, warning or error")
     trace_sample: float = _option(1.0, "share of runs that are traced, 0.0 to 1.0")
@@ -123,7 +136,8 @@ class Settings:
         scheme, _, rest = self.database_url.partition("://")
         address, _, given = rest.rpartition("@")[2].partition("?")
         named = {option.partition("=")[0] for option in given.split("&")}
-        options = [given] * bool(given) + [f"{n}={v}" for n, v in PATIENCE.items() if n not in named]
+        ours = {**PATIENCE, "passfile": private_copy(self.passfile)} if self.passfile else PATIENCE
+        options = [given] * bool(given) + [f"{n}={v}" for n, v in ours.items() if n not in named]
         return f"{scheme}://{user}@{address}?{'&'.join(options)}"
 
     @classmethod
@@ -152,6 +166,8 @@ class Settings:
                 )
         if "http_port" not in values and source.get("PORT", "").isdigit():
             values["http_port"] = int(source["PORT"])
+        if "sink" not in values and source.get("K_SINK"):
+            values["sink"] = source["K_SINK"]
         if source.get("DOCKER_HOST"):
             values["docker_host"] = source["DOCKER_HOST"]
         if problems:

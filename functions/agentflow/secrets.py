@@ -7,7 +7,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from agentflow.errors import Rejected, RetryLater
@@ -74,3 +78,21 @@ def _field(value: str, field: str, reference: str) -> str:
         mend = f"store a JSON object with a text field {field!r}"
         raise Rejected(f"{reference}: there is no such field", code="bad_secret", mend=mend)
     return found
+
+
+@cache
+def private_copy(path: str) -> str:
+    """A copy of a file that nobody else may read, made once and removed when the process ends.
+
+    libpq ignores a file of passwords that others may read, as every Secret is that Kubernetes mounts for a process
+    which is not root.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as fault:
+        raise Rejected(f"{path}: {fault.strerror}", code="bad_secret", mend="mount the secret there") from None
+    descriptor, copy = tempfile.mkstemp(prefix="agentflow-pgpass-")  # only its owner may read it
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    atexit.register(lambda: Path(copy).unlink(missing_ok=True))
+    return copy

@@ -66,7 +66,8 @@ sorting.on("done", if_=amount <= 50.0, set=known, to=refunding).on("done", set=k
 sorting.on("failed", set={topic: value("unknown")}, to=approving)  # no model, no judgement: a person looks
 approving.on("done", if_=result.ok, to=refunding)
 approving.on("done", set={decision: "no refund: " + result.why}, to=answering)
-approving.on("timeout", set={decision: value("a colleague will be in touch")}, to=answering)
+# also when nobody answers in time
+approving.on("failed", set={decision: value("a colleague will be in touch")}, to=answering)
 refunding.on("done", set={refund: result.refund, decision: "refunded as " + result.refund}, to=answering)
 refunding.on("failed", set={decision: value("the refund will be made by hand")}, to=answering)
 answering.on("done", set={reply: result.text}, to=answered).on("failed", to=undoing)

@@ -97,9 +97,13 @@ class Books:
     def key_of(self, step: Row) -> str | None:
         """What the far side calls a step's call by; None for steps that do not go there."""
         given: Mapping[str, Any] = step["input"] or {}
+        if step["task"].endswith("--turn"):
+            agent = self.attempts.get((step["run_id"], given.get("agent", 0), 1))
+            asked: Mapping[str, Any] = (agent and agent["input"]) or {}
+            return f"{asked['token']}/seek/{asked['n']}/{given['turn']}" if asked else None
         if step["kind"] == "llm":
             return f"{given.get('token')}/{step['task']}/{given.get('n')}"
-        if step["task"] == "effect":
+        if step["task"].endswith("effect"):
             return str(given.get("key", "")).strip("[]")
         return None
 

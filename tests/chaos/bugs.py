@@ -64,7 +64,8 @@ def _answers_too_soon(submit: Async) -> Async:
     """Some submissions are acknowledged and never made durable."""
 
     async def submitted(host: Any, message: Any, *rest: Any) -> Any:
-        if message.name == "run.requested" and _every(4, message.run):
+        warm = "-warm-" in str(message.data.get("input"))  # the round waits for those before it begins
+        if message.name == "run.requested" and not warm and _every(4, message.run):
             return None
         return await submit(host, message, *rest)
 

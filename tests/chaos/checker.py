@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chaos import checks_audit, checks_money, checks_roads, checks_runs, checks_walls
+from chaos import checks_agents, checks_audit, checks_money, checks_roads, checks_runs, checks_walls
 from chaos.books import Books, Round
 from chaos.fleet import Fleet
 from chaos.statements import Statements
@@ -21,6 +21,7 @@ CHECKS = (
     checks_runs.check_histories,
     checks_runs.check_results,
     checks_runs.check_order,
+    checks_agents.check_agents,
     checks_runs.check_pending,
     checks_money.check_accounts,
     checks_money.check_calls,

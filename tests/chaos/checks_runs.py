@@ -93,7 +93,7 @@ def _outcome(books: Books, run: Row, *, cancelled: bool) -> str:
 def _spent(plan: Plan, step: Row) -> bool:
     """Whether a failed attempt was the last its task allows, and failed for what only the far side decides."""
     task = plan.tasks[step["task"]]
-    calls = step["kind"] == "llm" or step["task"] == "effect"
+    calls = step["kind"] == "llm" or step["task"].endswith("effect")
     return calls and step["attempt"] >= task.retry.max and step["error"]["code"] in PASSING
 
 
@@ -228,6 +228,8 @@ def check_order(books: Books) -> Iterator[Violation]:
         key = books.key_of(step)
         if key is None or step["attempt"] != 1 or (step["run_id"], step["step"]) not in asked:
             continue
+        if not key.startswith(f"{books.runs[step['run_id']]['input'].get('token')}/"):
+            continue  # a fork goes on with what an agent was asked in the other run, which made this call before
         line = asked[step["run_id"], step["step"]]
         calls = books.round.far.calls.get(key)
         if calls and (first := datetime.fromtimestamp(calls[0].at, UTC)) < line["committed"]:

@@ -84,9 +84,7 @@ class FarSide:
     async def _answer(self, body: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False when the connection is over."""
         asked = json.loads(body or b"{}")
-        text = asked["messages"][-1]["content"] if "messages" in asked else str(asked.get("key", ""))
-        match = KEY.search(text)
-        key = match[1] if match else f"unknown: {text[:80]}"
+        key = _key(asked)
         chance = random.Random(f"{self.seed}/{key}/{len(self.calls[key])}")
         call = Call(key, time.time(), self._kind(key, chance), f"{chance.getrandbits(64):016x}")
         self.calls[key].append(call)
@@ -123,13 +121,16 @@ class FarSide:
             return await _send(writer, 200, "this is no completion")
         call.usage = (chance.randrange(5, 40), chance.randrange(1, 20))
         content: object = f"nonce {call.nonce}"
-        if "response_format" in asked:
+        calls = self._calls(asked, call) if "tools" in asked else []
+        if calls:
+            pass  # an agent's turn: what it calls may be of the wrong shape, too
+        elif "response_format" in asked:
             content = json.dumps(
                 {"nonce": 5 if call.kind == "bad_shape" else call.nonce, "n": chance.randrange(100)}
             )
         elif call.kind == "bad_shape":
             call.kind = "good"  # text of any shape is fine
-        message = {"role": "assistant", "content": content}
+        message = {"role": "assistant", "content": content, "tool_calls": calls}
         usage = {
             "prompt_tokens": call.usage[0],
             "completion_tokens": call.usage[1],
@@ -148,6 +149,35 @@ class FarSide:
             await writer.drain()
             return False
         return await _send(writer, 200, reply)
+
+
+    def _calls(self, asked: dict[str, object], call: Call) -> list[dict[str, object]]:
+        """What an agent calls: two effects, until one of them is known to have come to something; then the answer."""
+        messages: list[dict[str, object]] = asked["messages"]  # type: ignore[assignment]
+        if any(each["role"] == "tool" and '"nonce"' in str(each["content"]) for each in messages):
+            made: list[tuple[str, dict[str, object]]] = [("answer", {"nonce": call.nonce})]
+        else:
+            token, _, n = call.key.split("/")[:3]
+            url = f"http://127.0.0.1:{self.port}/effect"
+            made = [("effect", {"url": url, "key": f"[[{token}/effect-{n}/{place}]]"}) for place in (1, 2)]
+        if call.kind == "bad_shape":
+            made = [(name, {"nonce": 5}) for name, _ in made]
+        return [
+            {"id": f"call_{place}", "type": "function", "function": {"name": name, "arguments": json.dumps(given)}}
+            for place, (name, given) in enumerate(made)
+        ]
+
+
+def _key(asked: dict[str, object]) -> str:
+    """Whose call it is: what the prompt says; of an agent, whose prompt comes first, with the number of the turn."""
+    messages: list[dict[str, object]] = asked.get("messages") or [  # type: ignore[assignment]
+        {"role": "user", "content": str(asked.get("key", ""))}
+    ]
+    match = next((found for each in messages if (found := KEY.search(str(each["content"])))), None)
+    if match is None:
+        return f"unknown: {str(messages[-1]['content'])[:80]}"
+    turn = 1 + sum(each["role"] == "assistant" for each in messages)
+    return f"{match[1]}/{turn}" if "/seek/" in match[1] else match[1]
 
 
 async def _send(writer: asyncio.StreamWriter, status: int, content: object, more: str = "") -> bool:

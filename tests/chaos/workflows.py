@@ -57,6 +57,17 @@ TASKS: dict[str, JSON] = {
     "child": {
         "kind": "workflow", "use": "child", "in": {"token": "token + '-c'", "n": "n"}, "out": {"n": "int"}, "usd": 0.01,
     },
+    "sold": {
+        "kind": "workflow", "use": "child", "in": {"token": "token + '-c'", "n": "n"}, "out": {"n": "int"},
+        "usd": 0.01, "undo": "unsold",
+    },
+    "unsold": {"kind": "workflow", "use": "unsold", "in": {"token": "token + '-u'", "n": "result.n"}, "usd": 0.01},
+    "hand": {"kind": "tool", "use": "std.echo", "in": {"n": "n"}, "undo": "hand_back"},
+    "hand_back": {"kind": "tool", "use": "std.echo", "in": {"n": "result.n"}},
+    "seek": {
+        "kind": "agent", "use": "seeker", "in": {"token": "token", "n": "n"}, "prompt": "[[{token}/seek/{n}]] please",
+        "out": {"nonce": "string"}, "turns": 8, "timeout": "3s", "retry": MODEL_RETRY, "usd": 0.02,
+    },
     "asked": {"kind": "human", "use": "somebody", "out": {"n": "int"}, "timeout": "10m"},
     "never": {"kind": "event", "use": "com.chaos.paid", "match": "false", "timeout": "300ms"},
 }  # fmt: skip
@@ -119,6 +130,11 @@ class Workflow:
 
 def _grown(by: int) -> Callable[[Run], bool]:
     return lambda run: bool(run["output"]["n"] == run["input"]["n"] + by)
+
+
+def _taken_back(run: Run) -> bool:
+    """What was sold was given back, and handed back, too; where selling failed there was nothing to undo."""
+    return _grown(4 if run["output"]["word"] == "sold" else 1)(run)
 
 
 def _said(run: Run) -> bool:
@@ -206,7 +222,20 @@ WORKFLOWS = (
                     "out": {"nonce": "string"}, "retry": {"max": 5, "backoff": "50ms"}, "timeout": "15s"}}),
         2, lambda run: _grown(1)(run) and _said(run),
     ),
+    Workflow(
+        _series("agent", "echo seek", task("seek", set={"word": "'nonce ' + result.nonce"}), ECHO,
+                tools={"effect": {"kind": "python", "code": EFFECT, "in": {"url": "string", "key": "string"}}},
+                agents={"seeker": {"model": "small", "tools": ["effect"], "max_tokens": 50}}),
+        3, lambda run: _grown(1)(run) and _said(run),
+    ),
     Workflow(_series("child", "echo ask", ECHO, ASK), 0, lambda run: _grown(1)(run) and _said(run)),
+    Workflow(_series("unsold", "echo", ECHO), 0, _grown(1)),
+    Workflow(
+        _document("sold", "sold unsold hand hand_back break back echo", root={"type": "fallback", "children": [
+            {"type": "sequence", "children": [
+                task("sold", set={"n": "result.n", "word": "'sold'"}), task("hand"), task("break")]},
+            {"type": "sequence", "children": [task("back", set={"n": "n + result.undone"}), ECHO]}]}), 6, _taken_back,
+    ),
     Workflow(_series("family", "child echo", task("child", set={"n": "result.n"}), ECHO), 8, _grown(2)),
     Workflow(
         _series("family-left", "child ages", _parallel(task("child"), task("ages"))), 3, code="cancelled",

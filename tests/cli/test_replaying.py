@@ -154,8 +154,28 @@ async def test_what_is_no_recording_is_refused(agentflow: Command, tmp_path: Pat
     one_line(await agentflow("replay", "00000000-0000-7000-8000-000000000000"), "no such run")
 
 
-def test_there_are_recordings_of_the_samples() -> None:
+# What a recording is of, as its document and its history say: a change of any of these meets at least one.
+KINDS: dict[str, Callable[[dict[str, Any], set[str]], bool]] = {
+    "agent": lambda said, tasks: any("--turn" in task for task in tasks) and any("--stock" in task for task in tasks),
+    "child": lambda said, tasks: "order" in tasks and '"kind": "workflow"' in json.dumps(said["document"]),
+    "compensate": lambda said, tasks: {"cancel_flight", "cancel_train"} <= tasks,
+    "goal": lambda said, tasks: {"planning_propose", "planning_judge", "planning_follow"} <= tasks,
+    "history": lambda said, tasks: '"history": "deep"' in json.dumps(said["document"]) and said["run"]["input"] == {},
+    "human": lambda said, tasks: "agree" in tasks,
+    "map": lambda said, tasks: said["document"].get("root", {}).get("fail_at") == 2,
+    "regions": lambda said, tasks: '"regions"' in json.dumps(said["document"]),
+    "retry": lambda said, tasks: any(step["attempt"] == 3 for step in said["steps"]),
+    "subtree": lambda said, tasks: "trees" in said["document"] and "look" in tasks,
+    "try": lambda said, tasks: "release" in tasks,
+    "try, cancelled": lambda said, tasks: "close" in tasks and said["run"]["status"] == "cancelled",
+}
+
+
+def test_there_are_recordings_of_the_samples_and_of_every_kind() -> None:
     assert {path.stem.split(".")[0] for path in RECORDINGS} >= {"hello", "incident-triage"}
+    said = [json.loads(path.read_text()) for path in RECORDINGS]
+    with_tasks = [(each, {step["task"] for step in each["steps"]}) for each in said]
+    assert [kind for kind, of in KINDS.items() if not any(of(*each) for each in with_tasks)] == []
 
 
 @pytest.mark.parametrize("seed", ["0", "4711"])

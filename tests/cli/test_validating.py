@@ -71,6 +71,42 @@ async def test_warnings_are_told_and_count_when_they_are_asked_to(environment: A
     assert (await run("validate", str(HELLO), "--strict")).code == 0
 
 
+async def test_warnings_of_what_python_has_built_name_lines_too(environment: Any, write: Any) -> None:
+    file = write(
+        "flow.py",
+        "from agentflow.plan import Workflow, task\n"
+        "flow = Workflow('spare', steps=3)\n"
+        "echo = flow.tool('echo', 'std.echo')\n"
+        "spare = flow.tool('spare', 'std.echo')\n"
+        "flow.root(task(echo))\n",
+    )
+    ended = await run("validate", file)
+    assert ended.code == 0
+    assert f"  warning: tasks.spare: {file}:4: nothing runs the task 'spare'" in ended.out
+    said = (await run("validate", file, "--format", "json")).json
+    assert [(w["path"], w["line"]) for w in said["warnings"]] == [("tasks.spare", 4)]
+
+
+async def test_rules_of_the_scripted_model_are_checked_as_such(environment: Any, write: Any) -> None:
+    good = write("a.model.yaml", "rules:\n  - {prompt: hello, reply: hi}\n  - {prompt: bye, reply: see you}\n")
+    ended = await run("validate", good, "--strict")
+    assert (ended.code, ended.out) == (0, f"{good} is valid: 2 rules of the scripted model\n")
+    assert (await run("validate", good, "--format", "json")).json["rules"] == 2
+    bad = write("b.model.yaml", "rules:\n  - {prompt: hello, reply: hi}\n  - {prompt: '(', reply: '{name}'}\n")
+    ended = await run("validate", bad)
+    assert ended.code == 1
+    assert ended.out.startswith(f"{bad} is not valid:\n  error: line 3: rules[1].prompt: is not a regular expression")
+    empty = write("c.model.yaml", "rulez: []\n")
+    assert "line 1: rulez" in (await run("validate", empty)).out
+
+
+async def test_the_samples_pass_strictly(environment: Any) -> None:
+    folder = HELLO.parent
+    files = sorted(map(str, [*folder.glob("*.yaml"), *folder.glob("*.py")]))
+    ended = await run("validate", *files, "--strict", "--no-model-check")
+    assert ended.code == 0, ended.out
+
+
 async def test_for_programs(environment: Any, write: Any) -> None:
     said = (await run("validate", write("priced.yaml", PRICED), "--format", "json")).json
     assert (said["name"], said["kind"], said["problems"]) == ("priced", "bt", [])

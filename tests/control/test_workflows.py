@@ -235,3 +235,33 @@ async def test_an_installation_may_allow_less(world: World) -> None:
     registry.limits = registry.limits._replace(bytes=10)
     refused = await world.a.http.post("/v1/workflows", content=ECHO.format(name="echo"), headers=YAML)
     problem(refused, 413, "too_large")
+
+
+async def test_what_the_model_check_proves_is_refused_and_what_is_too_large_for_it_is_not(world: World) -> None:
+    registry = world.app.state.services.registry
+    echo = ECHO.format(name="echo")
+    once = "{event: done, set: {said: result.said}, to: ok}"
+    trap = (
+        "  trap: {transitions: [{event: go, to: trapped}]}\n"
+        "  trapped: {visits: 3, transitions: [{event: go, to: trap}]}\n"
+    )
+    assert once in echo
+    trapped = echo.replace(once, "{event: done, if: said != text, to: ok}, {event: done, to: trap}")
+    trapped = trapped.replace("  ok:", trap + "  ok:")
+    refused = await world.a.http.post("/v1/workflows", content=trapped, headers=YAML)
+    (error,) = problem(refused, 422, "invalid_plan")["errors"]
+    assert (error["code"], error["path"]) == ("no_end", "states")
+    assert "from here no final state can be reached" in error["message"]
+    registry.limits = registry.limits._replace(states=2)  # it is cut short: nothing is proven
+    assert (await world.a.http.post("/v1/validate", content=trapped, headers=YAML)).status_code == 200
+    registry.limits = registry.limits._replace(states=0)
+    assert (await world.a.http.post("/v1/workflows", content=trapped, headers=YAML)).status_code == 201
+
+
+async def test_that_no_run_can_succeed_is_told(world: World) -> None:
+    only_bad = ECHO.format(name="echo").replace("to: ok}", "to: bad}").replace("  ok: {final: success}\n", "")
+    answer = await world.a.http.post("/v1/workflows", content=only_bad, headers=YAML)
+    assert answer.status_code == 201, answer.text
+    assert [(each["path"], each["code"]) for each in answer.json()["warnings"] if "model check" in each["message"]] == [
+        ("states", "no_success")
+    ]  # fmt: skip

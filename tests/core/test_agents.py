@@ -459,6 +459,17 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a built-in tool": (
         plan(agents={"who": {"model": "small", "tools": ["std-echo"]}}), "agents.who.tools[0]: unknown tool 'std-echo'",
     ),
+    "a built-in tool that is none": (
+        plan(agents={"who": {"model": "small", "tools": ["std.clac"]}}),
+        "agents.who.tools[0]: unknown tool 'std.clac' (did you mean 'std.calc'?)",
+    ),
+    "a built-in tool and one of its name": (
+        plan(
+            tools={**PARTS["tools"], "std_calc": {**CODE, "in": {}}},
+            agents={"who": {"model": "small", "tools": ["std.calc", "std_calc"]}},
+        ),
+        "agents.who.tools[1]: 'std_calc' is listed twice (remove one)",
+    ),
     "a tool that does not say what it takes": (
         plan(tools={"t": CODE}, agents={"who": {"model": "small", "tools": ["t"]}}),
         "agents.who.tools[0]: 't' does not say what it takes, and a model has to know (declare it under tools.t: in:",

@@ -156,6 +156,25 @@ def test_only_the_names_that_are_used_are_needed() -> None:
     assert expr("l.all(n, n != string(.n))").names == ("l", "n"), "unless it is named with a point"
 
 
+@pytest.mark.parametrize(
+    ("source", "fits"),
+    [
+        ("['a']" + ".map(x, x + x)" * 9, True),
+        ("['a']" + ".map(x, x + x)" * 10, False),
+        ("['a']" + ".map(x, [x + x + x + x].map(y, y + y + y + y)[0])" * 3, False),
+        ("[1, 2].filter(x, x > 0 && x < 9 && x != 5).map(x, x * x + x)", True),
+        ("[[1, 2]].all(x, " + " && ".join(["x.size() > 0"] * 20) + ")", True),  # what is true or false does not grow
+    ],
+)
+def test_what_loops_make_of_each_others_results_is_bounded(source: str, fits: bool) -> None:
+    """A value without names is worked out when it is compiled: it must be refused before that."""
+    if fits:
+        compile_expr(source, {})
+    else:
+        with pytest.raises(CelFault, match="may grow"):
+            compile_expr(source, {})
+
+
 def test_work_is_bounded() -> None:
     many = [str(n) for n in range(9_000)]
     with pytest.raises(CelFault, match="loops over too much data"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import permutations
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,7 @@ from agentflow.core.decision import (
 )
 from agentflow.core.message import Message
 from agentflow.core.planner import awaits
-from agentflow.core.run import Price, Run
+from agentflow.core.run import Price, Run, unpack_state
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.wire.catalogue import CATALOGUE
 from agentflow.wire.document import compile_document
@@ -412,3 +413,35 @@ def test_of_two_reports_of_an_attempt_the_first_counts_even_before_it_is_settled
     world.deliver("run_tool", Message("step.completed", TENANT, RUN, "1.1:done", second))
     assert world.pending == recorded
     assert world.results[1, 1].status == "failed"
+
+
+WAITS = {
+    "agentflow": "plan/v1", "kind": "bt", "name": "waits", "limits": {"steps": 1, "usd": 0},
+    "tasks": {"rest": {"kind": "wait", "for": "1s"}}, "root": "rest",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "ends"),
+    [("pause resume", "running"), ("resume pause", "paused"), ("resume", "running"), ("pause resume pause", "paused")],
+)
+def test_of_pauses_and_resumes_the_one_asked_for_last_counts(asked: str, ends: str) -> None:
+    """However they overtake each other on the way: a pause that came late once held its run for ever."""
+    compiled = compile_document(WAITS)
+
+    def facts(now_ms: int) -> Facts:
+        return Facts(now_ms, compiled, 1, lambda _: Price("scripted", "m", 1, 1, "v1"), Headroom(None, 0, 0))
+
+    run = Run(TENANT, RUN, compiled.name, 1, status="running", limit_micro=10)
+    said: list[Message] = []
+    for asked_ms, what in enumerate(asked.split(), 1):
+        data = {"run": str(RUN), "reason": "", "by_parent": False}
+        message = Message(f"run.{what}_requested", TENANT, RUN, f"{what}:{asked_ms}", data)
+        said += api.decide(run, message, facts(asked_ms)).messages
+    for order in permutations(said):
+        after = run
+        for message in order:
+            CATALOGUE[message.name].model.model_validate(message.data)
+            after = dispatch.decide(after, message, facts(99)).run or after
+            after = after.but(**unpack_state(after.state_json(), 0))  # as if read from its row
+        assert after.status == ends, [each.name for each in order]

@@ -236,3 +236,12 @@ def deaf(plan: Plan, state: PlanState | None, event: PlanEvent) -> Advance:
 def test_a_planner_that_forgets_is_found_out(root: Any, reducer: Reducer, code: str) -> None:
     assert code in codes(explored(tree(root), reducer=reducer))
     assert code not in codes(explored(tree(root)))
+
+
+def test_signals_whose_data_is_declared_are_taken() -> None:
+    """They bring values of their types: without them nothing behind them would be looked at."""
+    go = {"event": "go", "if": "event.data.n >= 0", "to": "b"}
+    then = {"event": "then", "to": "ok"}
+    states = {"a": {"transitions": [go]}, "b": {"transitions": [then]}, "ok": {"final": "success"}}
+    found = explored(machine(states, events={"go": {"n": "int"}, "then": {}}))
+    assert (found.states, found.findings) == (3, ())

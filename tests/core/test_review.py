@@ -192,6 +192,31 @@ STATES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"s": run("a", done("bad", **{"if": "false"}), done("ok"), failed("ok")), "ok": OK, "bad": BAD},
         ["states.s.transitions[0]: is never taken: its condition is always false"],
     ),
+    "an event that is raised again by taking it": (
+        {"s": {"transitions": [{"event": "go", "raise": "go"}, {"event": "stop", "to": "ok"}]}, "ok": OK},
+        ["!states.s.transitions[0]: raises the event that it takes, without end (go → go) (give it a condition"],
+    ),
+    "two that raise each other, one of them around": (
+        {"w": {"initial": "s", "transitions": [{"event": "b", "raise": "a"}, {"event": "stop", "to": "ok"}]},
+         "s": {"in": "w", "transitions": [{"event": "a", "raise": ["b"]}]}, "ok": OK},
+        ["!states.s.transitions[0]: raises the event that it takes, without end (a → b → a)"],
+    ),
+    "a condition is a way to count": (
+        {"s": {"transitions": [{"event": "go", "if": "x < 5", "set": {"x": "x + 1"}, "raise": "go"},
+                               {"event": "stop", "to": "ok"}]}, "ok": OK},
+        [],
+    ),
+    "one that also raises what leads out": (
+        {"s": {"transitions": [{"event": "go", "raise": ["go", "stop"]}, {"event": "stop", "to": "ok"}]}, "ok": OK},
+        [],
+    ),
+    "another region leaves for it": (
+        {"w": {"regions": ["x", "y"], "transitions": [{"event": "done", "to": "ok"}]}, "x": {"in": "w", "initial": "s"},
+         "s": {"in": "x", "transitions": [{"event": "go", "raise": "go"}]},
+         "y": {"in": "w", "initial": "t"}, "t": {"in": "y", "transitions": [{"event": "go", "to": "u"}]},
+         "u": {"in": "y", "transitions": [{"event": "go", "to": "ok"}]}, "ok": OK},
+        ["states.w.transitions[0]: is never taken: what is inside 'w' never ends well"],
+    ),
     "a task that never starts": (
         {"s": run("a", done("ok"), failed("ok"), {"to": "t"}), "t": total("b", "ok"), "ok": OK},
         ["states.s.run: task 'a' never starts: 's' is left as soon as it is entered"],
@@ -269,6 +294,14 @@ NODES: dict[str, tuple[Any, list[str]]] = {
         {"fallback": [par({"type": "succeed"}, {"type": "succeed"}), "c"]},
         [],
     ),
+    "rounds in which nothing takes time": (
+        seq({"repeat": {"retry": {"check": "x < 1"}, "max": 200}, "max": 200}, "a"),
+        ["root.sequence[0]: nothing in it takes time, and it may tick 40,201 nodes at once: a run ends at 20,000"],
+    ),
+    "few of them": (seq({"repeat": {"retry": {"check": "x < 1"}, "max": 100}, "max": 90}, "a"), []),
+    "rounds with a pause": (
+        seq({"repeat": {"retry": {"delay": "1s", "child": {"check": "x < 1"}}, "max": 200}, "max": 200}, "a"), [],
+    ),
     "a map over more than there are steps": (
         {"map": "b", "over": "xs", "max": 500},
         ["root.max: is 500, but a run starts 100 steps at most (limits.steps) (raise limits.steps, or lower it)"],
@@ -345,3 +378,24 @@ def test_every_kind_of_node_has_its_worst_case() -> None:
     from agentflow.core.worst import KINDS
 
     assert trees.BEHAVIOUR.keys() <= KINDS
+
+
+@pytest.mark.parametrize(
+    ("declared", "fits"),
+    [({}, True), ({"reason": "string"}, True), ({"why": "string"}, False), ({"reason": "json"}, False)],
+)
+def test_what_cancelling_sends_cannot_be_declared_otherwise(declared: dict[str, str], fits: bool) -> None:
+    """Declared otherwise the machine would not hear that it is to be cancelled, and be halted at once."""
+    states = {"s": {"transitions": [{"event": "cancel", "to": "ok"}]}, "ok": OK}
+    found = [each for each in said(machine(states, events={"cancel": declared})) if each.startswith("!events.cancel")]
+    assert bool(found) != fits, found
+
+
+def test_what_is_ours_in_the_machine_of_a_goal_is_not_held_against_its_author() -> None:
+    tasks = {"find": {"kind": "tool", "use": "std.echo", "in": {"topic": "topic"}, "out": {"facts": "string"}}}
+    goal = {
+        "agentflow": "plan/v1", "name": "brief", "limits": {"steps": 20, "usd": 1}, "input": {"topic": "string"},
+        "vars": {"facts": "string"}, "tasks": tasks,
+        "plan": {"goal": "Find out about {topic}.", "use": "small", "usd": 0.2},
+    }  # fmt: skip
+    assert said(goal) == []

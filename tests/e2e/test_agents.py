@@ -261,3 +261,31 @@ async def test_a_fork_goes_on_in_the_middle_of_an_agents_work(house: House) -> N
         (1, "research", "succeeded"), (7, "research--turn", "succeeded"),
     ]  # fmt: skip
     assert 0 < new["spent_micro"] < old["spent_micro"] - 1_000
+
+
+CALCULATES = """
+rules:
+  - role: user
+    prompt: 'Find out about (?P<what>.+)\\.'
+    call: {std_calc: [{expression: 17 * 23}, {expression: 1 / 0}], std_echo: {text: '{what}'},
+           std.calc: {expression: '2'}}
+  - role: tool
+    prompt: '"value":(?P<value>\\d+)'
+    find: {error: bad_expression, echo: '"text":"(\\w+)"', pointed: '"value":2'}
+    call: {answer: {verdict: '{echo}', score: '{value:int}'}}
+"""
+
+
+async def test_an_agent_may_call_built_in_tools(house: House) -> None:
+    script(house, CALCULATES)
+    agents = {"researcher": {"model": "small", "tools": ["std.calc", "std.echo", "fetch"]}}
+    await house.register(plan(agents=agents))
+    async with house.host() as host:
+        row = await house.ended(await house.submit(host, "ask", {"order": "nine"}))
+    assert (row["status"], row["output"]) == ("succeeded", {"score": 391.0})
+    found = await steps(house)
+    assert found[0]["output"]["verdict"] == "nine"
+    # Offered without a point, and called with one by a model that has read of it: the same tool.
+    assert [step["task"] for step in found if step["kind"] == "tool"] == [
+        "research--std_calc", "research--std_calc", "research--std_echo", "research--std_calc",
+    ]  # fmt: skip

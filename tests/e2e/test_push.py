@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ import pytest
 from house import House, eventually
 from test_flow import COUNT
 
+import agentflow
 from agentflow.store.admin import issue_key
+from agentflow.wire.http import from_http
 
 FUNCTIONS = ("plan", "dispatch", "invoke-llm", "run-tool", "account-cost", "api")
 
@@ -28,16 +32,56 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Sink(ThreadingHTTPServer):
+    """Where facts are posted to; refuses the first of them, as sinks do now and then."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Taking)
+        self.facts: list[tuple[str, str, Any]] = []  # id, type, data
+        self.refused = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/facts"
+
+
+class _Taking(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Sink)
+        body = self.rfile.read(int(self.headers["content-length"]))
+        (event,) = from_http(self.headers, body)
+        if not self.server.refused:
+            self.server.refused += 1
+            self.send_response(503)
+        else:
+            self.server.facts.append((event.id, event.type, event.data))
+            self.send_response(202)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    with Sink() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
 class Fleet:
-    """One process per function, and the bridge with the relay in it."""
+    """One process per function, the bridge and the relay."""
 
     def __init__(self, house: House, folder: Path) -> None:
-        self.ports = {name: free_port() for name in (*FUNCTIONS, "bridge")}
+        self.ports = {name: free_port() for name in (*FUNCTIONS, "bridge", "relay")}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.folder = folder
         urls = {n.replace("-", "_"): f"http://127.0.0.1:{p}" for n, p in self.ports.items() if n in FUNCTIONS}
         self.environment = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(agentflow.__file__).parents[1]),  # this code, wherever it was installed from
             "AGENTFLOW_DATABASE_URL": house.database.admin,
             "AGENTFLOW_NATS_URL": house.nats.url,
             "AGENTFLOW_FUNCTION_URLS": json.dumps(urls),
@@ -46,7 +90,7 @@ class Fleet:
         }
 
     def start(self, name: str) -> None:
-        what = ["bridge"] if name == "bridge" else ["serve", name, "--push"]
+        what = [name] if name in ("bridge", "relay") else ["serve", name, "--push"]
         command = [sys.executable, "-m", "agentflow", *what]
         environment = self.environment | {"PORT": str(self.ports[name])}
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -68,7 +112,7 @@ class Fleet:
     async def ready(self) -> None:
         async with httpx.AsyncClient() as client:
             for name in self.processes:
-                await eventually(lambda name=name: self._answers(client, name))
+                await eventually(lambda name=name: self._answers(client, name), within_s=90)
 
     async def _answers(self, client: httpx.AsyncClient, name: str) -> bool:
         if self.processes[name].poll() is not None:
@@ -87,8 +131,9 @@ def fleet(house: House, tmp_path: Path) -> Iterator[Fleet]:
         fleet.stop(name, signal.SIGKILL)
 
 
-async def test_six_processes_and_a_bridge_do_what_one_process_does(house: House, fleet: Fleet) -> None:
-    for name in (*FUNCTIONS, "bridge"):
+async def test_six_processes_and_a_bridge_do_what_one_process_does(house: House, fleet: Fleet, sink: Sink) -> None:
+    fleet.environment["K_SINK"] = sink.url
+    for name in (*FUNCTIONS, "bridge", "relay"):
         fleet.start(name)
     await fleet.ready()
     key = str(await issue_key(house.database.admin, house.tenant, house.settings.key_pepper))
@@ -108,6 +153,12 @@ async def test_six_processes_and_a_bridge_do_what_one_process_does(house: House,
         fleet.start("run-tool")
         finished = await eventually(lambda: succeeded(api, accepted.headers["location"]))
         assert finished["output"] == {"n": 4}
+    ended = "agentflow.run.completed.v1"
+    await eventually(lambda: _true(sum(kind == ended for _, kind, _ in sink.facts) >= 2))
+    assert sink.refused == 1
+    assert {data["run"] for _, kind, data in sink.facts if kind == ended} == {
+        str(row["run_id"]) for row in await house.rows("select run_id from runs")
+    }
     rows = await house.rows("select spent_micro, held_micro from runs")
     assert [tuple(row.values()) for row in rows] == [(300, 0), (300, 0)]
     assert await house.rows("select * from parked") == []
@@ -155,9 +206,31 @@ async def test_a_function_tells_a_bad_event_from_a_bad_moment(house: House, flee
         several = await client.post(
             "/", headers={"content-type": "application/cloudevents-batch+json"}, json=batch
         )
-        assert several.status_code == 422
+        assert several.status_code == several.json()["failed"][0]["status"] == 400
         assert several.json()["failed"][0]["index"] == 0
         assert (await client.post("/", content=b"nothing")).status_code == 400
+
+
+async def test_what_a_broker_has_given_up_on_is_parked_with_its_reason(house: House, fleet: Fleet) -> None:
+    fleet.start("plan")
+    await fleet.ready()
+    dead = {
+        "ce-specversion": "1.0", "ce-id": "7", "ce-source": "/shop", "ce-type": "com.example.order",
+        "ce-tenantid": str(house.tenant), "ce-knativeerrorcode": "500", "ce-knativeerrordest": "http://plan",
+        "content-type": "application/json",
+    }  # fmt: skip
+    async with httpx.AsyncClient(base_url=fleet.url("plan")) as client:
+        for _ in range(2):  # brokers repeat themselves
+            assert (await client.post("/dead-letters", headers=dead, content=b'{"n": 1}')).status_code == 200
+        assert (await client.post("/dead-letters", content=b"nothing")).status_code == 400
+    (row,) = await house.rows("select tenant_id, consumer, subject, reason from parked")
+    assert (row["tenant_id"], row["consumer"]) == (house.tenant, "plan")
+    assert row["subject"] == f"agentflow.{house.tenant}.in.event"
+    assert row["reason"] == "was not delivered: 500 http://plan"
+
+
+async def _true(value: bool) -> bool:
+    return value
 
 
 async def test_a_function_waits_for_its_backends_and_says_so(house: House, fleet: Fleet) -> None:

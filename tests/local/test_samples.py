@@ -120,7 +120,7 @@ async def test_what_is_no_log_ends_the_run_with_the_reason(house: House) -> None
     row, _ = await triage(house, b"Dear diary,\ntoday nothing happened.\n")
     assert row["status"] == "failed"
     assert "none of the 2 lines reads: TIME LEVEL COMPONENT text" in row["error"]["message"]
-    assert row["error"]["path"] == "states.parsing"
+    assert row["error"]["path"] == "states.unreadable"
     assert row["spent_micro"] == 0
 
 

@@ -238,7 +238,7 @@ def test_an_agent_is_built_with_its_tools() -> None:
     who = flow.define_agent("who", "small", tools=[search], system="Look.")
     flow.root(flow.agent("look", who, prompt="Find it.", turns=3, out={"ok": bool}))
     task = flow.check().tasks["look"]
-    assert (task.turns, task.agent and task.agent.tools) == (3, ("search",))
+    assert (task.turns, task.agent and list(task.agent.tools)) == (3, ["search"])
 
 
 # --------------------------------------------------------------------------------------------------------- faults

@@ -40,12 +40,17 @@ def test_a_driver_that_was_asked_for_is_never_replaced_by_a_weaker_one(driver: s
 
 
 def test_an_unknown_driver_is_named_with_those_there_are() -> None:
-    with pytest.raises(Rejected, match=r"AGENTFLOW_SANDBOX: unknown driver 'vm' .*auto, gvisor, docker or process"):
+    match = r"AGENTFLOW_SANDBOX: unknown driver 'vm' .*auto, gvisor, docker, nested or process"
+    with pytest.raises(Rejected, match=match):
         open_sandbox(Settings(sandbox="vm"))
 
 
 def test_the_process_driver_can_be_asked_for() -> None:
     assert open_sandbox(Settings(sandbox="process", docker_host="unix:///nowhere")).name == "process"
+
+
+def test_a_pod_that_is_a_sandbox_needs_no_engine() -> None:
+    assert open_sandbox(Settings(sandbox="nested", docker_host="unix:///nowhere")).name == "nested"
 
 
 def test_the_address_of_the_engine_is_dockers_own_variable() -> None:

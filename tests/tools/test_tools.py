@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 
 from agentflow.config import Settings
-from agentflow.core.plan import BUILTIN_TOOLS, ToolSpec
+from agentflow.core.builtin import BUILTIN_TOOLS
+from agentflow.core.plan import ToolSpec
 from agentflow.errors import Rejected, RetryLater
 from agentflow.sandbox import Code, Job, Outcome
 from agentflow.tools import ToolCall, Tools
@@ -114,8 +115,33 @@ async def test_fail_says_what_it_does_not_understand(given: dict[str, Any], path
     assert (caught.value.code, caught.value.problem.path) == ("bad_input", path)
 
 
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("17 * 23", 391), ("double(7) / 2.0", 3.5), ("[3, 1].map(x, x * 2)", [6, 2]), ("'a' + 'b'", "ab")],
+)
+async def test_calc_works_out_an_expression(expression: str, value: Any) -> None:
+    assert await Tools(no_sandbox).call(calling("std.calc", input={"expression": expression})) == {"value": value}
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        ({"expression": "1 / 0"}, "bad_expression", "divi"),
+        ({"expression": "2 * 3.5"}, "bad_expression", "CEL never mixes int and double"),
+        ({"expression": "price * 2"}, "bad_expression", "unknown name or function 'price'"),
+        ({"expression": "['a']" + ".map(x, x + x)" * 30}, "bad_expression", "may grow 1,073,741,824 times"),
+        ({"expression": "1", "more": "2"}, "bad_input", "unknown input 'more'"),
+        ({"expression": 1}, "bad_input", "must be str"),
+    ],
+)
+async def test_calc_says_what_it_cannot_work_out(given: dict[str, Any], code: str, said: str) -> None:
+    with pytest.raises(Rejected, match=said) as caught:
+        await Tools(no_sandbox).call(calling("std.calc", input=given))
+    assert caught.value.code == code
+
+
 def test_the_compiler_and_the_runner_know_the_same_built_in_tools() -> None:
-    assert set(BUILTINS) == BUILTIN_TOOLS
+    assert set(BUILTINS) == set(BUILTIN_TOOLS)
 
 
 async def test_a_tool_of_the_workflow_gets_its_input_and_its_files(tools: Tools) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
 import nats.js.errors
@@ -20,10 +20,13 @@ from nats.js import JetStreamContext
 
 from agentflow.bus.making import make
 from agentflow.bus.parts import Again, Delivered, parts
-from agentflow.errors import RetryLater
+from agentflow.errors import Rejected, RetryLater
 from agentflow.wire.event import Event
 from agentflow.wire.nats import message_id, to_nats, to_nats_batch
 from agentflow.wire.streams import CONSUMERS, STREAMS, Consumer
+
+if TYPE_CHECKING:
+    import ssl
 
 log = structlog.get_logger(__name__)
 HINTS = "agentflow.hints"
@@ -33,12 +36,22 @@ Handler = Callable[[Delivered], Awaitable[None]]
 
 
 class JetStream:
-    """One connection to NATS. ``on_wipe`` is awaited when streams had to be made anew after a reconnect."""
+    """One connection to NATS. ``on_wipe`` is awaited when streams had to be made anew after a reconnect; ``ca`` is a
+    file of certificates, one of which has to have signed the server's; ``more`` are consumers beside the
+    catalogue's."""
 
     def __init__(
-        self, url: str, *, name: str = "agentflow", on_wipe: Callable[[], Awaitable[None]] | None = None
+        self,
+        url: str,
+        *,
+        name: str = "agentflow",
+        on_wipe: Callable[[], Awaitable[None]] | None = None,
+        ca: str = "",
+        more: Sequence[Consumer] = (),
     ):
         self._url = url
+        self._consumers = (*CONSUMERS, *more)
+        self._ca = ca
         self._name = name
         self._on_wipe = on_wipe
         self._nc = Client()
@@ -66,6 +79,7 @@ class JetStream:
         await self._nc.connect(
             self._url,
             name=self._name,
+            tls=self._trusting() if self._ca else None,
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; a float works
             connect_timeout=2,
@@ -76,6 +90,17 @@ class JetStream:
             pending_size=16 * 1024 * 1024,
             flush_timeout=5,
         )
+
+    def _trusting(self) -> ssl.SSLContext:
+        """TLS that trusts nobody but ``ca``."""
+        import ssl
+
+        try:
+            return ssl.create_default_context(cafile=self._ca)
+        except (OSError, ssl.SSLError) as fault:
+            message = f"{self._ca}: {fault.strerror or fault}"
+            mend = "name a file of certificates in PEM"
+            raise Rejected(message, code="bad_setting", path="AGENTFLOW_NATS_CA", mend=mend) from None
 
     async def stop_pulling(self) -> None:
         """Take in no more messages and let those at hand be finished."""
@@ -101,7 +126,7 @@ class JetStream:
         self._whole = False
         births: dict[str, Any] = {}
         for stream in STREAMS:
-            consumers = [consumer for consumer in CONSUMERS if consumer.stream == stream.name]
+            consumers = [consumer for consumer in self._consumers if consumer.stream == stream.name]
             try:
                 births[stream.name] = await make(self._js, stream, consumers)
             except nats.js.errors.ServerError as fault:

@@ -37,7 +37,7 @@ def create_app(engine: Engine, control_store: ControlStore, settings: Settings, 
     It has no lifespan of its own, so it may be mounted in a host's application or served alone.
     """
     origins = Origins(control_store, settings.fork_lines)
-    limits = PlanLimits(settings.plan_bytes, settings.plan_nodes, settings.plan_steps)
+    limits = PlanLimits(settings.plan_bytes, settings.plan_nodes, settings.plan_steps, settings.plan_states)
     services = Services(engine, control_store, Registry(control_store, models, limits), Waits(), origins)
     keys = Keys(control_store, settings.key_pepper)
     routes = [_starlette_route(route, services, keys) for route in ROUTES]

@@ -14,7 +14,9 @@ from agentflow.core.canonical import as_written
 from agentflow.core.compile_tree import MAX_NODES
 from agentflow.core.goal import AUTHOR
 from agentflow.core.plan import Child, Plan
+from agentflow.core.planner import advance
 from agentflow.core.price import Price, told_price
+from agentflow.core.proof import STATES, proven
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.wire.document import MAX_BYTES, Checked, check_document, compile_document
 from agentflow.wire.json_value import loads
@@ -26,11 +28,13 @@ Made = TypeVar("Made")
 
 
 class PlanLimits(NamedTuple):
-    """How large a plan may be that is registered: what the installation allows, within what the format does."""
+    """How large a plan may be that is registered: what the installation allows, within what the format does.
+    ``states``: how many of them the model check goes through."""
 
     bytes: int = MAX_BYTES
     nodes: int = MAX_NODES
     steps: int = 100_000
+    states: int = STATES
 
     def check(self, plan: Plan) -> list[Problem]:
         """What is too large."""
@@ -126,7 +130,10 @@ class Registry:
     def _check(self, body: bytes, yaml: bool, told: Told | None) -> Checked:
         checked = check_document(body if yaml else _object(loads(body)))
         self.with_models(checked.plan, told)
-        return checked
+        found = proven(checked.plan, advance, self.limits.states)
+        if errors := [problem for problem in found if problem.severity == "error"]:
+            raise Invalid(errors, code="invalid_plan")
+        return Checked(checked.plan, (*checked.warnings, *found))
 
     def with_models(self, plan: Plan, told: Told | None = None) -> Plan:
         """The plan, when it is not too large and there is a model for every task that needs one; else ``Invalid``."""

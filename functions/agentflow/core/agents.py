@@ -47,7 +47,7 @@ def asked(plan: Plan, state: PlanState | None, step: int) -> chat.Asked | None:
     task = plan.tasks[entry["task"]]
     if _is_plain(task, entry["turn"]):
         return chat.Asked(entry["said"], [], chat.output_schema(task))
-    return chat.Asked(entry["said"], chat.offered(plan, task), None)
+    return chat.Asked(entry["said"], chat.offered(task), None)
 
 
 def _is_plain(task: Task, turn: int) -> bool:
@@ -211,7 +211,7 @@ class Agents:
             known = [*task.agent.tools, *([ANSWER] if task.out else [])]
             raise conversation.Unfit(conversation.refused(name, known))
         try:
-            return name, _arguments(call, self.plan.tools[name].inputs or {}, exactly=True)
+            return name, _arguments(call, task.agent.tools[name].inputs or {}, exactly=True)
         except conversation.Unfit as fault:
             raise conversation.Unfit(conversation.error("bad_arguments", str(fault))) from None
 

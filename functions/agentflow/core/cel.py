@@ -17,11 +17,14 @@ from cel_expr_python import cel
 
 from agentflow.core import cel_ast
 from agentflow.core.expr import CelFault, Expr, first_line
-from agentflow.core.types import Type, parse
+from agentflow.core.types import JSON, Type, parse
 
-__all__ = ["MAX_EXPRESSION", "CelFault", "Expr", "Names", "assignable", "cel_type", "compile_expr"]
+__all__ = ["MAX_EXPRESSION", "CelFault", "Expr", "Names", "assignable", "cel_type", "compile_expr", "value_of"]
 
 MAX_EXPRESSION = 1_000
+MAX_GROWTH = 1_000
+"""How much larger loops over each other's results may make what they begin with, as far as the text tells: CEL bounds
+no memory, and a thousand characters can double a text a hundred times."""
 
 Names = Mapping[str, Type]
 
@@ -32,6 +35,11 @@ def compile_expr(source: str, names: Names, want: Type | None = None) -> Expr:
     CelFault, with the mend, when it does not compile, has another type, is not JSON, or depends on map order.
     """
     return _compile(source, tuple(sorted((name, type_.name) for name, type_ in names.items())), want)
+
+
+def value_of(source: str) -> JSON:
+    """The value of an expression that reads no names and is not met again."""
+    return _compile.__wrapped__(source, (), None).value({})
 
 
 @lru_cache(maxsize=8192)
@@ -52,6 +60,9 @@ def _compile(source: str, names: tuple[tuple[str, str], ...], want: Type | None)
         raise _compile_fault(str(fault), names) from None
     declared = dict(names)
     _refuse_unordered(ast)
+    if ast.growth > MAX_GROWTH:
+        mend = "name the loops' variables less often, or let a tool task do it"
+        raise CelFault(f"loops over each other's results that may grow {ast.growth:,} times", mend)
     type_ = _from_cel(program.return_type().name())
     if want is not None and not assignable(want, type_):
         raise _type_fault(want, type_)

@@ -29,10 +29,12 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Ast:
-    """The free names of an expression (dotted where declared so) and its loops."""
+    """The free names of an expression (dotted where declared so) and its loops. ``growth``: how many times larger than
+    what they begin with the results of loops that run over each other's results may be."""
 
     names: frozenset[str]
     loops: tuple[Loop, ...]
+    growth: int
 
 
 def read(serialised: bytes) -> Ast:
@@ -43,7 +45,7 @@ def read(serialised: bytes) -> Ast:
         {key: _type_kind(_fields(value)) for key, value in _id_map(checked, 3).items()},
     )
     names = walker.walk(_fields(_blob(checked, 4)), False)
-    return Ast(frozenset(name.lstrip(".") for name in names), tuple(walker.loops))
+    return Ast(frozenset(name.lstrip(".") for name in names), tuple(walker.loops), walker.growth)
 
 
 class _Walker:
@@ -51,12 +53,18 @@ class _Walker:
         self.references = references
         self.types = types
         self.loops: list[Loop] = []
+        self.growth = 1
+        self.repeated: list[dict[str, int]] = []  # of each loop around: how often its body names its variables
 
     def walk(self, expr: _Fields, looping: bool) -> set[str]:
         """The free names of ``expr``, the variables of enclosing loops among them; notes the loops it meets."""
         name = self.references.get(_int(expr, 2), "")
         if 4 in expr:  # identifier
-            return {name or _text(_fields(_blob(expr, 4)), 1)}
+            name = name or _text(_fields(_blob(expr, 4)), 1)
+            for times in self.repeated:
+                if name in times:
+                    times[name] += 1
+            return {name}
         if 5 in expr:  # select; a dotted variable is a reference on the select itself
             return {name} if name else self._children(_fields(_blob(expr, 5)), (1,), looping)
         if 6 in expr:  # call: target, arguments
@@ -71,12 +79,17 @@ class _Walker:
         return set()
 
     def _loop(self, loop: _Fields, looping: bool) -> set[str]:
-        own = {_text(loop, 1), _text(loop, 3), _text(loop, 8)}
+        elements, own = {_text(loop, 1), _text(loop, 8)} - {""}, {_text(loop, 1), _text(loop, 3), _text(loop, 8)}
+        before, self.growth = self.growth, 1
         over = self._children(loop, (2,), looping)
+        begun, self.growth = self.growth, 1
         start = self._children(loop, (4,), looping)
+        self.repeated.append(dict.fromkeys(elements, 0))
         body = self._children(loop, (5, 6, 7), True) - own
+        copies = max(1, *self.repeated.pop().values())
         kind = self.types.get(_int(_fields(_blob(loop, 2)), 2), "dyn")
         begins_with_bool = 2 in _fields(_blob(_fields(_blob(loop, 4)), 3))
+        self.growth = max(before, begun * self.growth * (1 if begins_with_bool else copies))
         self.loops.append(Loop(kind, not begins_with_bool, looping, frozenset(body)))
         return over | start | body
 

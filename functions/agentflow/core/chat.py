@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from agentflow.core.plan import ANSWER, Plan, Task
+from agentflow.core.plan import ANSWER, Task
 from agentflow.core.prompt import json_text, render
 from agentflow.core.types import Type, object_schema
 
@@ -45,11 +45,10 @@ def output_schema(task: Task) -> dict[str, JSON] | None:
     return object_schema(task.out) if task.out else None
 
 
-def offered(plan: Plan, task: Task) -> list[dict[str, JSON]]:
+def offered(task: Task) -> list[dict[str, JSON]]:
     """The tools of an agent's task, and the one by which it answers where its answer has fields."""
     assert task.agent is not None
-    specs = [plan.tools[name] for name in task.agent.tools]
-    tools = [_tool(spec.name, spec.description, spec.inputs or {}) for spec in specs]
+    tools = [_tool(name, spec.description, spec.inputs or {}) for name, spec in task.agent.tools.items()]
     if task.out:
         told = "Gives your final answer. Call it alone, once you have all that it takes."
         tools.append(_tool(ANSWER, told, task.out))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from agentflow.core.draft import Draft, Table
-from agentflow.core.plan import ANSWER, MAX_TOKENS, TURN, Agent, Task, part_name
+from agentflow.core.builtin import BUILTIN_TOOLS, offered
+from agentflow.core.draft import Draft
+from agentflow.core.plan import ANSWER, MAX_TOKENS, TURN, Agent, Task, ToolSpec, part_name
 
 _TOOL_TIMEOUT_MS = 60_000
 
@@ -19,30 +20,33 @@ def agents(draft: Draft) -> dict[str, Agent]:
             name=name,
             model=entry["model"],
             system=entry.get("system", ""),
-            tools=_tools(draft, f"agents.{name}.tools", entry),
+            tools=_tools(draft, f"agents.{name}.tools", entry.get("tools", [])),
             max_tokens=entry.get("max_tokens", MAX_TOKENS),
         )
     return found
 
 
-def _tools(draft: Draft, path: str, entry: Table) -> tuple[str, ...]:
-    names = entry.get("tools", [])
+def _tools(draft: Draft, path: str, names: list[str]) -> dict[str, ToolSpec]:
+    known = {**BUILTIN_TOOLS, **draft.tools}
+    found: dict[str, ToolSpec] = {}
     for place, name in enumerate(names):
         at = f"{path}[{place}]"
-        tool = draft.tools.get(name)
+        tool, called = known.get(name), offered(name)
         if tool is None:
-            draft.unknown(at, "tool", name, draft.tools)
+            draft.unknown(at, "tool", name, known)
         elif tool.inputs is None:
             mend = f"declare it under tools.{name}: in: {{query: string}}"
             draft.note(at, f"{name!r} does not say what it takes, and a model has to know", mend, "tool_inputs")
         elif files := [key for key, type_ in tool.inputs.items() if "file" in type_.name]:
             message = f"{name!r} takes a file ({files[0]}), which a model cannot give"
             draft.note(at, message, "have it take text", "tool_inputs")
-        if name in (TURN, ANSWER):
+        if called in (TURN, ANSWER):
             draft.note(at, f"{name!r} is the name of a part of an agent", "name the tool otherwise", "reserved_name")
-        if name in names[:place]:
+        if called in map(offered, names[:place]):
             draft.note(at, f"{name!r} is listed twice", "remove one", "duplicate")
-    return tuple(names)
+        if tool is not None:
+            found[called] = tool
+    return found
 
 
 def inner(draft: Draft) -> dict[str, Task]:
@@ -60,7 +64,6 @@ def _parts(draft: Draft, task: Task) -> Iterator[Task]:
     yield replace(
         part, name=part_name(task.name, TURN), kind="llm", use=agent.model, max_tokens=agent.max_tokens
     )
-    for name in agent.tools:
-        tool = draft.tools.get(name)
-        timeout_ms = (tool.timeout_ms if tool else None) or _TOOL_TIMEOUT_MS
-        yield replace(part, name=part_name(task.name, name), kind="tool", use=name, timeout_ms=timeout_ms)
+    for name, tool in agent.tools.items():
+        timeout_ms = tool.timeout_ms or _TOOL_TIMEOUT_MS
+        yield replace(part, name=part_name(task.name, name), kind="tool", use=tool.name, timeout_ms=timeout_ms)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from agentflow.core.builtin import BUILTIN_TOOLS, PREFIX
 from agentflow.core.canonical import RESULTS
 from agentflow.core.draft import (
     BOOL,
@@ -21,7 +22,6 @@ from agentflow.core.draft import (
 )
 from agentflow.core.expr import Expr
 from agentflow.core.plan import (
-    BUILTIN_TOOLS,
     MAX_TOKENS,
     SEPARATOR,
     Agent,
@@ -56,7 +56,7 @@ def tools(draft: Draft) -> dict[str, ToolSpec]:
     found = {}
     for name, entry in sorted(draft.document.get("tools", {}).items()):
         path = f"tools.{name}"
-        if name in BUILTIN_TOOLS or name.startswith("std."):
+        if name.startswith(PREFIX):
             draft.note(
                 path, f"{name!r} is the name of a built-in tool", "choose another name", "reserved_name"
             )
@@ -253,7 +253,7 @@ def is_file(source: str, scope: Mapping[str, Type]) -> bool:
 def _tool_use(draft: Draft, path: str, use: str, known: dict[str, ToolSpec]) -> None:
     if use in known or use in BUILTIN_TOOLS:
         return
-    if "." in use and not use.startswith("std."):
+    if "." in use and not use.startswith(PREFIX):
         draft.later(
             path, f"the tool {use!r} from outside the workflow", "ship it with the workflow, under `tools`"
         )

@@ -93,18 +93,20 @@ def explore(
     *,
     states: int = MAX_STATES,
     advances: int = MAX_ADVANCES,
+    shorten: bool = True,
     going: Callable[[], bool] = lambda: True,
 ) -> Explored:
     """The check of a plan with ``planner.advance``, or another planner that is to be checked, within bounds.
 
-    ``going`` is asked before every event whether to go on: whoever has a clock bounds the time by it.
+    ``shorten``: where there are too many states, look at fewer rounds of loops. ``going`` is asked before every event
+    whether to go on: whoever has a clock bounds the time by it.
     """
     try:
         search = _Search(plan, advance, 0, states, advances, going)
         if search.run():
             return search.explored(search.oracle.cut)
         cut = f"the first {len(search.places) - 1:,} states"
-        if going():
+        if shorten and going():
             search = _Search(plan, advance, LOOPS, states, advances, going)
             through = search.run()
             cut = f"the first {len(search.places) - 1:,} states"
@@ -184,7 +186,7 @@ class _Search:
         state = place.state if place.number else None
         for moved, decisions in self.oracle.outcomes(lambda: self.advance(self.plan, state, event)):
             self.advances += 1
-            if not self.going():
+            if not self.going() or self.advances > self.limits[1]:
                 return
             if moved.state is state:
                 if not isinstance(event, Signal):
@@ -238,7 +240,8 @@ class _Search:
         for timer, milliseconds in place.timers.items():
             yield Elapsed(timer), f"{milliseconds} ms"
         for name in self.signals:
-            yield Signal(name), f"signal {name}"
+            shape = self.plan.machine.events.get(name, {}) if self.plan.machine is not None else {}
+            yield Signal(name, {key: zero(type_) for key, type_ in shape.items()}), f"signal {name}"
 
     def _find(self, code: str, message: str, place: _Place) -> None:
         self.findings.setdefault(code, Finding(code, message, place.trace()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 IR_VERSION = 1
 """Raised when the meaning of a compiled plan changes; every run pins it."""
 
-BUILTIN_TOOLS = frozenset({"std.echo", "std.fail"})
 """Tools that need no declaration; the tool runner has exactly these."""
 
 SEPARATOR = "--"
@@ -63,12 +63,12 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A model and the tools it may call, by their names in the plan."""
+    """A model and the tools it may call, by the names that it calls them by."""
 
     name: str
     model: str
     system: str
-    tools: tuple[str, ...]
+    tools: Mapping[str, ToolSpec]
     max_tokens: int
 
 

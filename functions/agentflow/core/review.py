@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agentflow.core import worst
+from agentflow.core.machine import Machine
 from agentflow.core.plan import Plan
 from agentflow.core.review_handlers import unhandled
 from agentflow.core.review_names import unused
 from agentflow.core.review_shadows import overruled, shadowed
+from agentflow.core.review_spin import endless, idle
 from agentflow.core.review_tree import dead_branches
 from agentflow.errors import Problem
 
@@ -28,14 +30,29 @@ def review(plan: Plan) -> list[Problem]:
 
 
 def _all(plan: Plan) -> Iterator[Problem]:
+    if plan.kind == "goal":  # its machine is ours, and what the document declares is for the plan that a model writes
+        yield from _fuel(plan)
+        return
+    if plan.machine is not None:
+        yield from _cancelling(plan.machine)
     if plan.machine is not None:
         yield from shadowed(plan.machine)
         yield from overruled(plan.machine)
         yield from unhandled(plan.machine)
+        yield from endless(plan.machine)
     if plan.tree is not None:
         yield from dead_branches(plan.tree)
+        yield from idle(plan.tree)
     yield from _fuel(plan)
     yield from unused(plan)
+
+
+def _cancelling(machine: Machine) -> Iterator[Problem]:
+    """What cancelling a run tells a machine has a shape of its own: declared otherwise it would not be heard."""
+    declared = machine.events.get("cancel", {})
+    if {name: type_.name for name, type_ in declared.items()} not in ({}, {"reason": "string"}):
+        message = "cancelling a run sends this event, too, with a `reason` and nothing else"
+        yield Problem("events.cancel", message, "declare it as {reason: string}, or name yours otherwise", "cancel")
 
 
 def _fuel(plan: Plan) -> Iterator[Problem]:

@@ -93,6 +93,7 @@ class Run(NamedTuple):
     created_ms: int = 0
     rev: int = 0  # how often it has been written
     priority: int = 5  # among what its tenant has waiting: 0 to 9, 9 first
+    steered_ms: int = 0  # when the last request to pause or to resume was made
     slot: bool = False  # whether it had to wait for its turn, and holds a place until it ends
     parent: Parent | None = None
     forked: Mapping[str, JSON] | None = None  # the run it goes on from, and until it has begun all of core/fork.py
@@ -146,6 +147,8 @@ class Run(NamedTuple):
             state["cancel"] = self.cancel_reason
         if self.priority != 5:
             state["priority"] = self.priority
+        if self.steered_ms:
+            state["steered"] = self.steered_ms
         if self.slot:
             state["slot"] = True
         if self.parent is not None:
@@ -186,6 +189,7 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     fields["plan_hash"] = state.get("plan", "")
     fields["cancel_reason"] = state.get("cancel")
     fields["priority"] = state.get("priority", 5)
+    fields["steered_ms"] = state.get("steered", 0)
     fields["slot"] = state.get("slot", False)
     if "parent" in state:
         around, *place = state["parent"]

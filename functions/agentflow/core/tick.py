@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from agentflow.core import halting
 from agentflow.core.entries import EMPTY, Entries, Journal, put, take, undo
-from agentflow.core.expr import Expr
-from agentflow.core.instances import Instances, Names
+from agentflow.core.instances import Instances
 from agentflow.core.moves import Elapsed, PlanEvent
-from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Conditions, Node, Sets, Tree
+from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Conditions, Node, Tree
+from agentflow.core.scopes import Scopes
 from agentflow.core.turn import Turn, reason
 from agentflow.core.types import JSON
 
@@ -30,7 +30,6 @@ MAX_TICKS = 20_000
 
 REMEMBERED = {SUCCESS: "s", FAILURE: "f"}
 RECALL = {"s": SUCCESS, "f": FAILURE}
-NO_LOCALS: dict[str, JSON] = {}
 
 
 class Mark(NamedTuple):
@@ -46,7 +45,7 @@ class Mark(NamedTuple):
     hit: str
 
 
-class Tick:
+class Tick(Scopes):
     """The working copy of one advance: ``n`` and the other tables are this tick's own.
 
     ``strand`` is where the event goes: '' the root, or the number of a catch that runs by itself. ``fresh`` are the
@@ -54,21 +53,14 @@ class Tick:
     """
 
     __slots__ = (
-        "_instance_of",
         "_journal",
-        "_locals",
-        "assigned",
         "behaviour",
         "ending",
         "event",
         "fresh",
         "hit",
-        "instances",
-        "items",
-        "loose",
         "loosed",
         "moved",
-        "n",
         "outcome",
         "reviewing",
         "running",
@@ -77,8 +69,6 @@ class Tick:
         "timer",
         "timers",
         "trail",
-        "tree",
-        "turn",
         "why",
     )
 
@@ -210,24 +200,7 @@ class Tick:
             for child in node.children:
                 self.forget(child, key + "/" if node.kind == "subtree" else scope)
 
-    # -------------------------------------------------------------------------------- values, and where they are seen
-
-    def value(self, expr: Expr, scope: str, path: str, bound: Mapping[str, JSON] = NO_LOCALS) -> Any:
-        """The value of ``expr`` in this scope; ``bound`` is what else it sees, such as a result."""
-        local = self._local(scope, bound) if scope else bound
-        return self.turn.value(expr, local, path, self.names(scope) if scope else None)
-
-    def assign(
-        self, sets: Sets, scope: str, path: str, key: str = "set", bound: Mapping[str, JSON] = NO_LOCALS
-    ) -> None:
-        """Set variables that this scope sees, all at once."""
-        self.assigned = True
-        number = self.instance(scope) if scope else 0
-        if not number:
-            self.turn.assign(sets, self._local(scope, bound) if scope else bound, path, key)
-            return
-        new = {name: self.value(expr, scope, f"{path}.{key}.{name}", bound) for name, expr in sets}
-        self.instances.assign(number, new)
+    # ---------------------------------------------------------------------------------- steps, halts and timers
 
     def start(self, node: Node, scope: str) -> None:
         """Start the node's task."""
@@ -237,62 +210,6 @@ class Tick:
         put(self._journal, self.turn.starts, key, started)
         self.n[key] = 0  # the number is given when the tick is over
         self.moved = True
-
-    def names(self, scope: str) -> Mapping[str, JSON] | None:
-        """The variables of the subtree around; None: the run's."""
-        number = self.instance(scope) if self.tree.scoped else 0
-        return Names(self.instances, number) if number else None
-
-    def instance(self, scope: str) -> int:
-        """The start of a subtree that is around; 0: none is."""
-        if not self.tree.scoped:
-            return 0
-        number = self._instance_of.get(scope)
-        if number is None:
-            around, last = _split(scope)
-            if "." in last:
-                number = self.instance(around)
-            elif last[0] == "~":
-                number = self.loose.get(last[1:]).get("own", 0)
-            else:
-                number = self.n.get(around + last)[1]
-            self._instance_of[scope] = number
-        return number
-
-    def local(self, scope: str) -> dict[str, JSON]:
-        """``item`` in this scope: the innermost map's. A subtree does not see it."""
-        local = self._locals.get(scope)
-        if local is None:
-            around, last = _split(scope)
-            index, _, item = last.partition(".")
-            if item:
-                local = {"item": self.items.get(around + index)[int(item)]}
-            elif last[0] == "~":
-                local = {name: value for name, value in self.loose.get(last[1:]).items() if name == "item"}
-            else:
-                local = NO_LOCALS
-            self._locals[scope] = local
-        return local
-
-    def _local(self, scope: str, bound: Mapping[str, JSON]) -> Mapping[str, JSON]:
-        return {**self.local(scope), **bound} if bound else self.local(scope)
-
-    def begin_items(self, key: str, items: list[JSON]) -> None:
-        """The list that the map ``key`` runs over from now on."""
-        self.items[key] = items
-        self._forget_scopes()
-
-    def begin_instance(self, node: Node, scope: str, given: Mapping[str, JSON]) -> int:
-        """The variables of a subtree that starts."""
-        number = self.instances.begin(node, self.instance(scope), given)
-        self._forget_scopes()
-        return number
-
-    def _forget_scopes(self) -> None:
-        self._locals: dict[str, dict[str, JSON]] = {"": NO_LOCALS}
-        self._instance_of = {"": 0}
-
-    # ------------------------------------------------------------------------------------------- halts and timers
 
     def halt(self, node: Node, scope: str) -> None:
         """Stop what runs below ``node`` and forget what is remembered there."""
@@ -363,12 +280,6 @@ class Tick:
 def _strand(key: str) -> str:
     """The number of the catch that the node is in; '' for none."""
     return key[1 : key.index("/")] if key[0] == "~" else ""
-
-
-def _split(scope: str) -> tuple[str, str]:
-    """The scope around, and the last part."""
-    around, slash, last = scope[:-1].rpartition("/")
-    return around + slash, last
 
 
 Behaviour = Callable[[Tick, Node, str], int]

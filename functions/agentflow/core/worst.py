@@ -13,7 +13,7 @@ from agentflow.core.bound import Bound, Limit, Size, largest, number
 from agentflow.core.expressions import always, names_read, names_set, never
 from agentflow.core.money import tool_hold, tool_price
 from agentflow.core.node import Node, Tree
-from agentflow.core.plan import Plan, Task, part_name
+from agentflow.core.plan import Plan, Task
 from agentflow.core.worst_fsm import entries
 
 Weight = Callable[[Task], int]
@@ -48,7 +48,7 @@ def declared_cost(plan: Plan) -> Callable[[Task], int]:
 
     def cost_of(task: Task) -> int:
         if task.agent and task.price_cap_micro is None:
-            parts = (plan.tasks[part_name(task.name, name)] for name in task.agent.tools)
+            parts = (part for part in plan.tasks.values() if part.part_of == task.name and part.kind == "tool")
             dearest = max((tool_hold(tool_price(None, plan, part), part) for part in parts), default=0)
             return dearest * (_calls(task) - task.turns) * task.retry.max
         if task.kind == "tool":

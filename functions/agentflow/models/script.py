@@ -15,6 +15,9 @@ from agentflow.wire.catalogue import problems_of
 from agentflow.wire.document_bounds import MAX_BYTES
 from agentflow.wire.document_text import load
 
+SUFFIX = ".model.yaml"
+"""How the name of a file with rules ends."""
+
 Finish = Literal["stop", "length", "refusal", "content_filter"]
 Millis = Annotated[int, Field(ge=0, le=600_000)]
 Pattern = Annotated[str, Field(min_length=1, max_length=2000)]

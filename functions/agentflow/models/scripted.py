@@ -31,12 +31,12 @@ import orjson
 
 from agentflow.errors import Rejected, RetryLater
 from agentflow.models.model import Call, Reply, Request, Usage
-from agentflow.models.script import Rule, fill, read_script
+from agentflow.models.script import SUFFIX, Rule, fill, read_script
 
 PRICE = (250_000, 2_000_000, "scripted-1")
 """Micro-dollars per million tokens in and out: of a small hosted model, so that samples show a cost."""
 
-PATTERN = "*.model.yaml"
+PATTERN = "*" + SUFFIX
 MAX_FILES = 200
 BYTES_PER_TOKEN = 4
 LOOK_AGAIN_S = 1.0

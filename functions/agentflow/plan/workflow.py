@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -291,14 +292,36 @@ class Workflow(Part):
         """
         from agentflow.wire.document import compile_document
 
-        try:
+        with self._placing():
             return compile_document(self.document() if document is None else document)
+
+    def warnings(self, document: Mapping[str, Any] | None = None) -> tuple[Problem, ...]:
+        """What can be said against the plan all the same, with lines as faults have; ``Invalid`` where it is refused.
+
+        ``document``: as for ``check``.
+        """
+        from agentflow.wire.document import check_document
+
+        with self._placing():
+            found = check_document(self.document() if document is None else document).warnings
+        places = self._places()
+        return tuple(_placed(problem, places) for problem in found)
+
+    @contextmanager
+    def _placing(self) -> Iterator[None]:
+        """Problems that are raised here name the lines that built their parts."""
+        try:
+            yield
         except Invalid as refusal:
-            places: Places = {}
-            written(self, "", places)
+            places = self._places()
             raise Invalid(
                 [_placed(problem, places) for problem in refusal.problems], code="invalid_plan"
             ) from None
+
+    def _places(self) -> Places:
+        places: Places = {}
+        written(self, "", places)
+        return places
 
     def _task(self, name: str, kind: str, policy: Policy, **keys: Any) -> Task:
         shared: dict[str, Any] = dict(policy)

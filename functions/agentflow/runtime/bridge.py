@@ -1,7 +1,8 @@
 """The bridge: from JetStream to functions over HTTP, for platforms that call functions with requests.
 
 One durable consumer per function, the same as by pull: a message is acknowledged when its function has
-answered 2xx, that is, when what it led to is committed.
+answered 2xx, that is, when what it led to is committed. Any number of bridges may run side by side; what functions do
+not do when they are called, ``agentflow relay`` does. Public facts go to a sink, where there is one.
 """
 
 from __future__ import annotations
@@ -14,19 +15,17 @@ import structlog
 
 from agentflow.bus.jetstream import JetStream
 from agentflow.config import Settings
-from agentflow.errors import Rejected, RetryLater
+from agentflow.errors import Rejected
+from agentflow.runtime.batch import EFFECTS
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.parking import Parking
-from agentflow.runtime.publisher import Publisher
+from agentflow.runtime.posts import MOST, Posts
 from agentflow.runtime.receive import minding
-from agentflow.runtime.relay import Relay
 from agentflow.runtime.serve import not_found, until_signalled, with_probes
-from agentflow.store.changes import Twin
 from agentflow.store.postgres import PostgresStore
 from agentflow.wire.catalogue import tenant_of_subject
-from agentflow.wire.http import to_http
 from agentflow.wire.nats import from_nats
-from agentflow.wire.streams import MAX_ACK_PENDING, consumers_of
+from agentflow.wire.streams import MAX_ACK_PENDING, SINK, consumers_of
 
 if TYPE_CHECKING:
     import httpx
@@ -35,29 +34,35 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 CONNECT_S = 5.0
-LATER = frozenset({429, 502, 503, 504})
-NEVER = frozenset({400, 404, 413, 415, 422})
+SINK_AT_ONCE = 64
+AT_ONCE = 4  # requests to a function that takes batches; what comes meanwhile goes with the next
 
 
 def function_urls(text: str) -> dict[str, str]:
-    """Each function's address, from one URL with ``{function}`` in it or a JSON object by name."""
+    """Each function's address, from one URL with ``{function}`` in it or a JSON object by name.
+
+    A function that the object leaves out is carried by pull, somewhere else.
+    """
     names = [name for name in NAMES if name != "api"]
+    path = "AGENTFLOW_FUNCTION_URLS"
     if text.lstrip().startswith("{") and not text.lstrip().startswith("{function}"):
-        given = json.loads(text)
-        missing = [name for name in names if name not in given]
-        if missing:
-            raise Rejected(f"names no URL for {', '.join(missing)}", path="AGENTFLOW_FUNCTION_URLS")
-        return {name: str(given[name]) for name in names}
+        try:
+            given = {str(name).replace("-", "_"): str(url) for name, url in json.loads(text).items()}
+        except ValueError as fault:
+            raise Rejected(f"is not JSON: {fault}", code="bad_setting", path=path) from None
+        unknown = sorted(given.keys() - {*names, "api"})
+        if unknown or not given:
+            message = f"there is no function {unknown[0]}" if unknown else "names no function"
+            raise Rejected(message, code="bad_setting", path=path, mend=f"there are: {', '.join(names)}")
+        return {name: url for name, url in given.items() if name != "api"}
     if "{function}" not in text:
         mend = "e.g. http://{function}.agentflow.svc.cluster.local (Kubernetes names: _ becomes -)"
-        raise Rejected(
-            "has no {function} in it", code="bad_setting", path="AGENTFLOW_FUNCTION_URLS", mend=mend
-        )
+        raise Rejected("has no {function} in it", code="bad_setting", path=path, mend=mend)
     return {name: text.replace("{function}", name.replace("_", "-")) for name in names}
 
 
 class Bridge:
-    """Pulls for every function and POSTs; carries the relay too, unless told not to."""
+    """Pulls for every function and POSTs; the same for public facts and the sink."""
 
     def __init__(
         self,
@@ -65,16 +70,14 @@ class Bridge:
         urls: Mapping[str, str],
         *,
         engine_dsn: str,
-        relay_dsn: str | None,
         nats_url: str,
     ) -> None:
         self._settings = settings
         self._urls = urls
         self._store = PostgresStore(engine_dsn, connections=2)
         self._parking = Parking(self._store)
-        self._bus = JetStream(nats_url, name="bridge", on_wipe=self._resend_all)
-        self._publisher = Publisher(self._bus, self._forget)
-        self._relay = Relay(relay_dsn, self._publisher.send) if relay_dsn else None
+        more = [SINK] if settings.sink else []
+        self._bus = JetStream(nats_url, name="bridge", ca=settings.nats_ca, more=more)
         self._client: httpx.AsyncClient | None = None
         self._state = "starting"
 
@@ -86,21 +89,20 @@ class Bridge:
         self._client = httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False)
         await self._store.open()
         await self._bus.open()
-        await self._bus.on_hint(self._hinted)
         for name, url in self._urls.items():
+            forward = self._parking.guard(name, self._forward(self._posts(name, url)))
             for consumer in consumers_of(name):
-                handler = self._parking.guard(name, self._forward(url))
                 await self._bus.pull(
-                    consumer, handler, limit=min(MAX_ACK_PENDING[name], self._settings.calls)
+                    consumer, forward, limit=min(MAX_ACK_PENDING[name], self._settings.calls)
                 )
-        if self._relay is not None:
-            await self._relay.start()
+        if self._settings.sink:
+            posts = Posts(self._client, self._settings.sink, at_once=SINK_AT_ONCE, most=1)
+            forward = self._parking.guard(SINK.function, self._forward(posts))
+            await self._bus.pull(SINK, forward, limit=SINK.max_ack_pending)
         self._state = "ready"
 
     async def stop(self) -> None:
         self._state = "stopping"
-        if self._relay is not None:
-            await self._relay.stop()
         await self._bus.close()
         await self._store.close()
         if self._client is not None:
@@ -114,52 +116,28 @@ class Bridge:
             return False, self._state
         return (True, "ready") if self._bus.connected else (False, "NATS is not connected")
 
-    def _forward(self, url: str) -> Any:
+    def _posts(self, name: str, url: str) -> Posts:
+        """Pure functions decide upon many events in one transaction, and get them together; calls are dealt out one by
+        one, so that they spread over all replicas."""
+        assert self._client is not None
+        alone = name in EFFECTS
+        at_once = self._settings.calls if alone else AT_ONCE
+        return Posts(self._client, url, at_once=at_once, most=1 if alone else MOST)
+
+    def _forward(self, posts: Posts) -> Any:
         async def work(msg: Delivered) -> None:
             event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
-            headers, body = to_http(event, "binary")
-            await minding(msg, self._post(url, headers, body))
+            await minding(msg, posts.post(event, len(msg.data)))
 
         return work
 
-    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
-        import httpx
-
-        assert self._client is not None
-        try:
-            answer = await self._client.post(url, headers=dict(headers), content=body)
-        except httpx.HTTPError as fault:
-            raise RetryLater(f"{url}: {fault or type(fault).__name__}", after=0.5) from fault
-        if answer.is_success:
-            return
-        reason = answer.text[:1000].strip()
-        if answer.status_code in LATER:
-            after = answer.headers.get("retry-after", "1")
-            raise RetryLater(reason, after=float(after) if after.isdigit() else 1.0)
-        if answer.status_code in NEVER:
-            raise Rejected(reason, code=f"http_{answer.status_code}")
-        raise RuntimeError(f"{answer.status_code}: {reason}")
-
-    def _forget(self, twin: Twin) -> None:
-        """The stream has a public fact that was sent again."""
-        self._publisher.background(self._store.consume([twin]))
-
-    def _hinted(self, hint: dict[str, Any]) -> None:
-        if self._relay is not None and hint.get("timer_ms") is not None:
-            self._relay.timer_set(hint["timer_ms"])
-
-    async def _resend_all(self) -> None:
-        if self._relay is not None:
-            self._relay.resend_all()
-
 
 async def bridge(settings: Settings) -> None:
-    """Carry the bridge and the relay until SIGTERM."""
+    """Carry the bridge until SIGTERM."""
     carried = Bridge(
         settings,
         function_urls(settings.function_urls),
         engine_dsn=settings.dsn("agentflow_engine"),
-        relay_dsn=settings.dsn("agentflow_relay"),
         nats_url=settings.nats_url,
     )
     await until_signalled(carried, with_probes(not_found, carried), settings)

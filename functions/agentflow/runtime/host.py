@@ -82,7 +82,9 @@ class Host:
             sends_requests="api" in names and "plan" not in names,
             also=self._pricing.learn if "plan" in names else None,
         )
-        self._bus = JetStream(nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all)
+        self._bus = JetStream(
+            nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all, ca=settings.nats_ca
+        )
         # Memory serves a host that both performs and decides: elsewhere others write in between. There, what a commit
         # costs is two round trips, and one writer that makes larger batches does more than two.
         remember = settings.remember if "dispatch" in names and EFFECTS.intersection(names) else 0
@@ -290,6 +292,10 @@ class Host:
     async def receive_event(self, name: str, event: Event) -> None:
         """Handle an event that came over HTTP for a function of this host."""
         await self._receivers[name].receive(event)
+
+    async def receive_dead_letter(self, name: str, event: Event) -> None:
+        """Keep an event for a function of this host that its sender has given up on."""
+        await self._parking.park_event(name, event)
 
     def http(self) -> Asgi:
         """The host's HTTP face: probes and metrics, and the API where it carries it."""

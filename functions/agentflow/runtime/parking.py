@@ -7,6 +7,7 @@ What can never be handled is parked at once, what may be is tried again, what ke
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
@@ -20,13 +21,15 @@ from agentflow.runtime.batch import Leaving
 from agentflow.runtime.envelope import envelope, identity, incoming, opened
 from agentflow.store.changes import Twin, dump
 from agentflow.store.postgres import SYSTEM, Parcel, PostgresStore
-from agentflow.wire.catalogue import CATALOGUE, tenant_of_subject
+from agentflow.wire.catalogue import CATALOGUE, incoming_subject, tenant_of_subject
+from agentflow.wire.event import Event
 from agentflow.wire.nats import from_nats, to_nats
 
 if TYPE_CHECKING:
     from agentflow.bus.parts import Delivered
 
 log = structlog.get_logger(__name__)
+KNATIVE_ERRORS = ("knativeerrorcode", "knativeerrordest", "knativeerrordata")
 TRIES = 5  # deliveries after which a message that keeps failing is parked
 BACKOFF_S = (0.2, 1.0, 3.0, 10.0)
 
@@ -69,6 +72,21 @@ class Parking:
             tenant, parked_id, leave.consumer, subject, _reason(fault), headers, payload, 1, leave.twin
         )
         await self._keep(parcel)
+
+    async def park_event(self, consumer: str, event: Event) -> None:
+        """Park an event that something before us (a Broker of Knative) has given up on; ``RetryLater`` when it can't be
+        kept now. What that says of why goes into the reason."""
+        said = dict(event.extensions)
+        why = [str(said.pop(name)) for name in KNATIVE_ERRORS if name in said]
+        event = replace(event, extensions=said)
+        tenant = event.tenant or SYSTEM
+        entry = CATALOGUE.get(event.name)
+        subject = entry.subject(tenant) if entry is not None else incoming_subject(tenant, "event")
+        headers, payload = to_nats(event)
+        parked_id = uuid5(NAMESPACE_OID, f"{event.source}\n{event.id}:{consumer}")
+        reason = f"was not delivered: {' '.join(why) or 'no reason was given'}"[:2000]
+        if not await self._keep(Parcel(tenant, parked_id, consumer, subject, reason, headers, payload, 1, None)):
+            raise RetryLater("PostgreSQL is not there")
 
     async def _park(self, consumer: str, msg: Delivered, fault: Exception, tries: int) -> None:
         tenant = tenant_of_subject(msg.subject) or SYSTEM

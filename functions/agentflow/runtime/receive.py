@@ -15,6 +15,7 @@ from agentflow.core.message import Message
 from agentflow.errors import Conflict, Invalid, Problem, Rejected, RetryLater
 from agentflow.runtime.batch import Item
 from agentflow.runtime.envelope import incoming, opened
+from agentflow.runtime.outcomes import status_of
 from agentflow.runtime.performer import Performer
 from agentflow.runtime.reactor import Reactor
 from agentflow.store.changes import Twin
@@ -77,12 +78,9 @@ class Receiver:
 
         try:
             await self.receive(from_sdk(cloud_event))
-        except RetryLater as fault:
-            raise HTTPException(503, str(fault), {"Retry-After": str(max(1, round(fault.after)))}) from fault
-        except Invalid as fault:
-            raise HTTPException(400, str(fault)) from fault
-        except (Rejected, Conflict) as fault:
-            raise HTTPException(422, str(fault)) from fault
+        except (RetryLater, Rejected, Conflict) as fault:
+            after = {"Retry-After": str(max(1, round(fault.after)))} if isinstance(fault, RetryLater) else None
+            raise HTTPException(status_of(fault), str(fault), after) from fault
 
     async def _perform(self, item: Item, msg: Delivered, *, doubtful: bool) -> None:
         """Perform a request while telling JetStream that it is being worked on."""

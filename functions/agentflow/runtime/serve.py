@@ -16,6 +16,7 @@ import structlog
 from agentflow.config import Settings
 from agentflow.errors import RetryLater
 from agentflow.runtime.function import DOORS, source
+from agentflow.runtime.outcomes import batch_answer, status_of
 
 if TYPE_CHECKING:
     from agentflow.runtime.host import Host
@@ -25,6 +26,8 @@ Asgi = Callable[
     [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
 STARTING = "starting"
+DEAD_LETTERS = "/dead-letters"
+"""Where a function takes what a Broker could not deliver to it: it is parked, like what the bridge gives up on."""
 STOP_S = 5  # how long a start that is called off may take to notice
 GRACE_S = 25  # queue-proxy gives 30 s to drain
 
@@ -141,24 +144,20 @@ def _with_batches(app: Any, name: str, host: Host) -> Asgi:
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if headers.get(b"content-type", b"").startswith(b"application/cloudevents-batch"):
+        dead = scope["path"] == DEAD_LETTERS
+        if dead or headers.get(b"content-type", b"").startswith(b"application/cloudevents-batch"):
             request = Request(scope, receive)
+            handle = host.receive_dead_letter if dead else host.receive_event
             try:
                 events = from_http(request.headers, await request.body())
             except Invalid as fault:
-                await JSONResponse({"error": str(fault)}, 400)(scope, receive, send)
+                await JSONResponse({"error": str(fault)}, status_of(fault))(scope, receive, send)
                 return
             outcomes = await asyncio.gather(
-                *(host.receive_event(name, e) for e in events), return_exceptions=True
+                *(handle(name, e) for e in events), return_exceptions=True
             )
-            failed = [
-                {"index": i, "error": str(o)} for i, o in enumerate(outcomes) if isinstance(o, BaseException)
-            ]
-            later = any(isinstance(o, RetryLater) for o in outcomes)
-            status = 503 if later else 422 if failed else 200
-            await JSONResponse({"handled": len(events) - len(failed), "failed": failed}, status)(
-                scope, receive, send
-            )
+            status, body = batch_answer(outcomes)
+            await JSONResponse(body, status)(scope, receive, send)
             return
         if b"traceparent" in headers and b"ce-traceparent" not in headers and b"ce-id" in headers:
             scope = {**scope, "headers": [*scope["headers"], (b"ce-traceparent", headers[b"traceparent"])]}

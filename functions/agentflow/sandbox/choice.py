@@ -7,9 +7,10 @@ from agentflow.errors import Rejected
 from agentflow.sandbox.docker import DockerSandbox
 from agentflow.sandbox.engine import Engine, unavailable
 from agentflow.sandbox.job import Sandbox
+from agentflow.sandbox.nested import NestedSandbox
 from agentflow.sandbox.process import ProcessSandbox
 
-DRIVERS = ("gvisor", "docker", "process")
+DRIVERS = ("gvisor", "docker", "nested", "process")
 INSTALL = "infra/gvisor/install.sh installs Docker and gVisor on Debian"
 
 
@@ -25,6 +26,8 @@ def open_sandbox(settings: Settings) -> Sandbox:
         raise Rejected(f"unknown driver {wanted!r}", code="bad_setting", path="AGENTFLOW_SANDBOX", mend=mend)
     if wanted == "process":
         return ProcessSandbox(settings.sandbox_slots)
+    if wanted == "nested":
+        return NestedSandbox(settings.sandbox_slots)
     engine = Engine(settings.docker_host, connections=settings.sandbox_slots + 1)
     lack = engine.problem()
     has_gvisor = not lack and engine.has_runtime("runsc")

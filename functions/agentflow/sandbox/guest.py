@@ -2,7 +2,8 @@
 
 In mode ``tool`` (containers) this process is the tool's. In mode ``keep UID`` (plain processes) it stays a
 keeper and forks the tool: whatever the tool starts stays below the keeper, and is killed by it when the tool
-ends or when stdin closes, which is how the host, dead or alive, says that it is over.
+ends or when stdin closes, which is how the host, dead or alive, says that it is over. In mode ``nest`` the keeper
+is the first process of namespaces of its own, and leaves the host's files behind before it reads the job.
 
 In (stdin): a line of JSON with sizes and limits, then the code, the input and the files, without separators.
 Out (stdout): ``ready`` and a newline when the tool starts; then ``O`` and the result as JSON, or ``E`` and an
@@ -22,14 +23,19 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 SIGKILL = 9
+PR_CAPBSET_DROP, CAPABILITIES = 24, 64
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
 MESSAGE_LIMIT = 2000
 FILE_BYTES = 64 * 1024 * 1024
 
 
 def main(mode: str, uid: str = "0") -> None:
+    if mode == "nest":
+        leave_files()
     job = read_job(sys.stdin.buffer)
-    if mode == "keep":
-        sys.exit(keep(job, int(uid)))
+    if mode in ("keep", "nest"):
+        sys.exit(keep(job, int(uid), nested=mode == "nest"))
     run_tool(job)
 
 
@@ -52,7 +58,64 @@ def read_job(stream: Any) -> dict[str, Any]:
 # --- the keeper ---------------------------------------------------------------------------------------------
 
 
-def keep(job: dict[str, Any], uid: int) -> int:
+def leave_files() -> None:
+    """Make a root of its own that holds the system's programs, read-only, and the current folder; nothing else of the
+    host's files can be reached from there, mounted secrets least of all."""
+    here = os.getcwd()
+    mount("none", "/", MS_REC | MS_PRIVATE)
+    root = os.path.join(here, ".root")
+    os.mkdir(root)
+    mount("tmpfs", root, MS_NOSUID | MS_NODEV, "tmpfs", "size=1m,mode=755")
+    shown = ["/usr", *([] if under(sys.base_prefix, "/usr") else [sys.base_prefix])]
+    for path in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), root + path)
+        elif os.path.isdir(path):
+            shown.append(path)
+    for path in shown:
+        os.makedirs(root + path)
+        mount(path, root + path, MS_BIND | MS_REC)
+        mount("none", root + path, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    os.mkdir(f"{root}/dev")
+    for name in ("null", "zero", "urandom", "random"):
+        open(f"{root}/dev/{name}", "x").close()
+        mount(f"/dev/{name}", f"{root}/dev/{name}", MS_BIND)
+    for path in ("/job", "/proc"):
+        os.mkdir(root + path)
+    mount("proc", f"{root}/proc", MS_NOSUID | MS_NODEV, "proc")
+    mount(here, f"{root}/job", MS_BIND)
+    os.chdir(root)
+    libc("pivot_root", b".", b".")
+    libc("umount2", b".", MNT_DETACH)
+    os.chdir("/job")
+    os.rmdir(".root")
+    mount("none", "/", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def under(path: str, folder: str) -> bool:
+    return (os.path.realpath(path) + os.sep).startswith(folder + os.sep)
+
+
+def mount(source: str, target: str, flags: int, kind: str = "none", data: str = "") -> None:
+    libc("mount", source.encode(), target.encode(), kind.encode(), flags, data.encode())
+
+
+def libc(name: str, *given: Any) -> None:
+    """Call a function of the C library that answers -1 when it fails."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    numbers = {"pivot_root": {"x86_64": 155, "aarch64": 41}}  # has no name in the C library
+    call = getattr(library, name, None) or library.syscall
+    if name in numbers:
+        given = (numbers[name][os.uname().machine], *given)
+        call = library.syscall
+    if call(*given) == -1:
+        fault = ctypes.get_errno()
+        raise OSError(fault, f"{name}: {os.strerror(fault)}")
+
+
+def keep(job: dict[str, Any], uid: int, nested: bool = False) -> int:
     """Run the tool in a child as user ``uid`` (0: as we are); 0, or 128 + the signal that ended it."""
     import select
     import signal
@@ -70,6 +133,8 @@ def keep(job: dict[str, Any], uid: int) -> int:
         os.close(wake)
         os.setsid()
         confine(job["limits"], uid)
+        if nested:
+            drop_capabilities()
         run_tool(job)
     watch = select.poll()
     watch.register(0, select.POLLIN)
@@ -148,6 +213,17 @@ def confine(limits: dict[str, int], uid: int) -> None:
         prctl(PR_SET_DUMPABLE, 1)  # else /proc/self, and the borrowed library with it, stays root's
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_PDEATHSIG, SIGKILL)
+
+
+def drop_capabilities() -> None:
+    """Who is root of a namespace could mount and unmount in it."""
+    import ctypes
+
+    for capability in range(CAPABILITIES):
+        with contextlib.suppress(OSError):
+            libc("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
+    # The header says version 3 and this process; three empty sets of two words follow.
+    libc("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 
 
 def borrow_library() -> None:

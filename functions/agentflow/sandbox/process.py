@@ -36,7 +36,7 @@ class ProcessSandbox:
     def __init__(self, slots: int = 8, *, instead: str = "") -> None:
         """``instead`` says why it is this driver although a better one was wanted."""
         self._slots = asyncio.Semaphore(slots)
-        self._identities = Identities()
+        self._identities = self._users()
         self._scratch: Scratch | None = None
         self._instead = instead
 
@@ -48,6 +48,14 @@ class ProcessSandbox:
             f"Tools run as plain processes, for development only: they can reach the network and the files {who}"
             f" can, and memory and disk are limited per process, not in all{why}."
         )
+
+    def _users(self) -> Identities:
+        """Whom jobs run as."""
+        return Identities()
+
+    def _guest(self, uid: int) -> list[str]:
+        """The command that a job is run by."""
+        return [sys.executable, "-I", "-S", "-X", "utf8", guest.__file__, "keep", str(uid)]
 
     async def start(self) -> None:
         await asyncio.to_thread(remove_abandoned)
@@ -77,7 +85,7 @@ class ProcessSandbox:
         # Under an id of its own the job's processes are counted alone; else with all others of the user.
         pids = job.profile.pids if uid else job.profile.pids + await asyncio.to_thread(_tasks_of_user)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-X", "utf8", guest.__file__, "keep", str(uid)),
+            *self._guest(uid),
             stdin=PIPE, stdout=PIPE, stderr=PIPE, env={}, cwd=folder, start_new_session=True,
         )  # fmt: skip
         dialogue = Dialogue(job.profile)

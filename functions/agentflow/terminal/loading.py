@@ -13,6 +13,7 @@ from agentflow.errors import AgentFlowError, Rejected
 if TYPE_CHECKING:
     from agentflow.core.plan import Plan
     from agentflow.plan import Workflow
+    from agentflow.wire.document import Checked
 
 SUFFIXES = (".yaml", ".yml", ".json", ".py")
 
@@ -64,6 +65,17 @@ def checked(workflow: Workflow, file: str) -> Plan:
     from agentflow.wire.document import with_tool_files
 
     return workflow.check(with_tool_files(workflow.document(), Path(parts(file)[0]).parent))
+
+
+def reviewed(file: str) -> Checked:
+    """The plan of a workflow file with what can be said against it; ``Invalid`` where it may not be registered."""
+    from agentflow.wire.document import Checked, check_document, load_document_file, with_tool_files
+
+    if not is_python(file):
+        return check_document(load_document_file(Path(file)))
+    workflow = built(file)
+    document = with_tool_files(workflow.document(), Path(parts(file)[0]).parent)
+    return Checked(workflow.check(document), workflow.warnings(document))
 
 
 def parts(file: str) -> tuple[str, str]:

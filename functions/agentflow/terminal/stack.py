@@ -79,6 +79,7 @@ async def run_serve(
 
     if replica:
         end_with_parent()
+    push = push or settings.push
     names = list(NAMES) if list(functions) == ["all"] else [name.replace("-", "_") for name in functions]
     unknown = [name for name in names if name not in NAMES]
     if unknown:

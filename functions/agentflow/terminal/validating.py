@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from agentflow.core import worst
+from agentflow.core import proof, worst
 from agentflow.core.bound import Bound
 from agentflow.core.explore import Explored, explore
 from agentflow.core.plan import Plan
 from agentflow.core.planner import advance
 from agentflow.errors import Invalid, Problem, Rejected
-from agentflow.terminal.loading import compile_file, is_python, parts
+from agentflow.models.script import SUFFIX as SCRIPT
+from agentflow.models.script import read_script
+from agentflow.terminal.loading import is_python, parts, reviewed
 from agentflow.terminal.progress import dollars
-from agentflow.wire.document import check_document, load_document_file
 from agentflow.wire.document_text import lines
 
 MODEL_CHECK_SECONDS = 10
@@ -28,7 +29,8 @@ _LINE_BUILT = re.compile(r"([^:]*\.py):([0-9]+): ")
 
 @dataclass(slots=True)
 class Report:
-    """What is said of one file. ``plan`` is None when there are errors."""
+    """What is said of one file. ``plan`` is None when there are errors, or when it holds ``rules`` of the scripted
+    model instead."""
 
     file: str
     plan: Plan | None = None
@@ -36,6 +38,7 @@ class Report:
     warnings: tuple[Problem, ...] = ()
     places: dict[str, int] = field(default_factory=dict)
     explored: Explored | None = None
+    rules: int | None = None
 
     def line(self, problem: Problem) -> int:
         """The line of the file that the problem is about, 0 where that is not known."""
@@ -67,20 +70,32 @@ def validate(files: Sequence[str], *, form: str, strict: bool, model_check: bool
 def check(file: str, *, model_check: bool = True) -> Report:
     """The report on one file; one that cannot be read is a problem like any other."""
     python = is_python(file)
+    if file.endswith(SCRIPT):
+        return _script(file)
     try:
-        checked = check_document(compile_file(file).document if python else load_document_file(Path(file)))
+        checked = reviewed(file)
     except Rejected as refusal:
         problems = refusal.problems if isinstance(refusal, Invalid) else (refusal.problem,)
         return Report(file, problems=problems, places={} if python else _places(file))
     until = monotonic() + MODEL_CHECK_SECONDS
     explored = explore(checked.plan, advance, going=lambda: monotonic() < until) if model_check else None
-    warnings = checked.warnings
-    if explored is not None:
-        warnings += tuple(
-            Problem("", f"model check: {finding}", "", finding.code, "warning") for finding in explored.findings
-        )
-    places = _places(file) if warnings and not python else {}
-    return Report(file, checked.plan, warnings=warnings, places=places, explored=explored)
+    found = proof.problems(checked.plan, explored) if explored is not None else []
+    errors = tuple(problem for problem in found if problem.severity == "error")
+    warnings = (*checked.warnings, *(problem for problem in found if problem.severity == "warning"))
+    places = _places(file) if (errors or warnings) and not python else {}
+    plan = None if errors else checked.plan
+    return Report(file, plan, errors, warnings, places, explored)
+
+
+def _script(file: str) -> Report:
+    """The report on a file of rules for the scripted model, which is no workflow."""
+    try:
+        return Report(file, rules=len(read_script(Path(file))))
+    except Invalid as refusal:
+        problems = [
+            replace(problem, path=problem.path.removeprefix(file).lstrip(".: ")) for problem in refusal.problems
+        ]
+        return Report(file, problems=tuple(problems), places=_places(file))
 
 
 def bounds(plan: Plan) -> dict[str, Bound]:
@@ -99,7 +114,9 @@ def _places(file: str) -> dict[str, int]:
 
 def _text(report: Report) -> Iterator[str]:
     plan = report.plan
-    if plan is None:
+    if report.rules is not None:
+        yield f"{report.file} is valid: {report.rules} rules of the scripted model"
+    elif plan is None:
         yield f"{report.file} is not valid:"
     else:
         tasks = len(plan.document["tasks"])
@@ -134,6 +151,8 @@ def _json(report: Report) -> Iterator[str]:
     said: dict[str, Any] = {"file": report.file}
     if report.plan is not None:
         said |= {"name": report.plan.name, "kind": report.plan.kind, "hash": report.plan.hash}
+    if report.rules is not None:
+        said["rules"] = report.rules
     said["problems"] = [_entry(report, problem) for problem in report.problems]
     said["warnings"] = [_entry(report, problem) for problem in report.warnings]
     found = bounds(report.plan) if report.plan is not None else {}

@@ -1,10 +1,12 @@
-"""Tools that need no sandbox, because they are ours: for examples, tests and measurements."""
+"""Tools that need no sandbox, because they are ours. What a model that calls them is told of them, and may give them,
+is in ``agentflow.core.builtin``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agentflow.core.cel import CelFault, value_of
 from agentflow.errors import Rejected, RetryLater
 from agentflow.tools.call import ToolCall
 
@@ -36,7 +38,24 @@ def fail(call: ToolCall) -> dict[str, Any]:
     raise Rejected(message, code=code)
 
 
-BUILTINS: Mapping[str, Callable[[ToolCall], dict[str, Any]]] = {"std.echo": echo, "std.fail": fail}
+def calc(call: ToolCall) -> dict[str, Any]:
+    """``std.calc``: the ``value`` of ``expression``, which is CEL without any names, bounded as a plan's are."""
+    given = dict(call.input)
+    expression = _take(given, "expression", str, "")
+    if given:
+        raise Rejected(
+            f"unknown input {min(given)!r}", code="bad_input", path="in", mend="std.calc takes expression"
+        )
+    try:
+        return {"value": value_of(expression)}
+    except CelFault as fault:
+        message = f"{fault.message}{f' ({fault.mend})' if fault.mend else ''}"
+        raise Rejected(message, code="bad_expression", path="in.expression") from None
+
+
+BUILTINS: Mapping[str, Callable[[ToolCall], dict[str, Any]]] = {
+    "std.calc": calc, "std.echo": echo, "std.fail": fail,
+}  # fmt: skip
 
 
 def _take(given: dict[str, Any], name: str, kind: type, default: Any) -> Any:

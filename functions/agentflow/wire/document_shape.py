@@ -123,8 +123,8 @@ class Agent(Shape):
     description: Description | None = None
     model: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(description="a model alias")
     system: Text | None = Field(None, description="what it is told first; {name} placeholders are the task's `in`")
-    tools: Annotated[list[Name], Field(max_length=100)] | None = Field(
-        None, description="keys of tools: all that it may call"
+    tools: Annotated[list[ToolName], Field(max_length=100)] | None = Field(
+        None, description="keys of tools, or built-ins such as std.calc: all that it may call"
     )
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="of one turn; 1024")
 

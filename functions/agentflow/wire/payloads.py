@@ -268,10 +268,13 @@ class CancelRequested(Payload):
 
 
 class PauseRequested(CancelRequested):
-    """Let a run start nothing more until it is resumed."""
+    """Let a run start nothing more until it is resumed. ``at_ms`` is when that was asked for: what was asked for later
+    counts, in whatever order it comes."""
+
+    at_ms: Annotated[int, Field(ge=0)] = 0
 
 
-class ResumeRequested(CancelRequested):
+class ResumeRequested(PauseRequested):
     """Let a paused run go on."""
 
 

@@ -65,6 +65,7 @@ class Consumer:
     filters: tuple[str, ...]
     max_ack_pending: int
     ack_wait_s: int
+    begins: Literal["all", "new"] = "all"
 
     def config(self) -> dict[str, Any]:
         """The consumer's configuration as the JetStream API takes it; durations in nanoseconds.
@@ -75,7 +76,7 @@ class Consumer:
         return {
             "name": self.function,
             "durable_name": self.function,
-            "deliver_policy": "all",
+            "deliver_policy": self.begins,
             "ack_policy": "explicit",
             "ack_wait": self.ack_wait_s * NANOSECONDS,
             "max_deliver": -1,
@@ -140,6 +141,9 @@ def _ack_wait_s(stream: str) -> int:
 
 
 CONSUMERS = _consumers()
+
+SINK = Consumer("sink", STREAM_OF_LANE["fact"], ("agentflow.*.fact.>",), 1024, ACK_WAIT_S, "new")
+"""Public facts on their way to a sink over HTTP: made by the first bridge that has one, from then on."""
 
 
 def consumers_of(function: str) -> tuple[Consumer, ...]:

@@ -9,6 +9,8 @@ from agentflow.core.message import Message
 from agentflow.core.run import Parent, Run
 from agentflow.errors import Conflict, Rejected
 
+STEERING = frozenset({"run.pause_requested", "run.resume_requested"})
+
 
 def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     """Accept a request for a run, or refuse it: ``Rejected`` (unknown run), ``Conflict`` (contradicts the record)."""
@@ -20,6 +22,9 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         raise Rejected("no such run", code="not_found", path="run", mend="look it up with GET /v1/runs")
     if run.terminal:
         raise Conflict(f"the run has already {_past(run.status)}", code="run_over")
+    if message.name in STEERING:
+        # They may overtake each other on the way: the later one is to have the last word.
+        message = message._replace(data={**message.data, "at_ms": facts.now_ms})
     return Decision(messages=(message,))
 
 

@@ -209,18 +209,27 @@ def misfit(task: Task, output: Mapping[str, JSON]) -> str | None:
 
 def _pause(turn: Turn, data: Mapping[str, JSON]) -> None:
     """Nothing more is started; what runs goes on, and what it comes to is decided upon."""
-    if turn.run.status == "running":
+    if _steered(turn, data) and turn.run.status == "running":
         turn.run = turn.run.move("paused")
         turn.note("run.paused", {"reason": data["reason"]})
         _tell(turn, "run.paused", "run.pause_requested", data)
 
 
 def _resume(turn: Turn, data: Mapping[str, JSON]) -> None:
-    if turn.run.status == "paused":
+    if _steered(turn, data) and turn.run.status == "paused":
         turn.run = turn.run.move("running")
         turn.note("run.resumed", {"reason": data["reason"]})
         _tell(turn, "run.resumed", "run.resume_requested", data)
         _start_kept(turn)
+
+
+def _steered(turn: Turn, data: Mapping[str, JSON]) -> bool:
+    """Whether nothing that was asked for later has come before."""
+    asked: int = data.get("at_ms", 0)
+    if asked < turn.run.steered_ms:
+        return False
+    turn.run = turn.run.but(steered_ms=asked)
+    return True
 
 
 def _tell(turn: Turn, fact: str, request: str, data: Mapping[str, JSON]) -> None:
@@ -229,7 +238,7 @@ def _tell(turn: Turn, fact: str, request: str, data: Mapping[str, JSON]) -> None
     said = {"run": str(run.id), "workflow": run.workflow, "version": run.version, "reason": data["reason"]}
     turn.send(fact, f"{fact}:{seq}", said)
     for child in turn.children():
-        asked = {"run": str(child), "reason": data["reason"], "by_parent": True}
+        asked = {"run": str(child), "reason": data["reason"], "by_parent": True, "at_ms": turn.facts.now_ms}
         turn.send(request, f"{request}:{run.id}:{seq}", asked, run=child)
 
 

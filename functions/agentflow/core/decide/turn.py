@@ -55,13 +55,13 @@ class Turn:
     """
 
     __slots__ = (
-        "_changed", "_ended", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "commands", "epoch",
+        "_changed", "_ended", "_given", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "commands", "epoch",
         "facts", "open", "plan", "run", "state",
     )  # fmt: skip
 
     def __init__(self, run: Run, facts: Facts) -> None:
         assert facts.plan is not None
-        self.run = run
+        self.run = self._given = run
         self.state = run.plan
         self.open = run.open
         self._holds = run.holds
@@ -88,7 +88,7 @@ class Turn:
 
     def decision(self) -> Decision:
         if self._line is None:
-            return Decision(rows=tuple(self._rows)) if self._rows else Decision()
+            return Decision(run=self.run if self.run is not self._given else None, rows=tuple(self._rows))
         name, data = self._line
         if self._started:
             data = {**data, "started": self._started}

@@ -1,0 +1,287 @@
+"""infra/knative: what kustomize makes of it is what a cluster takes, and says the same as the code."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from agentflow.config import Settings
+from agentflow.observe import metrics
+from agentflow.runtime.bridge import function_urls
+from agentflow.runtime.function import NAMES
+from agentflow.wire.streams import CONSUMERS
+
+from .manifests import INFRA, KNATIVE, Manifest, faults, kustomize, manifests, rendered
+
+CRDS = Path(os.environ.get("AGENTFLOW_CRDS", Path(__file__).parents[3] / "shared" / "data" / "crds"))
+GOLDEN = Path(__file__).parent / "golden"
+OVERLAYS = ("dev", "production")
+OURS = {f"agentflow/{name}" for name in ("plan", "dispatch", "invoke-llm", "run-tool", "account-cost", "api")}
+OURS |= {"agentflow/bridge", "agentflow/relay"}
+
+Require = Callable[[object, str], None]
+
+
+@pytest.fixture(autouse=True)
+def programs(require: Require) -> None:
+    require(kustomize(), "kustomize: infra/from-trixie.sh kustomize")
+    require(CRDS.is_dir(), f"the definitions of Knative's kinds: AGENTFLOW_CRDS, or {CRDS}")
+
+
+@pytest.fixture
+def flavours(tmp_path: Path) -> dict[str, list[Manifest]]:
+    """Every overlay, and the production overlay with the components it does not take."""
+    found = {name: manifests(rendered(KNATIVE / "overlays" / name)) for name in OVERLAYS}
+    other = KNATIVE / "overlays" / f".test-{os.getpid()}"  # kustomize reads nothing that is not beside it
+    other.mkdir()
+    try:
+        text = (KNATIVE / "overlays" / "production" / "kustomization.yaml").read_text()
+        changed = text.replace("gvisor-operator   # or ../../components/gvisor-podspec", "gvisor-podspec")
+        changed = changed.replace("# - ../../components/broker", "- ../../components/broker")
+        assert changed.count("gvisor-podspec") == 1
+        (other / "kustomization.yaml").write_text(changed)
+        (other / "domain.yaml").write_text((KNATIVE / "overlays" / "production" / "domain.yaml").read_text())
+        found["other"] = manifests(rendered(other))
+    finally:
+        for path in other.iterdir():
+            path.unlink()
+        other.rmdir()
+    return found
+
+
+def services(found: list[Manifest]) -> dict[str, Manifest]:
+    return {each["metadata"]["name"]: each for each in found if each["apiVersion"] == "serving.knative.dev/v1"}
+
+
+def annotations(service: Manifest) -> dict[str, str]:
+    found: dict[str, str] = service["spec"]["template"]["metadata"]["annotations"]
+    return found
+
+
+def of_kind(found: list[Manifest], kind: str) -> list[Manifest]:
+    return [each for each in found if each["kind"] == kind]
+
+
+def pods(found: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """The pods that manifests lead to, with their names."""
+    for each in found:
+        if each["kind"] in ("Deployment", "Job") or each["apiVersion"] == "serving.knative.dev/v1":
+            yield each["metadata"]["name"], each["spec"]["template"]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_what_is_rendered_is_what_was_looked_at(name: str) -> None:
+    """After a change on purpose: kustomize build infra/knative/overlays/NAME > tests/infra/golden/NAME.yaml"""
+    assert rendered(KNATIVE / "overlays" / name) == (GOLDEN / f"{name}.yaml").read_text()
+
+
+def test_every_manifest_is_one_that_a_cluster_takes(flavours: dict[str, list[Manifest]]) -> None:
+    assert [fault for found in flavours.values() for each in found for fault in faults(each, CRDS)] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: annotations(s).update({"autoscaling.knative.dev/minScale": "1"}), "minScale"),
+        (lambda s: annotations(s).update({"autoscaling.knative.dev/min-scale": "one"}), "'one'"),
+        (lambda s: s["spec"]["template"]["spec"].update({"containerConcurency": 4}), "containerConcurency"),
+        (lambda s: s["spec"]["template"]["spec"].update({"timeoutSeconds": "60"}), "'60' is not of type"),
+        (lambda s: s["spec"]["template"]["spec"]["containers"][0].update({"arg": []}), "arg"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_a_service_is_found(change: Callable[[Manifest], None], said: str) -> None:
+    service = copy.deepcopy(services(manifests(rendered(KNATIVE / "overlays" / "dev")))["dispatch"])
+    assert faults(service, CRDS) == []
+    change(service)
+    assert any(said in fault for fault in faults(service, CRDS))
+
+
+def test_a_slip_in_a_trigger_or_a_deployment_is_found(flavours: dict[str, list[Manifest]]) -> None:
+    (trigger,) = of_kind(flavours["other"], "Trigger")
+    del trigger["spec"]["delivery"]["deadLetterSink"]
+    assert faults(trigger, CRDS) == ["Trigger/plan: its delivery lacks ['deadLetterSink']"]
+    bridge = of_kind(flavours["dev"], "Deployment")[0]
+    bridge["spec"]["template"]["spec"]["nodeselector"] = {}
+    assert any("nodeselector" in fault for fault in faults(bridge, CRDS))
+
+
+def test_every_function_has_a_service_where_the_bridge_looks_for_it(flavours: dict[str, list[Manifest]]) -> None:
+    for found in flavours.values():
+        known = services(found)
+        assert known.keys() == {name.replace("_", "-") for name in NAMES}
+        (settings,) = (each for each in of_kind(found, "ConfigMap") if "settings" in each["metadata"]["name"])
+        for name, url in function_urls(settings["data"]["AGENTFLOW_FUNCTION_URLS"]).items():
+            service = known[name.replace("_", "-")]
+            assert url == f"http://{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local"
+            assert service["metadata"]["labels"]["networking.knative.dev/visibility"] == "cluster-local"
+        assert "networking.knative.dev/visibility" not in known["api"]["metadata"]["labels"]
+
+
+def test_keda_watches_every_consumer_there_is(flavours: dict[str, list[Manifest]]) -> None:
+    (scaled,) = of_kind(flavours["production"], "ScaledObject")
+    watched = [(each["metadata"]["stream"], each["metadata"]["consumer"]) for each in scaled["spec"]["triggers"]]
+    assert sorted(watched) == sorted((each.stream, each.function) for each in CONSUMERS)
+    limits = {(each.stream, each.function): each.max_ack_pending for each in CONSUMERS}
+    for each in scaled["spec"]["triggers"]:
+        place = each["metadata"]["stream"], each["metadata"]["consumer"]
+        assert int(each["metadata"]["lagThreshold"]) <= limits[place]
+    (bridge,) = (each for each in of_kind(flavours["production"], "Deployment") if each["metadata"]["name"] == "bridge")
+    assert "replicas" not in bridge["spec"]  # two that scale one deployment work against each other
+
+
+def test_the_settings_are_settings(tmp_path: Path, flavours: dict[str, list[Manifest]]) -> None:
+    """Every variable that a container gets is known, and every file it names is mounted from a Secret."""
+    for found in flavours.values():
+        maps = {each["metadata"]["name"]: each["data"] for each in of_kind(found, "ConfigMap")}
+        for name, pod in pods(found):
+            (container,) = pod["spec"]["containers"]
+            environment = dict(maps[container["envFrom"][0]["configMapRef"]["name"]])
+            environment |= {each["name"]: each["value"] for each in container.get("env", [])}
+            mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+            for variable, value in environment.items():
+                for path in re.findall(r"(/etc/agentflow/[^&#]+)", value):
+                    assert os.path.dirname(path) in mounts, f"{name}: {variable} names {path}"
+                if value.startswith("secret://file/"):
+                    (tmp_path / "secret").write_text("0123456789abcdef")
+                    environment[variable] = f"secret://file{tmp_path}/secret"
+            Settings.from_env(environment)
+
+
+def test_no_container_may_do_more_than_it_has_to(flavours: dict[str, list[Manifest]]) -> None:
+    for found in flavours.values():
+        for name, pod in pods(found):
+            spec = pod["spec"]
+            assert spec["automountServiceAccountToken"] is False, name
+            assert spec["serviceAccountName"] == re.sub(r"-\d.*", "", name)
+            (container,) = spec["containers"]
+            context = {**spec.get("securityContext", {}), **container["securityContext"]}
+            assert context["runAsNonRoot"] is True, name
+            assert context["runAsUser"] == 65532, name
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+            assert container["image"].partition(":")[0] in OURS, name
+            assert {"cpu", "memory"} == container["resources"]["requests"].keys(), name
+            assert "memory" in container["resources"]["limits"], name
+            assert all("emptyDir" not in volume or volume["emptyDir"]["sizeLimit"] for volume in spec["volumes"]), name
+
+
+def test_who_may_administer_the_database_is_the_migration_alone(flavours: dict[str, list[Manifest]]) -> None:
+    for found in flavours.values():
+        holders = {
+            name
+            for name, pod in pods(found)
+            for volume in pod["spec"]["volumes"]
+            if volume.get("secret", {}).get("secretName") == "agentflow-administrator"
+        }
+        assert [name.partition("-")[0] for name in holders] == ["migrate"]
+
+
+def test_tools_run_on_gvisors_nodes_by_either_way(flavours: dict[str, list[Manifest]]) -> None:
+    operator, flags = flavours["production"], flavours["other"]
+    (config,) = (each for each in of_kind(operator, "ConfigMap") if each["metadata"]["name"] == "config-deployment")
+    chosen = yaml.safe_load(config["data"]["runtime-class-name"])
+    (runtime,) = of_kind(operator, "RuntimeClass")
+    labels = services(operator)["run-tool"]["spec"]["template"]["metadata"]["labels"]
+    assert chosen[runtime["metadata"]["name"]]["selector"].items() <= labels.items()
+    assert runtime["handler"] == "runsc"
+    assert runtime["scheduling"]["nodeSelector"] == {"agentflow.dev/sandbox": "gvisor"}
+    pod = services(flags)["run-tool"]["spec"]["template"]["spec"]
+    assert (pod["runtimeClassName"], pod["nodeSelector"]) == ("gvisor", {"agentflow.dev/sandbox": "gvisor"})
+    (features,) = (each for each in of_kind(flags, "ConfigMap") if each["metadata"]["name"] == "config-features")
+    assert set(features["data"].values()) == {"enabled"}
+    for found in flavours.values():
+        (container,) = services(found)["run-tool"]["spec"]["template"]["spec"]["containers"]
+        assert {"name": "AGENTFLOW_SANDBOX", "value": "nested"} in container["env"]
+        others = [s for name, s in services(found).items() if name != "run-tool"]
+        assert not any("use-gvisor" in s["spec"]["template"]["metadata"]["labels"] for s in others)
+
+
+def test_nobody_may_speak_but_to_whom_it_must(flavours: dict[str, list[Manifest]]) -> None:
+    policies = of_kind(flavours["production"], "NetworkPolicy")
+    (closed,) = (each for each in policies if each["metadata"]["name"] == "default-deny")
+    assert closed["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+    def out(name: str) -> set[int]:
+        """The ports that pods of a component may connect to."""
+        labels = {"app.kubernetes.io/component": name, "app.kubernetes.io/part-of": "agentflow"}
+        rules = [
+            rule
+            for each in policies
+            if each["spec"]["podSelector"].get("matchLabels", {}).items() <= labels.items()
+            and "matchExpressions" not in each["spec"]["podSelector"]
+            for rule in each["spec"].get("egress", [])
+        ]
+        return {port["port"] for rule in rules for port in rule.get("ports", [{"port": 0}])}
+
+    assert out("run-tool") == out("dispatch") == out("plan") == {53, 5432, 4222}
+    assert out("bridge") == {53, 5432, 4222, 8080, 8081}
+    assert out("invoke-llm") == {53, 5432, 4222, 443, 0}  # 0: any port of what serves models inside of the cluster
+
+
+def test_budgets_for_disruption_find_their_pods(flavours: dict[str, list[Manifest]]) -> None:
+    for found in flavours.values():
+        labelled = [pod["metadata"]["labels"] for _, pod in pods(found)]
+        for each in of_kind(found, "PodDisruptionBudget"):
+            wanted = each["spec"]["selector"]["matchLabels"].items()
+            assert any(wanted <= labels.items() for labels in labelled), each["metadata"]["name"]
+
+
+def test_every_alert_asks_for_what_is_measured_and_has_its_runbook(flavours: dict[str, list[Manifest]]) -> None:
+    from agentflow.observe import retention  # noqa: F401  # its metrics are registered with it
+
+    (rules,) = of_kind(flavours["production"], "PrometheusRule")
+    alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
+    text = metrics.render().decode()
+    families = list(text_string_to_metric_families(text))
+    measured = {f"{each.name}{end}" for each in families for end in ("", "_total", "_bucket", "_count", "_sum")}
+    books = (INFRA / "operations" / "runbooks.md").read_text()
+    sections = {title.lower().replace(" ", "-") for title in re.findall(r"^## ([A-Za-z -]+)$", books, re.MULTILINE)}
+    assert len(alerts) == 10
+    for alert in alerts:
+        asked = set(re.findall(r"agentflow_\w+", alert["expr"]))
+        assert asked <= measured, alert["alert"]
+        assert asked or "up{" in alert["expr"], alert["alert"]
+        place, _, section = alert["annotations"]["runbook"].partition("#")
+        assert place == "infra/operations/runbooks.md"
+        assert section in sections, alert["alert"]
+
+
+def test_a_broker_brings_everything_but_our_own_to_plan(flavours: dict[str, list[Manifest]]) -> None:
+    (trigger,) = of_kind(flavours["other"], "Trigger")
+    assert trigger["spec"]["filters"] == [{"not": {"prefix": {"type": "agentflow."}}}]
+    assert trigger["spec"]["subscriber"]["ref"]["name"] == "plan"
+    (binding,) = of_kind(flavours["other"], "SinkBinding")
+    assert binding["spec"]["subject"]["name"] == "bridge"
+
+
+def sizes(found: list[Manifest]) -> tuple[int, int, int]:
+    """What an overlay asks for while nothing happens: pods, thousandths of a core, MiB."""
+    count = cores = memory = 0
+    for each in found:
+        if each["kind"] == "Deployment":
+            often = each["spec"].get("replicas") or of_kind(found, "ScaledObject")[0]["spec"]["minReplicaCount"]
+        elif each["apiVersion"] == "serving.knative.dev/v1":
+            often = int(annotations(each)["autoscaling.knative.dev/min-scale"])
+        else:
+            continue
+        asked = each["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+        count += often
+        cores += often * int(asked["cpu"].removesuffix("m"))
+        memory += often * int(asked["memory"].removesuffix("Mi"))
+    return count, cores, memory
+
+
+def test_what_being_warm_costs_is_what_the_walk_through_says(flavours: dict[str, list[Manifest]]) -> None:
+    text = (KNATIVE / "README.md").read_text()
+    for name in OVERLAYS:
+        count, cores, memory = sizes(flavours[name])
+        assert f"| {name} | {count} | {cores / 1000:.2f} | {memory / 1024:.2f} GiB |" in text
