@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from agentflow.wire.document import compile_document
+from agentflow.wire.document import check_document, compile_document
 from agentflow.wire.document_shape import (
     Agent,
     AgentTask,
@@ -95,13 +95,26 @@ def test_the_tree_in_the_plan_format_is_one() -> None:
 
 def test_the_agent_in_the_plan_format_is_one() -> None:
     text = (ROOT / "schemas" / "plan.md").read_text()
-    (shown,) = re.findall(r"```yaml\n(tools:.*?)```", text, re.DOTALL)
+    (shown,) = re.findall(r"```yaml\n(tools:\n  search.*?)```", text, re.DOTALL)
     document: dict[str, Any] = {
         "agentflow": "plan/v1", "kind": "bt", "name": "example", "limits": {"steps": 99, "usd": 1},
         "input": {"order": "string"}, "root": "research",
     }  # fmt: skip
     document |= yaml.safe_load(shown)
     assert compile_document(document).tasks["research"].agent is not None
+
+
+def test_the_tool_with_effects_in_the_plan_format_is_one() -> None:
+    text = (ROOT / "schemas" / "plan.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(tools:\n  transfer.*?)```", text, re.DOTALL)
+    document: dict[str, Any] = {
+        "agentflow": "plan/v1", "kind": "bt", "name": "example", "limits": {"steps": 9},
+        "input": {"order": "string", "amount": "double"}, "vars": {"paid": "string", "why": "string"},
+    }  # fmt: skip
+    document |= yaml.safe_load(shown)
+    checked = check_document(document)
+    assert checked.plan.tools["transfer"].once
+    assert checked.warnings == ()
 
 
 SHAPES = [Agent, AgentTask, Tool, Document, Subtree, State, Transition, *NODES]

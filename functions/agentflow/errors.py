@@ -84,6 +84,6 @@ class RetryLater(AgentFlowError):
 class UnknownOutcome(AgentFlowError):
     """An external effect was begun and its outcome is not known."""
 
-    def __init__(self, message: str, *, code: str = "unknown_outcome") -> None:
+    def __init__(self, message: str, *, code: str = "outcome_unknown") -> None:
         super().__init__(message)
         self.code = code

@@ -30,6 +30,7 @@ TABLES = (
     "inbox",
     "parked",
     "workflows",
+    "claims",
 )
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 Attempt = tuple[UUID, int, int]
@@ -105,6 +106,8 @@ class Books:
             return f"{given.get('token')}/{step['task']}/{given.get('n')}"
         if step["task"].endswith("effect"):
             return str(given.get("key", "")).strip("[]")
+        if step["task"] == "charge":
+            return f"{given.get('token')}/charge/0"
         return None
 
 

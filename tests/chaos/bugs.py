@@ -145,11 +145,24 @@ def _forgets_halts(halt: Callable[..., None]) -> Callable[..., None]:
 
 
 def _calls_twice(perform: Async) -> Async:
-    async def performed(effect: Any, request: Any) -> Any:
-        first, _ = await asyncio.gather(perform(effect, request), perform(effect, request))
+    async def performed(effect: Any, request: Any, *rest: Any) -> Any:
+        first, _ = await asyncio.gather(perform(effect, request, *rest), perform(effect, request, *rest))
         return first
 
     return performed
+
+
+def _takes_the_unknown_for_failed(attempt: Async) -> Async:
+    """A call that was given up is tried again, also where it may be made once only."""
+
+    async def attempted(perform: Any, request: Any) -> Any:
+        done = await attempt(perform, request)
+        if not request.data.get("once") or request.data["attempt"] > 1:
+            return done
+        error = {"code": "timeout", "message": "no answer", "retryable": True, "retry_after_ms": None}
+        return replace(done, output=None, error=error)
+
+    return attempted
 
 
 def _keeps_twins(consume: Callable[..., None]) -> Callable[..., None]:
@@ -305,6 +318,7 @@ BUGS = {
     "changes results": Bug(3, _tidies(CHANGES_RESULTS)),
     "forgets halts": Bug(4, _wrap("halt", _forgets_halts), only="race"),
     "calls twice": Bug(5, _wrap("perform", _calls_twice), only="series"),
+    "calls again": Bug(5, _wrap("call", _takes_the_unknown_for_failed), only="charged"),
     "keeps twins": Bug(6, _wrap("consume", _keeps_twins), stuck=True),
     "forgets the inbox": Bug(6, _wrap("inbox", _forgets_the_inbox), only="machine"),
     "loses facts": Bug(6, _loses_facts),

@@ -20,6 +20,7 @@ CHECKS = (
     checks_runs.check_children,
     checks_runs.check_histories,
     checks_runs.check_results,
+    checks_runs.check_once,
     checks_runs.check_order,
     checks_agents.check_agents,
     checks_runs.check_pending,

@@ -129,3 +129,6 @@ where datname = current_database());
 
 -- name: insert_workflow
 insert into agentflow.workflows (tenant_id, name, version, hash, document) values (%(tenant)s, %(name)s, 1, %(hash)s, %(document)s);
+
+-- name: claims
+select tenant_id, run_id, key, epoch from agentflow.claims;

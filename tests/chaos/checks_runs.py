@@ -18,7 +18,8 @@ from chaos.workflows import BY_NAME, UNPRICED
 
 ENDS = {"succeeded": "run.completed", "failed": "run.failed", "cancelled": "run.cancelled"}
 PASSING = frozenset({"rate_limited", "model_unavailable", "timeout", "bad_response", "bad_result", "model_unreachable",
-                     "internal", "sandbox_unavailable", "tool_failed", "unknown_outcome"})  # fmt: skip
+                     "internal", "sandbox_unavailable", "tool_failed", "outcome_unknown",
+                     "not_called"})  # fmt: skip
 
 
 def check_submissions(books: Books) -> Iterator[Violation]:
@@ -93,7 +94,7 @@ def _outcome(books: Books, run: Row, *, cancelled: bool) -> str:
 def _spent(plan: Plan, step: Row) -> bool:
     """Whether a failed attempt was the last its task allows, and failed for what only the far side decides."""
     task = plan.tasks[step["task"]]
-    calls = step["kind"] == "llm" or step["task"].endswith("effect")
+    calls = step["kind"] == "llm" or step["task"].endswith(("effect", "charge"))
     return calls and step["attempt"] >= task.retry.max and step["error"]["code"] in PASSING
 
 
@@ -210,6 +211,22 @@ def check_results(books: Books) -> Iterator[Violation]:
             yield Violation(
                 5, f"{key} was called {len(calls)} times for {wanted[key]} attempts, without any fault"
             )
+
+
+def check_once(books: Books) -> Iterator[Violation]:
+    """5: what declares that it may be called once was, whatever happened; nobody is in the dark without a reason."""
+    for step in books.tables["steps"]:
+        if step["task"] != "charge":
+            continue
+        name = f"step {step['step']}.{step['attempt']} ({step['task']})"
+        calls = len(books.round.far.calls.get(books.key_of(step) or "", ()))
+        if calls > 1:
+            yield Violation(5, f"{name} was called {calls} times under one key", step["run_id"])
+        code = (step["error"] or {}).get("code")
+        if code == "outcome_unknown" and books.round.calm:
+            yield Violation(5, f"{name} has an unknown outcome, without any fault", step["run_id"])
+    for claim in books.tables["claims"] if books.round.quiet else ():
+        yield Violation(13, f"the claim of step {claim['key']} is still there", claim["run_id"])
 
 
 def repeated_calls(books: Books) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 POINTS = (
     "take.before", "commit.before", "commit.after", "publish.before", "publish.after", "send.before", "send.after",
+    "claim.before", "claim.after",
     "call.before", "call.after", "report.before", "report.after", "ack.before", "ack.after", "relay.before",
     "relay.after",
 )  # fmt: skip

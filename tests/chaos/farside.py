@@ -103,7 +103,7 @@ class FarSide:
 
     def _kind(self, key: str, chance: random.Random) -> str:
         what = key.partition("/")[2]
-        if what.startswith("effect"):
+        if what.startswith(("effect", "charge")):
             return "good"  # a tool that fails has failed: it is not tried again
         if time.monotonic() < self.storm_until:
             return chance.choice(("429", "500"))

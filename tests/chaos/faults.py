@@ -20,12 +20,13 @@ from chaos.servers import Servers
 
 REACH_S = 4.0  # how long an armed failpoint may take to be passed
 PURE_POINTS = tuple(p for p in POINTS if p.partition(".")[0] in ("take", "commit", "publish", "send", "ack"))
-CALL_POINTS = tuple(p for p in POINTS if p.partition(".")[0] != "relay")
+CALL_POINTS = tuple(p for p in POINTS if p.partition(".")[0] not in ("relay", "claim"))
+TOOL_POINTS = (*PURE_POINTS, *(p for p in POINTS if p.partition(".")[0] in ("claim", "call", "report")))
 POINTS_OF = {
     "api": ("commit.before", "commit.after", "publish.before", "publish.after", "send.before", "send.after"),
     "plan": PURE_POINTS, "dispatch": PURE_POINTS, "account_cost": ("take.before", "commit.before", "commit.after",
                                                                  "ack.before", "ack.after"),
-    "invoke_llm": CALL_POINTS, "run_tool": PURE_POINTS,
+    "invoke_llm": CALL_POINTS, "run_tool": TOOL_POINTS,
     "relay": ("relay.before", "relay.after", "publish.before", "publish.after", "send.before", "send.after"),
 }  # fmt: skip
 

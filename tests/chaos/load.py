@@ -125,7 +125,7 @@ class Load:
         given: dict[str, Any] = {"token": token, "n": chance.randrange(1000)}
         if workflow.name == "mapped":
             given["items"] = list(range(chance.randrange(1, 7)))
-        if workflow.name == "tooled":
+        if workflow.name in ("tooled", "charged"):
             given["url"] = self._effect_url
         submission = Submission(tenant, workflow, token, given)
         self.submissions.append(submission)
@@ -265,10 +265,21 @@ class Load:
         """Pause its run at some time, and resume it later."""
         (run,) = list(submission.ids)[:1] or [""]
         await asyncio.sleep(chance.uniform(0.0, 0.4))
+        retries = self.client.retries
         for verb in ("pause", "resume"):
-            path = f"/v1/runs/{run}/{verb}"
-            await self.client.ask(submission.tenant, "POST", path, {202, 409}, json={"reason": "chaos"})
+            await self._steer(submission, run, verb)
             await asyncio.sleep(chance.uniform(0.0, 0.6))
+        while self.client.retries != retries and submission.token not in self._sampler.ended_tokens:
+            # A pause that was asked for again may have had its effect after the resume, in a process that was stopped
+            # with the first request in its hands: whoever sees that has to resume again.
+            await self._sampler.until(lambda: submission.token in self._sampler.ended_tokens, within_s=5)
+            found = await self.client.ask(submission.tenant, "GET", f"/v1/runs/{run}", {200})
+            if found.json()["status"] == "paused":
+                await self._steer(submission, run, "resume")
+
+    async def _steer(self, submission: Submission, run: str, verb: str) -> None:
+        path = f"/v1/runs/{run}/{verb}"
+        await self.client.ask(submission.tenant, "POST", path, {202, 409}, json={"reason": "chaos"})
 
     async def _say(self, submission: Submission, name: str) -> None:
         (run,) = list(submission.ids)[:1] or [""]

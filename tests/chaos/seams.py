@@ -18,6 +18,7 @@ SEAMS: Mapping[str, str] = {
     "save": "agentflow.store.postgres:Transaction.save",
     "publish": "agentflow.runtime.publisher:Publisher._publish",
     "send": "agentflow.bus.jetstream:JetStream.send",
+    "claim": "agentflow.store.postgres:PostgresStore.claim",
     "call": "agentflow.runtime.performer:attempt",
     "report": "agentflow.runtime.performer:Performer._report",
     "ack": "nats.aio.msg:Msg.ack",

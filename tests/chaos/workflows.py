@@ -19,6 +19,14 @@ def run(url, key):
     with urllib.request.urlopen(asked, timeout=10) as answer:
         return json.load(answer)
 """
+ONCE = """
+import json, os, urllib.request
+def run(url, token):
+    asked = {'key': '[[' + os.environ['AGENTFLOW_IDEMPOTENCY_KEY'] + ']]'}
+    asked = urllib.request.Request(url, json.dumps(asked).encode(), {'Content-Type': 'application/json'})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        return json.load(answer)
+"""
 
 TASKS: dict[str, JSON] = {
     "echo": {
@@ -227,6 +235,19 @@ WORKFLOWS = (
                 tools={"effect": {"kind": "python", "code": EFFECT, "in": {"url": "string", "key": "string"}}},
                 agents={"seeker": {"model": "small", "tools": ["effect"], "max_tokens": 50}}),
         3, lambda run: _grown(1)(run) and _said(run),
+    ),
+    Workflow(
+        _series("charged", "echo", {"type": "fallback", "children": [
+                    {"type": "task", "task": "charge", "set": {"word": "'nonce ' + result.nonce"},
+                     "on_failure": {"word": "event.code"}},
+                    {"type": "check", "if": "word == 'outcome_unknown'"}]}, ECHO,
+                input={"token": "string", "n": "int", "url": "string"},
+                tools={"charge": {"kind": "python", "code": ONCE, "effects": "once"}},
+                tasks={"echo": TASKS["echo"], "charge": {
+                    "kind": "tool", "use": "charge", "in": {"url": "url", "token": "token"},
+                    "key": "token + '/charge/0'", "out": {"nonce": "string"}, "timeout": "15s",
+                    "retry": {"max": 8, "backoff": "50ms"}}}),
+        3, lambda run: _grown(1)(run) and (_said(run) or run["output"]["word"] == "outcome_unknown"),
     ),
     Workflow(_series("child", "echo ask", ECHO, ASK), 0, lambda run: _grown(1)(run) and _said(run)),
     Workflow(_series("unsold", "echo", ECHO), 0, _grown(1)),

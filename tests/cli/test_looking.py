@@ -69,6 +69,26 @@ async def test_the_parts_of_an_agent_are_named_in_words(agentflow: Command) -> N
     assert "research--" not in shown
 
 
+LOST = """
+agentflow: plan/v1
+name: lost
+limits: {steps: 2}
+tools: {pay: {kind: python, effects: once, code: "import os\\ndef run(): os.kill(os.getpid(), 9)"}}
+tasks: {pay: {kind: tool, use: pay, retry: {max: 3, backoff: 1ms}}}
+"""
+
+
+async def test_an_outcome_that_nobody_knows_is_shown_as_that(agentflow: Command, tmp_path: Path) -> None:
+    (tmp_path / "lost.yaml").write_text(LOST)
+    ran = await agentflow("run", str(tmp_path / "lost.yaml"))
+    assert ran.code == 1
+    assert "outcome_unknown: sandbox_crashed: the tool's process was ended by SIGKILL" in ran.out + ran.err
+    (run,) = [row["id"] for row in (await agentflow("runs", "--workflow", "lost", "--json")).json]
+    shown = (await agentflow("show", run)).out
+    assert "outcome unknown" in shown and "1 steps" in shown
+    assert "outcome_unknown" in (await agentflow("logs", run)).out
+
+
 async def test_the_history_is_printed_a_line_per_event(agentflow: Command) -> None:
     run = await hello(agentflow)
     text = (await agentflow("logs", run)).out

@@ -204,6 +204,10 @@ def test_a_tool_costs_what_the_tenant_was_told_else_what_the_workflow_says() -> 
     report = {"usage": {"calls": 1}, "error": None, "duration_ms": 400}
     assert money.bill(run, plan, task, report, 32) == money.Bill(31)
     assert money.bill(told, plan, task, report, 32) == money.Bill(7)
+    silent = {"usage": {"calls": 0}, "error": {"code": "outcome_unknown"}, "duration_ms": 400}
+    assert money.bill(run, plan, task, silent, 32) == money.Bill(32)
+    failed = {"usage": {"calls": 0}, "error": {"code": "tool_failed"}, "duration_ms": 400}
+    assert money.bill(run, plan, task, failed, 32) == money.Bill(1), "its seconds are over all the same"
     builtin: Any = SimpleNamespace(kind="tool", use="std.echo", timeout_ms=None, price_cap_micro=9)
     assert money.tool_price(run, plan, builtin) == ToolPrice(9)
 

@@ -175,9 +175,9 @@ async def test_a_long_call_is_made_once(house: House, handoff: bool) -> None:
         calls: list[str] = []
         perform = effect.perform
 
-        async def counted(request: Message) -> Any:
+        async def counted(request: Message, *rest: Any) -> Any:
             calls.append(request.id)
-            return await perform(request)
+            return await perform(request, *rest)
 
         effect.perform = counted  # type: ignore[method-assign]
         run = await house.submit(host, "slow")

@@ -206,6 +206,28 @@ def run(): return VALUE
         outcomes = await asyncio.gather(*(call(sandbox, code + ending) for ending in endings))
         assert dict(zip(endings, (outcome.error_code for outcome in outcomes), strict=True)) == endings
 
+    async def test_it_is_known_of_tools_that_end_by_themselves_how_far_they_came(self, sandbox: Sandbox) -> None:
+        by_itself = {"{}": "", "[]": "bad_output", "{'x': 'y' * 9999}": "output_too_large", "1 // 0": "tool_error",
+                     "sys.exit(3)": "tool_error"}  # fmt: skip
+        ended = {"time.sleep(30)": "timeout", "os._exit(0)": "sandbox_crashed",
+                 "ctypes.string_at(0)": "sandbox_crashed",
+                 "print('x' * 2_000_000)": "output_too_large"}  # fmt: skip
+        code = "import ctypes, os, sys, time\ndef run(): return "
+        profile = Profile(wall_s=2.0, output_bytes=4096)
+        calls = [call(sandbox, code + what, profile) for what in {**by_itself, **ended}]
+        for (what, error), outcome in zip({**by_itself, **ended}.items(), await asyncio.gather(*calls), strict=True):
+            assert (outcome.error_code or "") == error, what
+            assert outcome.known == (what in by_itself), (what, outcome)
+
+    async def test_a_tool_reads_its_idempotency_key_and_it_begins_when_there_is_room(self, sandbox: Sandbox) -> None:
+        code = "import os\ndef run(): return {'key': os.environ.get('AGENTFLOW_IDEMPOTENCY_KEY')}"
+        begun: list[int] = []
+        keys = ["order 7: 'zwölf €'\n", ""]
+        jobs = [Job(code, b"{}", key=key, begins=lambda: begun.append(1)) for key in keys]
+        outcomes = [await sandbox.run(job) for job in jobs]
+        assert [result(outcome)["key"] for outcome in outcomes] == [keys[0], None]
+        assert len(begun) == 2
+
     async def test_control_characters_do_not_come_through_a_message(self, sandbox: Sandbox) -> None:
         code = "def run(): raise ValueError('\\x1b[2J\\x00' + 'long ' * 10_000)"
         outcome = await call(sandbox, code)

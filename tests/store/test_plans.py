@@ -11,7 +11,7 @@ import pytest
 
 from agentflow.store.postgres import PLANNING, SQL
 
-TABLES = ("runs", "steps", "outbox", "timers", "subscriptions", "inbox", "budgets")
+TABLES = ("runs", "steps", "outbox", "timers", "subscriptions", "inbox", "claims", "budgets")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_no_statement_of_the_engine_reads_a_whole_table(engine: psycopg.Connecti
     for number in scans:
         condition = plan[number + 1]
         assert "Index Cond" in condition, plan
-        if re.search(r" on (runs|steps|outbox|timers|subscriptions|inbox)\b", plan[number]):
+        if re.search(r" on (runs|steps|outbox|timers|subscriptions|inbox|claims)\b", plan[number]):
             # By the whole key, or at least by tenant and run (or event type): never by the tenant alone.
             assert re.search(r"run_id =|event_type =|event_id =", condition), plan
 

@@ -13,7 +13,7 @@ import pytest
 from agentflow.config import Settings
 from agentflow.core.builtin import BUILTIN_TOOLS
 from agentflow.core.plan import ToolSpec
-from agentflow.errors import Rejected, RetryLater
+from agentflow.errors import Rejected, RetryLater, UnknownOutcome
 from agentflow.sandbox import Code, Job, Outcome
 from agentflow.tools import ToolCall, Tools
 from agentflow.tools.builtin import BUILTINS
@@ -202,6 +202,18 @@ async def test_faults_of_the_tool_last_and_faults_of_the_machine_pass(code: Code
     with pytest.raises(RetryLater if retried else Rejected, match="why") as caught:
         await Tools(lambda: recorder).call(calling("mine", spec("x")))
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("code", ["timeout", "sandbox_crashed", "memory", "output_too_large"])
+async def test_a_call_that_may_be_made_once_and_was_ended_has_an_unknown_outcome(code: Code) -> None:
+    outcome = Outcome(False, error_code=code, message="why", known=False)
+    with pytest.raises(UnknownOutcome, match=f"{code}: why") as caught:
+        await Tools(lambda: Recorder(outcome)).call(calling("mine", spec("x", effects="once")))
+    assert caught.value.code == "outcome_unknown"
+    known = Outcome(False, error_code=code, message="why")
+    for made, effects in ((known, "once"), (outcome, "idempotent"), (outcome, "")):
+        with pytest.raises((RetryLater, Rejected)):
+            await Tools(lambda made=made: Recorder(made)).call(calling("mine", spec("x", effects=effects)))
 
 
 async def test_a_tool_that_nobody_declares_is_named() -> None:

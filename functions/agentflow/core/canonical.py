@@ -47,6 +47,9 @@ RESULTS: dict[str, dict[str, tuple[str, str]]] = {
 GOAL = {"by": "llm", "kind": "bt"}
 """What a goal says unless it says otherwise."""
 
+NOTHING_TO_UNDO = "none"
+"""What a task's ``undo`` says where its effect is left as it is, deliberately."""
+
 Cel = tuple[tuple[str, ...], tuple[str, ...]]
 """The keys of a part that hold an expression, and those that hold a table of them."""
 
@@ -92,6 +95,11 @@ def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
     if isinstance(goal := canonical.get("plan"), dict):
         canonical["plan"] = {**GOAL, **_given(goal)}
     return canonical, author
+
+
+def undone(entry: Mapping[str, Any], tasks: Mapping[str, Any]) -> bool:
+    """Whether a task's entry names a task that undoes it: ``none`` is one only where some task is called so."""
+    return "undo" in entry and (entry["undo"] != NOTHING_TO_UNDO or NOTHING_TO_UNDO in tasks)
 
 
 def _with_kind(document: dict[str, Any], author: dict[str, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentflow.core import compile_agents, compile_fsm, compile_tasks, compile_tree, goal
-from agentflow.core.canonical import as_written, digest, normalise
+from agentflow.core.canonical import as_written, digest, normalise, undone
 from agentflow.core.draft import Draft, micro, milliseconds
 from agentflow.core.machine import Machine
 from agentflow.core.node import Tree
@@ -110,7 +110,7 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
 def _scopes(draft: Draft, document: Mapping[str, Any], machine: Machine | None, tree: Tree | None) -> None:
     """What compensations undo is there, and something can be undone."""
     compensations = [task for task in draft.tasks.values() if task.kind == "compensate"]
-    if compensations and not any("undo" in task for task in document["tasks"].values()):
+    if compensations and not any(undone(task, document["tasks"]) for task in document["tasks"].values()):
         path = f"tasks.{compensations[0].name}"
         draft.note(path, "nothing can be undone", "say with `undo` what undoes a task", "undo")
     known = {document["name"]: None}

@@ -118,6 +118,9 @@ class _Builder:
         )
 
     def _inputs(self, task: Task) -> dict[str, Expr]:
+        if task.key is not None and "item" in task.key.names:
+            message = "`item` is known inside a map only"
+            self.draft.note(f"tasks.{task.name}.key", "there is no `item` here", message, "cel")
         for name, expr in task.inputs.items():
             if "item" in expr.names:
                 self.draft.note(

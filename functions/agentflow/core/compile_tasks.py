@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentflow.core.builtin import BUILTIN_TOOLS, PREFIX
-from agentflow.core.canonical import RESULTS
+from agentflow.core.canonical import RESULTS, undone
 from agentflow.core.draft import (
     BOOL,
     JSON_TYPE,
@@ -81,6 +81,7 @@ def tools(draft: Draft) -> dict[str, ToolSpec]:
             price_micro=micro(entry.get("usd", 0)),
             inputs=_takes(draft, entry["in"], f"{path}.in") if "in" in entry else None,
             description=entry.get("description", ""),
+            effects=entry.get("effects", ""),
             micro_per_million_seconds=micro(entry.get("usd_per_second", 0), MILLION),
         )
     return found
@@ -98,7 +99,7 @@ def tasks(draft: Draft) -> None:
         if entry["kind"] == "tool":
             _tool_use(draft, f"tasks.{name}.use", entry["use"], draft.tools)
     for name, entry in draft.document["tasks"].items():
-        if "undo" in entry:
+        if undone(entry, draft.document["tasks"]):
             draft.tasks[name] = replace(draft.tasks[name], undo=_undo(draft, name, entry["undo"]))
     _money(draft, draft.tools)
 
@@ -136,7 +137,8 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         timeout_ms=milliseconds(timeout) if timeout else None,
         for_ms=milliseconds(entry["for"]) if "for" in entry else None,
         match=match and draft.expr(match, {**draft.names, "event": JSON_TYPE}, BOOL, f"{path}.match"),
-        key=key and draft.expr(key, draft.names, STRING, f"{path}.key"),
+        key=key and draft.expr(key, {**draft.names, "item": JSON_TYPE}, STRING, f"{path}.key"),
+        keyed="key" in entry,
         max_tokens=entry.get("max_tokens", MAX_TOKENS),
         price_cap_micro=micro(entry["usd"]) if "usd" in entry else None,
         child=_child(draft, entry["use"], f"{path}.use") if kind == "workflow" else None,
@@ -204,7 +206,7 @@ def _undo(draft: Draft, name: str, target: str) -> Undo | None:
     if undoing is None:
         draft.unknown(path, "task", target, draft.tasks)
         return None
-    if undoing.kind == "compensate" or "undo" in draft.document["tasks"][target]:
+    if undoing.kind == "compensate" or undone(draft.document["tasks"][target], draft.document["tasks"]):
         mend = "name a task that does one thing, and that is not undone itself"
         draft.note(path, f"{target!r} cannot undo anything", mend, "undo")
         return None

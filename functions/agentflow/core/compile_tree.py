@@ -136,8 +136,9 @@ class _Builder:
         found = {
             "holds" if key == "while" else key: self._guard(entry, key, scope, path) for key in guards if key in entry
         }
+        failed = {**scope, "event": JSON_TYPE} if kind == "task" else scope
         sets = {
-            key: self.draft.sets(entry[key], scope, f"{path}.{key}", self.names)
+            key: self.draft.sets(entry[key], failed if key == "on_failure" else scope, f"{path}.{key}", self.names)
             for key in ("on_success", "on_failure", "on_halt", "post")
             if key in entry
         }
@@ -212,6 +213,9 @@ class _Builder:
                 )
             elif (typed := self.draft.expr(expr.source, scope, _wanted(self.draft, task, name), path)) is not None:
                 inputs[name] = typed
+        if item is None and task.key is not None and "item" in task.key.names:
+            message = f"the key of task {task.name!r} reads `item`, which is known inside a map only"
+            self.draft.note(f"{node.path}.task", message, "run it inside a map, or read a variable", "cel")
         self._files(task, inputs, scope)
         return inputs
 
@@ -239,7 +243,7 @@ class _Builder:
             seen = {**scope, **result_scope(task)}
             undo = replace(undo, inputs=table("undo", self.draft.tasks[undo.task], seen))
         match = placed("match", entry["match"], {**self.names, "event": JSON_TYPE}, BOOL) if "match" in entry else None
-        key = placed("key", entry["key"], self.names, STRING) if "key" in entry else None
+        key = placed("key", entry["key"], scope, STRING) if "key" in entry else None
         return replace(task, match=match, key=key, undo=undo), inputs
 
     def _files(self, task: Task, inputs: dict[str, Expr], scope: Scope) -> None:

@@ -70,9 +70,11 @@ class Unsubscribed(NamedTuple):
 
 
 class Withdrawn(NamedTuple):
-    """A request that nobody waits for any more: its twin goes, and whoever works on it may stop."""
+    """A request that nobody waits for any more: its twin goes, and whoever works on it may stop. ``once``: its call may
+    be claimed, and the claim goes, too."""
 
     key: str
+    once: bool = False
 
 
 class RunEnded(NamedTuple):

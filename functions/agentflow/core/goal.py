@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agentflow.core.canonical import digest
+from agentflow.core.canonical import digest, undone
 from agentflow.core.draft import micro
 from agentflow.core.plan import Plan, Planning
 from agentflow.core.planning_prompt import prompt, system
@@ -85,7 +85,7 @@ def pursued(plan: Plan, document: Document) -> Plan:
 
 def allowed(document: Document) -> tuple[str, ...]:
     """The tasks that a plan for the goal may run."""
-    undoing = {task["undo"] for task in document["tasks"].values() if "undo" in task}
+    undoing = {task["undo"] for task in document["tasks"].values() if undone(task, document["tasks"])}
     return tuple(document["plan"].get("tasks") or sorted(set(document["tasks"]) - undoing))
 
 

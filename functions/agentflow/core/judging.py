@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agentflow.core.canonical import as_written, digest
+from agentflow.core.canonical import as_written, digest, undone
 from agentflow.core.compile import compile_plan
 from agentflow.core.explore import Reducer, explore
 from agentflow.core.plan import Plan, Planning
@@ -47,7 +47,7 @@ def _frozen(planning: Planning, draft: Any, advance: Reducer) -> dict[str, Any]:
 def _needed(whole: Mapping[str, Any], planning: Planning) -> set[str]:
     """The tasks a plan may run, and those that undo them."""
     tasks = whole["tasks"]
-    return {*planning.tasks, *(tasks[name]["undo"] for name in planning.tasks if "undo" in tasks.get(name, {}))}
+    return {*planning.tasks, *(tasks[name]["undo"] for name in planning.tasks if undone(tasks.get(name, {}), tasks))}
 
 
 def rehearse(plan: Plan, advance: Reducer) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentflow.core import price as prices
-from agentflow.core.plan import Plan, Task
+from agentflow.core.plan import UNKNOWN, Plan, Task
 from agentflow.core.price import Price, ToolPrice, Used
 from agentflow.core.run import Run
 
@@ -19,7 +19,7 @@ TOKENS_PER_MESSAGE = 16
 # What a provider tells a model about tools in general, and how it frames each, is some hundred tokens.
 TOKENS_FOR_TOOLS = 1_024
 # Failures after which a provider may bill a call that told us no usage: the whole hold counts as spent.
-MAYBE_BILLED = frozenset({"timeout", "bad_response", "unknown_outcome", "internal"})
+MAYBE_BILLED = frozenset({"timeout", "bad_response", "outcome_unknown", "internal"})
 
 Count = Callable[[str], int]
 """How many tokens a text is at most."""
@@ -103,12 +103,13 @@ def bill(run: Run, plan: Plan, task: Task, report: Mapping[str, Any], held: int)
     """What an attempt has cost that ``report`` (a step.completed) tells the outcome of, at the run's pinned prices."""
     usage = report["usage"]
     ms = min(report["duration_ms"], call_ms(task))  # beyond it nobody worked for us
+    code = (report["error"] or {}).get("code")
+    if not usage["calls"] and (code == UNKNOWN or (task.kind == "llm" and code in MAYBE_BILLED)):
+        return Bill(held)
     if task.kind == "tool":
         return Bill(prices.tool_micro(tool_price(run, plan, task), ms, min(usage["calls"], 1)))
-    if task.kind != "llm":
+    if task.kind != "llm" or not usage["calls"]:
         return Bill(0)
-    if not usage["calls"]:
-        return Bill(held if (report["error"] or {}).get("code") in MAYBE_BILLED else 0)
     price = run.models[task.use or ""]
     used, fault = believed(usage)
     fault = usage.get("fault") or fault

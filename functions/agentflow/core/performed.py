@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +24,13 @@ class Performed:
     error: dict[str, Any] | None = None
 
 
+Begins = Callable[[], None]
+
+
+def ignored() -> None:
+    """Nobody wants to know when a call begins."""
+
+
 class Effect(Protocol):
     """Makes the external call that a request asks for. Raises ``Rejected``, ``RetryLater`` or ``UnknownOutcome``."""
 
@@ -30,6 +38,8 @@ class Effect(Protocol):
         """The result where it takes no waiting (a built-in tool), else None. No side effects."""
         ...
 
-    async def perform(self, request: Message) -> Performed: ...
+    async def perform(self, request: Message, begins: Begins = ignored) -> Performed:
+        """Make the call. ``begins`` is called when there is no way back: from then on it may have had its effect."""
+        ...
 
     async def close(self) -> None: ...

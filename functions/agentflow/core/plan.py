@@ -28,6 +28,12 @@ TURN, ANSWER = "turn", "answer"
 MAX_TOKENS = 1_024
 """Most tokens of a model's reply, where a task does not say."""
 
+ONCE = "once"
+"""Declared effects of a tool whose calls are never repeated blindly."""
+
+UNKNOWN = "outcome_unknown"
+"""The code of an attempt that may or may not have had its effect; no retry takes it unless it is named there."""
+
 MAX_CALLS = 16
 """Most tools that an agent may call in one turn."""
 
@@ -46,7 +52,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
     """A tool shipped with the workflow. ``timeout_ms`` None: the task's; ``price_micro`` is per call, and what seconds
-    cost is added to it; ``inputs`` is what it takes, None where it does not say."""
+    cost is added to it; ``inputs`` is what it takes, None where it does not say. ``effects``: none, idempotent or once;
+    '' where it does not say, and then its calls may be repeated as those of an idempotent one."""
 
     name: str
     kind: str
@@ -58,7 +65,13 @@ class ToolSpec:
     price_micro: int
     inputs: dict[str, Type] | None = None
     description: str = ""
+    effects: str = ""
     micro_per_million_seconds: int = 0
+
+    @property
+    def once(self) -> bool:
+        """Whether a call may not be repeated as long as it is not known what became of it."""
+        return self.effects == ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +170,15 @@ class Task:
     agent: Agent | None = None
     turns: int = 0
     part_of: str = ""
+    keyed: bool = False
+    """Whether it says a key of its own; of a task that only subtrees run, ``key`` is known where it runs."""
     fields: tuple[tuple[str, str, Type], ...] = field(default=(), repr=False)
     """What expressions see of the result: (field, name in CEL, type); field '' is the whole result."""
+
+    def calls_once(self, tools: Mapping[str, ToolSpec]) -> bool:
+        """Whether it calls a tool whose calls are never repeated blindly."""
+        tool = tools.get(self.use) if self.kind == "tool" else None
+        return tool is not None and tool.once
 
     @property
     def most_steps(self) -> int:

@@ -61,6 +61,7 @@ __all__ = [
     "awaits",
     "check_input",
     "check_values",
+    "key_of",
     "match_event",
     "match_trigger",
 ]
@@ -81,6 +82,9 @@ def advance(
         return Inner(plan, partial(_advance, fixed=fixed), _where, state, carriers).advance(event)
     return _advance(plan, state, event, fixed)
 
+
+MAX_KEY = 500
+"""Most characters of an idempotency key."""
 
 _CARRIERS: Mapping[tuple[bool, bool], Mapping[str, Make]] = {
     (False, False): {},
@@ -194,6 +198,21 @@ def match_event(plan: Plan, task: str, state: PlanState, step: int, event: Mappi
     if waiting.kind != "event" or event.get("type") != waiting.use:
         return False
     return waiting.match is None or _holds(waiting.match, state.vars, {**local, "event": dict(event)})
+
+
+def key_of(plan: Plan, task: str, state: PlanState, step: int) -> str:
+    """The idempotency key that ``task`` says for ``step``, which has just started; '' where it says none. ``CelFault``
+    when it has no value, or one that is no key."""
+    starting = plan.tasks[task]
+    local: dict[str, JSON] = {}
+    if starting.keyed and (ran := _where(plan, state, step)) is not None:
+        _, starting, local = ran
+    if starting.key is None:
+        return ""
+    key: str = starting.key.value(state.vars, local)
+    if not 1 <= len(key) <= MAX_KEY or "\0" in key:
+        raise CelFault(f"a key has 1 to {MAX_KEY} characters, this one {len(key)}")
+    return key
 
 
 def _value(expr: Expr, local: Mapping[str, JSON]) -> JSON:

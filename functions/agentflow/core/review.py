@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from agentflow.core import worst
 from agentflow.core.machine import Machine
 from agentflow.core.plan import Plan
+from agentflow.core.review_effects import effects
 from agentflow.core.review_handlers import unhandled
 from agentflow.core.review_names import unused
 from agentflow.core.review_shadows import overruled, shadowed
@@ -43,6 +44,7 @@ def _all(plan: Plan) -> Iterator[Problem]:
     if plan.tree is not None:
         yield from dead_branches(plan.tree)
         yield from idle(plan.tree)
+    yield from effects(plan)
     yield from _fuel(plan)
     yield from unused(plan)
 

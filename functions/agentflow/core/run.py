@@ -34,7 +34,7 @@ class OpenStep(NamedTuple):
     attempt's timer), ``timer`` (a wait task), ``event`` (a CloudEvent), ``person`` (an answer), ``child`` (another
     run), ``planner`` (which carries it out itself) or ``resume`` (the run is paused). ``at_ms`` is when it was opened;
     ``input`` what it was given, unless a request that is out says so; ``used_micro`` what an agent's inner steps have
-    cost, or may cost.
+    cost, or may cost; ``key`` the idempotency key of its calls, where its task says one.
     """
 
     task: str
@@ -44,6 +44,11 @@ class OpenStep(NamedTuple):
     at_ms: int = 0
     input: Mapping[str, JSON] | None = None
     used_micro: int = 0
+    key: str = ""
+
+    def packed(self) -> tuple[JSON, ...]:
+        """As JSON; without the key where it has none, as most."""
+        return tuple(self) if self.key else self[:-1]
 
 
 class Parent(NamedTuple):
@@ -132,7 +137,7 @@ class Run(NamedTuple):
             if self.plan.agents:
                 state["agents"] = self.plan.agents
         if self.open:
-            state["open"] = {str(step): tuple(opened) for step, opened in self.open.items()}
+            state["open"] = {str(step): opened.packed() for step, opened in self.open.items()}
         if self.holds:
             state["holds"] = dict(self.holds)
         if self.halted:

@@ -22,7 +22,7 @@ from agentflow.core.entries import EMPTY, Entries, Journal, put, take, undo
 from agentflow.core.instances import Instances
 from agentflow.core.moves import Elapsed, PlanEvent
 from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Conditions, Node, Tree
-from agentflow.core.scopes import Scopes
+from agentflow.core.scopes import NO_LOCALS, Scopes
 from agentflow.core.turn import Turn, reason
 from agentflow.core.types import JSON
 
@@ -30,6 +30,7 @@ MAX_TICKS = 20_000
 
 REMEMBERED = {SUCCESS: "s", FAILURE: "f"}
 RECALL = {"s": SUCCESS, "f": FAILURE}
+NO_FAULT = ("", "")
 
 
 class Mark(NamedTuple):
@@ -57,6 +58,7 @@ class Tick(Scopes):
         "behaviour",
         "ending",
         "event",
+        "fault",
         "fresh",
         "hit",
         "loosed",
@@ -102,6 +104,7 @@ class Tick(Scopes):
         self.hit = ""
         self.strand = ""
         self.event: PlanEvent | None = None
+        self.fault = NO_FAULT  # code and message of the task that has just failed
         self.trail: dict[str, tuple[int, int]] = {}
 
     def deliver(self, key: str, event: PlanEvent) -> None:
@@ -141,6 +144,7 @@ class Tick(Scopes):
         held = self.n.get(mark)
         runs = held is True
         status = self._before(node, conditions, scope, runs=runs)
+        self.fault = NO_FAULT
         if status == RUNNING:
             status = self.behaviour[node.kind](self, node, scope)
         elif runs:
@@ -159,8 +163,14 @@ class Tick(Scopes):
             name = "on_success" if status == SUCCESS else "on_failure"
             for sets, key in ((getattr(conditions, name), name), (conditions.post, "post")):
                 if sets:
-                    self.assign(sets, scope, node.path, key)
+                    bound = self._failure() if key == "on_failure" and node.kind == "task" else NO_LOCALS
+                    self.assign(sets, scope, node.path, key, bound)
         return status
+
+    def _failure(self) -> dict[str, JSON]:
+        """What a task's ``on_failure`` sees as ``event``; the code is '' where its own conditions have decided."""
+        code, message = self.fault
+        return {"event": {"name": "failed", "code": code, "message": message}}
 
     def _before(self, node: Node, conditions: Conditions, scope: str, *, runs: bool) -> int:
         """What the conditions decide; RUNNING when the node is to be ticked."""

@@ -66,6 +66,7 @@ def _end(tick: Tick, node: Node, scope: str, key: str) -> int:
 
 def _explain(tick: Tick, node: Node, code: str, message: str) -> None:
     assert node.task is not None
+    tick.fault = (code, message)
     tick.why = reason(node.path, f"task {node.task.name!r} failed: {code}: {message}")
 
 

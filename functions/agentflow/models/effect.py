@@ -9,7 +9,7 @@ from typing import Any
 
 from agentflow.config import Settings
 from agentflow.core.message import Message
-from agentflow.core.performed import Performed
+from agentflow.core.performed import Begins, Performed, ignored
 from agentflow.errors import Rejected, RetryLater
 from agentflow.models import Reply, Request, Usage
 from agentflow.models.catalogue import ModelCatalogue
@@ -25,10 +25,11 @@ class InvokeLlm:
     def at_once(self, request: Message) -> Performed | None:
         return None
 
-    async def perform(self, request: Message) -> Performed:
+    async def perform(self, request: Message, begins: Begins = ignored) -> Performed:
         asked = request.data
         provider, named = asked["model"]["provider"], asked["model"]["model"]
         model = self._catalogue.model(provider)
+        begins()
         reply = await model.complete(
             Request(
                 provider=provider,

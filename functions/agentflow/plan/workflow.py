@@ -76,14 +76,16 @@ class Workflow(Part):
         output: str | None = None,
         usd: float | None = None,
         usd_per_second: float | None = None,
+        effects: Literal["none", "idempotent", "once"] | None = None,
     ) -> Tool:
         """A tool: Python code that defines run(**input) -> dict, as text or in a ``file`` beside the workflow's.
 
         ``in_``: what it takes, by name and type. ``usd``: what a call costs, each second of it ``usd_per_second`` more.
+        ``effects``: what a call changes outside; calls of a tool with ``once`` are never repeated blindly.
         """
         keys = {"code": code, "file": file, "description": description, "timeout": timeout, "memory": memory}
-        price = {"usd": usd, "usd_per_second": usd_per_second}
-        return self._tool(Tool(name, kind="python", in_=types(in_), **keys, cpu=cpu, output=output, **price))
+        more = {"cpu": cpu, "output": output, "usd": usd, "usd_per_second": usd_per_second, "effects": effects}
+        return self._tool(Tool(name, kind="python", in_=types(in_), **keys, **more))
 
     def define_agent(
         self,
@@ -138,7 +140,8 @@ class Workflow(Part):
         undo: Task | str | None = None,
         **policy: Unpack[Policy],
     ) -> Task:
-        """A tool is called: one of the workflow's, or ``std.echo``. ``key``: the call's idempotency key."""
+        """A tool is called: one of the workflow's, or ``std.echo``. ``key``: the call's idempotency key. ``undo``: the
+        task that undoes it; ``none`` where nothing is to be undone."""
         used = use.name if isinstance(use, Tool) else use
         return self._task(name, "tool", policy, use=used, key=key, undo=task_name(undo))
 

@@ -41,6 +41,7 @@ class Item:
     message: Message
     twin: Twin | None = None
     once: str | None = None
+    claimed: bool = False  # the report of a call that was claimed: the claim goes with the twin
     done: asyncio.Future[Run | None] | None = None
 
 
@@ -123,6 +124,8 @@ class Batch:
             self._keep(leave, run)
         if item.twin is not None:
             changes.consume(item.twin)
+            if item.claimed:
+                changes.add("release_claims", item.twin[:3])
             if self._frees(item, plan):
                 changes.freed.append(item.twin[1:3])
         self.decided.append((item, run))

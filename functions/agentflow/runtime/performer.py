@@ -1,7 +1,8 @@
 """The performer: external calls, made with no transaction open, reported in one.
 
 At-least-once call, exactly one accepted result: the report goes to the reactor, which takes the first one an
-attempt gets. A call whose process dies is requested again by the relay, because its twin is still there.
+attempt gets. A call whose process dies is requested again by the relay, because its twin is still there. One that
+must not be repeated blindly is claimed before it is made (``claims``): found claimed, it is not made.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from uuid import UUID
 import structlog
 
 from agentflow.core.message import Message
-from agentflow.core.performed import Effect, Performed
-from agentflow.errors import AgentFlowError, RetryLater
+from agentflow.core.performed import Begins, Effect, Performed
+from agentflow.core.plan import UNKNOWN
+from agentflow.errors import AgentFlowError, RetryLater, UnknownOutcome
 from agentflow.observe import metrics, traces
 from agentflow.runtime import spans
 from agentflow.runtime.batch import Item
+from agentflow.runtime.claims import LEASE_S, Claims
 from agentflow.runtime.reactor import Reactor
 from agentflow.store.postgres import PostgresStore
 
@@ -43,6 +46,7 @@ class Performer:
             tuple[UUID, str], Message
         ] = {}  # flights whose requests the relay has not been told of
         self._minder: asyncio.Task[None] | None = None
+        self._claims = Claims(function, store)
 
     @property
     def in_flight(self) -> int:
@@ -110,11 +114,13 @@ class Performer:
     def _landed(self, key: tuple[UUID, str]) -> None:
         self._flights.pop(key, None)
         self._young.pop(key, None)
+        self._claims.leave(key)
 
     async def _mind(self) -> None:
         """Tell the relay of calls that take longer than a moment: it would take them for left behind.
 
-        Short calls, the most, cost nothing for it.
+        Short calls, the most, cost nothing for it. Of those that are claimed it is told every time: when their
+        process dies nobody else makes them, so that it should be known soon.
         """
         while self._flights:
             old = set(self._young)
@@ -122,22 +128,36 @@ class Performer:
             still = {key: self._young.pop(key) for key in old & self._young.keys()}
             if not still:
                 continue
-            calls = [
-                (m.tenant, m.run, m.key, self.function, m.data["timeout_ms"] + LANDING_MS)
-                for m in still.values()
-            ]
+            calls = [(m.tenant, m.run, m.key, self.function, self._patience_ms(m)) for m in still.values()]
+            renewals = self._claims.renewals(set(still))
+            self._young |= {(run, key): still[run, key] for _, run, key, *_ in renewals if (run, key) in self._flights}
             try:
-                await self._store.postpone(calls)
+                await self._store.postpone(calls, renewals)
             except RetryLater:
                 self._young |= still
         self._minder = None
 
+    def _patience_ms(self, request: Message) -> int:
+        """How long a request that is being worked on is not sent again."""
+        claimed = self._claims.holds((request.run, request.key))
+        return int(LEASE_S * 1000) if claimed else request.data["timeout_ms"] + LANDING_MS
+
     async def _perform(self, request: Message) -> None:
+        once = request.data.get("once", False)
+        try:
+            if once and not await self._claims.take(request):
+                return
+        except UnknownOutcome as fault:
+            await self._report(self._item(request, failure(fault), 0))
+            return
         began = time.perf_counter()
         metrics.in_flight(self.function, 1)
         try:
             with spans.performing(self.function, request) as span:
-                performed = await attempt(self._effect.perform, request)
+                if once and not self._claims.fresh((request.run, request.key)):
+                    performed = _failed("not_called", "its claim was over before it began", retryable=True)
+                else:
+                    performed = await attempt(self._effect.perform, request)
                 if span is not None:
                     span.set(traces.tokens(performed.usage))
                     if performed.error:
@@ -167,7 +187,8 @@ class Performer:
         report = Message(
             "step.completed", request.tenant, request.run, f"{request.key}:done", data, request.trace
         )
-        return Item(self.function, report, (request.tenant, request.run, request.key, self.function))
+        twin = (request.tenant, request.run, request.key, self.function)
+        return Item(self.function, report, twin, claimed=asked.get("once", False))
 
     async def _report(self, item: Item) -> None:
         pause = 0.05
@@ -181,19 +202,29 @@ class Performer:
                 pause = min(pause * 2, 2.0)
 
 
-async def attempt(perform: Callable[[Message], Awaitable[Performed]], request: Message) -> Performed:
-    """Make one call within its time; every way it can fail becomes a result that dispatch can decide upon."""
+async def attempt(perform: Callable[[Message, Begins], Awaitable[Performed]], request: Message) -> Performed:
+    """Make one call within its time; every way it can fail becomes a result that dispatch can decide upon.
+
+    A call that may be made once only and was given up after it had begun has an unknown outcome.
+    """
     timeout_s = request.data["timeout_ms"] / 1000
+    begun = False
+
+    def begins() -> None:
+        nonlocal begun
+        begun = request.data.get("once", False)
+
     try:
         async with asyncio.timeout(timeout_s):
-            return await perform(request)
+            return await perform(request, begins)
     except TimeoutError:
-        return _failed("timeout", f"no answer within {timeout_s:g} s", retryable=True)
+        code, said = "timeout", f"no answer within {timeout_s:g} s"
     except AgentFlowError as fault:
         return failure(fault)
     except Exception as fault:
         log.exception("call failed in a way of our own", task=request.data["task"], event_id=request.id)
-        return _failed("internal", f"{type(fault).__name__}: {fault}", retryable=True)
+        code, said = "internal", f"{type(fault).__name__}: {fault}"
+    return failure(UnknownOutcome(f"{code}: {said}")) if begun else _failed(code, said, retryable=True)
 
 
 def failure(fault: AgentFlowError) -> Performed:
@@ -201,7 +232,8 @@ def failure(fault: AgentFlowError) -> Performed:
     code = getattr(fault, "code", "failed")
     if isinstance(fault, RetryLater):
         return _failed(code, str(fault), retryable=True, retry_after_ms=int(fault.after * 1000))
-    return _failed(code, str(fault), retryable=False)
+    said = f"{fault}; it may have had its effect, or not" if code == UNKNOWN else str(fault)
+    return _failed(code, said, retryable=False)
 
 
 def _failed(code: str, message: str, *, retryable: bool, retry_after_ms: int | None = None) -> Performed:

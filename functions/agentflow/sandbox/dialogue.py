@@ -44,6 +44,7 @@ def request(job: Job, *, pids: int | None = None) -> bytes:
     code = job.code.encode()
     profile = job.profile
     header = {
+        "key": job.key,
         "code": len(code),
         "input": len(job.input),
         "files": [[reference, len(content)] for reference, content in job.files],
@@ -116,8 +117,8 @@ class Dialogue:
         """
         tail = legible(bytes(self._tail).decode(errors="replace"))
 
-        def failed(code: Code, message: str) -> Outcome:
-            return Outcome(False, b"", code, legible(message), tail, wall_s)
+        def failed(code: Code, message: str, *, known: bool = False) -> Outcome:
+            return Outcome(False, b"", code, legible(message), tail, wall_s, known)
 
         if self._flooded:
             mend = "return less, or raise the tool's `output`"
@@ -129,12 +130,12 @@ class Dialogue:
         if body[:1] == b"O":
             fault = _fault(body[1:])
             if fault:
-                return failed("bad_output", f"the result of run() is not a JSON object: {fault}")
+                return failed("bad_output", f"the result of run() is not a JSON object: {fault}", known=True)
             return Outcome(True, body[1:], stderr_tail=tail, wall_s=wall_s)
         if body[:1] == b"E":
             told = _error(body[1:])
             if told:
-                return failed(*told)
+                return failed(*told, known=True)
         if oom:
             mebibytes = self._profile.memory_bytes >> 20
             return failed("memory", f"the tool used more than its {mebibytes} MiB of memory")
@@ -142,7 +143,7 @@ class Dialogue:
             return failed("bad_output", "the tool wrote to the channel its result goes through")
         if not ready:
             last = tail.strip().rpartition("\n")[2] or "it ended before the tool could start"
-            return failed("sandbox_unavailable", f"the sandbox could not be set up: {last[:500]}")
+            return failed("sandbox_unavailable", f"the sandbox could not be set up: {last[:500]}", known=True)
         if signal_no:
             return failed("sandbox_crashed", f"the tool's process was ended by {_signal_name(signal_no)}")
         return failed("sandbox_crashed", "the tool's process ended without a result")

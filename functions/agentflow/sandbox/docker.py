@@ -12,6 +12,7 @@ from asyncio import Future, StreamReader, StreamWriter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from agentflow.sandbox.dialogue import START_S, Dialogue, request
@@ -62,6 +63,7 @@ class DockerSandbox:
 
     async def run(self, job: Job) -> Outcome:
         async with self._slots:
+            job.begins()
             if time.monotonic() - self._swept > SPARE_S:
                 await self._sweep()
             lifetime = START_S + job.profile.wall_s + SPARE_S
@@ -86,12 +88,17 @@ class DockerSandbox:
             code, oom = 0, False
             if told.done():
                 code, oom = await self._call(self._engine.ended, container)
+        except Exception as fault:  # it may have been started, and what it did is not known
+            message = f"the Docker engine failed: {type(fault).__name__}: {fault}"[:1000]
+            return Outcome(False, error_code="sandbox_crashed", message=message, known=False)
         finally:
+            ended = told.done()
             told.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, Exception):
                 await told
             writer.close()
-        return dialogue.outcome(wall_s, signal_no=max(0, code - 128), timed_out=timed_out, oom=oom)
+        outcome = dialogue.outcome(wall_s, signal_no=max(0, code - 128), timed_out=timed_out, oom=oom)
+        return outcome if ended else replace(outcome, known=False)  # it is still there, and may begin yet
 
     async def close(self) -> None:
         """Free what the driver holds. Jobs still running belong to their callers, who cancel them first."""

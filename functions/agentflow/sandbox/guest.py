@@ -41,7 +41,7 @@ def main(mode: str, uid: str = "0") -> None:
 
 def read_job(stream: Any) -> dict[str, Any]:
     header = json.loads(stream.readline())
-    job: dict[str, Any] = {"limits": header["limits"], "paths": {}}
+    job: dict[str, Any] = {"limits": header["limits"], "paths": {}, "key": header["key"]}
     job["code"] = stream.read(header["code"]).decode()
     job["input"] = stream.read(header["input"])
     if header["files"]:
@@ -261,6 +261,8 @@ def run_tool(job: dict[str, Any]) -> NoReturn:
     environ = os.environ  # noqa: TID251  the tool's own: it sees nothing of the host's
     environ.clear()
     environ.update(HOME=here, TMPDIR=here, LANG="C.UTF-8", PATH="/usr/local/bin:/usr/bin:/bin")
+    if job["key"]:
+        environ["AGENTFLOW_IDEMPOTENCY_KEY"] = job["key"]
     # Made now: when the memory is used up there is none to say so with.
     no_memory = error("memory", f"the tool used more than its {job['limits']['memory'] >> 20} MiB of memory")
     write(answer, b"ready\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -35,24 +36,33 @@ class Profile:
     network: tuple[str, ...] = ()
 
 
+def _ignored() -> None:
+    """Nobody wants to know when a job begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One call of a Python tool.
 
     ``code`` defines ``run(**input) -> dict``; ``input`` is a JSON object. ``files`` are (reference, content):
     wherever the input holds such a reference, the tool gets the path of that file inside the sandbox instead.
+    ``key`` is what the tool reads as AGENTFLOW_IDEMPOTENCY_KEY. ``begins`` is called when there is room for the job,
+    before anything of it runs.
     """
 
     code: str
     input: bytes
     files: tuple[tuple[str, bytes], ...] = ()
     profile: Profile = Profile()
+    key: str = ""
+    begins: Callable[[], None] = _ignored
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a job ended: ``output`` is a JSON object when ``ok``; else ``error_code`` and ``message`` say why.
 
+    ``known``: the tool has ended by itself, or was not run at all; else it was ended, and how far it came is not known.
     ``stderr_tail`` is the end of what the tool printed; ``wall_s`` is measured from the tool's first line on.
     """
 
@@ -62,6 +72,7 @@ class Outcome:
     message: str = ""
     stderr_tail: str = ""
     wall_s: float = 0.0
+    known: bool = True
 
 
 class Sandbox(Protocol):

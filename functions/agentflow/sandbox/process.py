@@ -65,6 +65,7 @@ class ProcessSandbox:
 
     async def run(self, job: Job) -> Outcome:
         async with self._slots:
+            job.begins()
             try:
                 uid = self._identities.take()
             except RetryLater as fault:
@@ -75,8 +76,8 @@ class ProcessSandbox:
             try:
                 return await self._run(job, uid, folder)
             except OSError as fault:
-                message = f"no process for the tool: {fault}"
-                return Outcome(False, error_code="sandbox_unavailable", message=message)
+                message = f"the tool's process was lost: {fault}"
+                return Outcome(False, error_code="sandbox_crashed", message=message, known=False)
             finally:
                 await asyncio.shield(asyncio.to_thread(_clean, folder, uid))
                 self._identities.give_back(uid)
@@ -84,10 +85,13 @@ class ProcessSandbox:
     async def _run(self, job: Job, uid: int, folder: Path) -> Outcome:
         # Under an id of its own the job's processes are counted alone; else with all others of the user.
         pids = job.profile.pids if uid else job.profile.pids + await asyncio.to_thread(_tasks_of_user)
-        process = await asyncio.create_subprocess_exec(
-            *self._guest(uid),
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, env={}, cwd=folder, start_new_session=True,
-        )  # fmt: skip
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._guest(uid),
+                stdin=PIPE, stdout=PIPE, stderr=PIPE, env={}, cwd=folder, start_new_session=True,
+            )  # fmt: skip
+        except OSError as fault:
+            return Outcome(False, error_code="sandbox_unavailable", message=f"no process for the tool: {fault}")
         dialogue = Dialogue(job.profile)
         told = _converse(process, dialogue, request(job, pids=pids))
         try:

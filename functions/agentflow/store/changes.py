@@ -155,6 +155,8 @@ class Changes:
 
     def _withdrawn(self, run: Run, row: Withdrawn) -> None:
         self.withdrawn.append((run.id, row.key))
+        if row.once:
+            self.add("release_claims", (run.tenant, run.id, row.key))
         for consumer in CALLED.values():
             self.consume((run.tenant, run.id, row.key, consumer))
 

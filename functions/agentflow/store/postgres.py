@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -40,6 +40,7 @@ ORDER = (
     "insert_gated",
     "insert_steps",
     "delete_outbox",
+    "release_claims",  # after the twin: whoever claims holds the twin's row
     "insert_history",
     "insert_ledger",
     "set_timers",
@@ -79,6 +80,14 @@ class Loaded:
     now_ms: int
     runs: dict[UUID, Run]
     headroom: dict[UUID, Headroom] = field(default_factory=dict)
+
+
+class Claimed(NamedTuple):
+    """Whose claim on a call is in force: this ``claimant``'s (``mine``), or that of one who still works on it
+    (``alive``); neither: of one who has not been heard of in time."""
+
+    mine: bool
+    alive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +292,23 @@ class PostgresStore:
             changes.consume(twin)
         await self.commit({twin[0] for twin in twins}, changes)
 
-    async def postpone(self, calls: Sequence[tuple[UUID, UUID, str, str, int]]) -> None:
-        """Requests (twin, milliseconds) that are being worked on: the relay leaves them alone until then."""
+    async def postpone(
+        self, calls: Sequence[tuple[UUID, UUID, str, str, int]], claims: Sequence[tuple[Any, ...]] = ()
+    ) -> None:
+        """Requests (twin, milliseconds) that are being worked on: the relay leaves them alone until then. ``claims``
+        (tenant, run, key, claimant, milliseconds) hold so much longer."""
         async with self.transaction(list({call[0] for call in calls})) as tx:
             await tx.load()
             await tx.rows("postpone", sorted(calls))
+            if claims:
+                await tx.rows("renew_claims", sorted(claims))
+
+    async def claim(self, twin: Twin, epoch: int, claimant: UUID, ms: int) -> Claimed | None:
+        """Claim a call before it is made, for so long; None when nobody asks for it any more."""
+        async with self.transaction([twin[0]]) as tx:
+            await tx.load()
+            rows = await tx.read("claim", (*twin, epoch, claimant, ms))
+        return Claimed(*rows[0]) if rows else None
 
     async def park(self, parcel: Parcel) -> None:
         """Keep a message that can't be handled, with its reason, and drop its twin. A tenant that does not exist

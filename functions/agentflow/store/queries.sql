@@ -265,3 +265,40 @@ update agentflow.outbox o
 set due_at = greatest(o.due_at, clock_timestamp() + c.ms * interval '1 millisecond')
 from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::bigint[]) as c (tenant_id, run_id, key, consumer, ms)
 where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer;
+
+-- name: claim
+-- Before a call that may not be repeated blindly: the first to claim it makes it. Only while the request is open: its
+-- row is locked, so that it is not recorded or halted meanwhile. Whoever comes second leaves it alone until the claim is
+-- over; then it is sent again. A claim that is not seen yet has just been made.
+with wanted as (
+  update agentflow.outbox o
+  set due_at = greatest(o.due_at, coalesce((select k.until from agentflow.claims k
+                                            where k.tenant_id = c.tenant_id and k.run_id = c.run_id and k.key = c.key),
+                                           clock_timestamp() + c.ms * interval '1 millisecond'))
+  from (values (%b::uuid, %b::uuid, %b::text, %b::text, %b::int, %b::uuid, %b::bigint))
+    as c (tenant_id, run_id, key, consumer, epoch, claimant, ms)
+  where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer
+    and (o.data ->> 'epoch')::int = c.epoch
+  returning c.*
+), made as (
+  insert into agentflow.claims (tenant_id, run_id, key, epoch, claimant, until)
+  select tenant_id, run_id, key, epoch, claimant, clock_timestamp() + ms * interval '1 millisecond' from wanted
+  on conflict do nothing
+  returning 1
+)
+select exists (select from made) or k.claimant is not distinct from w.claimant,
+       coalesce(k.until > clock_timestamp(), true)
+from wanted w
+left join agentflow.claims k on k.tenant_id = w.tenant_id and k.run_id = w.run_id and k.key = w.key;
+
+-- name: renew_claims
+-- Calls that are still being made.
+update agentflow.claims k
+set until = clock_timestamp() + c.ms * interval '1 millisecond'
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::uuid[], %b::bigint[]) as c (tenant_id, run_id, key, claimant, ms)
+where k.tenant_id = c.tenant_id and k.run_id = c.run_id and k.key = c.key and k.claimant = c.claimant;
+
+-- name: release_claims
+delete from agentflow.claims k
+using unnest(%b::uuid[], %b::uuid[], %b::text[]) as c (tenant_id, run_id, key)
+where k.tenant_id = c.tenant_id and k.run_id = c.run_id and k.key = c.key;

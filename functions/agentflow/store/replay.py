@@ -34,7 +34,7 @@ from agentflow.store.changes import decision_hash
 
 JSON = Any
 Row = Mapping[str, JSON]
-AT_ONCE = frozenset({"budget_exhausted", "bad_time"})
+AT_ONCE = frozenset({"budget_exhausted", "bad_time", "bad_key"})
 """Codes of steps that were refused by the decision that would have started them."""
 
 CARRIED = frozenset({"agent", "compensate", "judge", "keep"})

@@ -86,6 +86,10 @@ with named as materialized (
 ), told as (
   insert into agentflow.unsealed (tenant_id, kind, data)
   select tenant_id, 'runs.removed', json_build_object('runs', json_agg(run_id)) from gone group by tenant_id
+), unclaimed as (
+  delete from agentflow.claims k
+  using gone g
+  where k.tenant_id = g.tenant_id and k.run_id = g.run_id
 ), unused as (
   delete from agentflow.blob_uses u
   using gone g

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentflow.config import Settings
+from agentflow.core.plan import UNKNOWN
 from agentflow.terminal import output
 from agentflow.terminal.client import all_pages, api, call
 from agentflow.terminal.progress import PARTS, Progress, dollars, named, seconds_between
@@ -62,7 +63,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> None:
     rows = [
         (
             step["step"], step["attempt"], _name(step), step["kind"],
-            step["status"] + (", reused" if step.get("reused") else ""), dollars(step["cost_micro"]),
+            _status(step), dollars(step["cost_micro"]),
             f"{seconds_between(step['requested_at'], step['completed_at']):.2f} s" if step["completed_at"] else "",
             (step["error"] or {}).get("message", "")[:80],
         )
@@ -75,6 +76,11 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> None:
         if run[name]:
             out.print(f"{name}:", markup=False)
             out.print(JSON.from_data(run[name]), soft_wrap=True)
+
+
+def _status(step: dict[str, Any]) -> str:
+    unknown = (step["error"] or {}).get("code") == UNKNOWN
+    return ("outcome unknown" if unknown else str(step["status"])) + (", reused" if step.get("reused") else "")
 
 
 def _name(step: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from agentflow.config import Settings
 from agentflow.core.message import Message
-from agentflow.core.performed import NO_USAGE, Performed
+from agentflow.core.performed import NO_USAGE, Begins, Performed, ignored
 from agentflow.core.plan import Plan
 from agentflow.errors import Rejected
 from agentflow.tools import ToolCall, Tools
@@ -42,7 +42,7 @@ class RunTool:
         builtin = BUILTINS.get(request.data["tool"])
         return Performed(builtin(_call(request)), dict(ONE_CALL)) if builtin is not None else None
 
-    async def perform(self, request: Message) -> Performed:
+    async def perform(self, request: Message, begins: Begins = ignored) -> Performed:
         asked = request.data
         plan = await self._plan(request.tenant, asked["workflow"], asked["version"])
         task = plan.tasks[asked["task"]]
@@ -51,7 +51,7 @@ class RunTool:
             ref = asked["input"].get(name)
             if is_ref(ref):
                 files[ref] = await self._file(request.tenant, ref, f"tasks.{task.name}.in.{name}")
-        call = _call(request)._replace(spec=plan.tools.get(asked["tool"]), files=files)
+        call = _call(request)._replace(spec=plan.tools.get(asked["tool"]), files=files, begins=begins)
         return Performed(await self._tools.call(call), dict(ONE_CALL))
 
     async def close(self) -> None:
@@ -91,6 +91,7 @@ def _call(request: Message) -> ToolCall:
         spec=None,
         input=asked["input"],
         timeout_s=asked["timeout_ms"] / 1000,
+        key=asked.get("key") or "",
     )
 
 

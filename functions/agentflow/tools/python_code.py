@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from agentflow.core.plan import ToolSpec
-from agentflow.errors import Rejected, RetryLater
+from agentflow.errors import Rejected, RetryLater, UnknownOutcome
 from agentflow.sandbox import RETRYABLE, Job, Outcome, Profile, Sandbox
 from agentflow.tools.call import ToolCall
 from agentflow.wire import json_value
@@ -18,10 +18,10 @@ RETRY_AFTER_S = 1.0
 
 
 async def call_python(sandbox: Sandbox, spec: ToolSpec, call: ToolCall) -> dict[str, Any]:
-    """The result of the tool's ``run(**input)``. ``Rejected`` for the tool's faults, ``RetryLater`` for ours."""
-    job = Job(
-        spec.code, json_value.dumps(call.input, "input"), tuple(call.files.items()), profile(spec, call)
-    )
+    """The result of the tool's ``run(**input)``. ``Rejected`` for the tool's faults, ``RetryLater`` for ours;
+    ``UnknownOutcome`` where a call that may be made once only was ended before it had said what it came to."""
+    given, files = json_value.dumps(call.input, "input"), tuple(call.files.items())
+    job = Job(spec.code, given, files, profile(spec, call), call.key, call.begins)
     outcome = await sandbox.run(job)
     if outcome.stderr_tail:
         log.debug(
@@ -31,6 +31,8 @@ async def call_python(sandbox: Sandbox, spec: ToolSpec, call: ToolCall) -> dict[
     if outcome.ok:
         result: dict[str, Any] = json_value.loads(outcome.output, "result")
         return result
+    if spec.once and not outcome.known:
+        raise UnknownOutcome(f"{outcome.error_code}: {outcome.message}")
     raise _error(outcome)
 
 

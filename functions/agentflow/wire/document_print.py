@@ -23,7 +23,7 @@ ORDER = tuple(
     use model in prompt system out over value event after for until match if while then do else
     initial regions run history visits set raise to internal final as need fail_at wait scope max concurrency
     backoff factor max_backoff jitter only never turns max_tokens key timeout retry steps memory cpu usd usd_per_second
-    wall undo
+    wall effects undo
     reactive ok_if fail_if success_if skip_if on_success on_failure on_halt post entry exit transitions
     states trees tree share root try catch child children cases default reason
     plan goal by approve fallback class cache

@@ -114,6 +114,11 @@ class Tool(Shape):
     cpu: Annotated[float, Field(gt=0, le=64)] | None = None
     output: OutputSize | None = None
     usd: Usd | None = Field(None, description="price of one call")
+    effects: Literal["none", "idempotent", "once"] | None = Field(
+        None,
+        description="what a call changes outside: none; idempotent: the same key twice changes it once; once: a call "
+        "is never repeated blindly. Without it calls may be repeated, and nothing is said of undoing them",
+    )
     usd_per_second: Usd | None = Field(None, description="what each second of a call costs besides")
 
 
@@ -170,8 +175,12 @@ class ToolTask(TaskShape):
 
     kind: Literal["tool"]
     use: ToolName = Field(description="a key of tools, or a built-in such as std.echo")
-    key: Cel | None = Field(None, description="idempotency key of the call")
-    undo: Name | None = Field(None, description="the task that undoes this one; its `in` may read `result`")
+    key: Cel | None = Field(
+        None, description="idempotency key of the call, as text; without it one of the run and the step"
+    )
+    undo: Name | None = Field(
+        None, description="the task that undoes this one; its `in` may read `result`; none: it stays as it is"
+    )
 
 
 class WaitTask(Shape):
@@ -204,7 +213,7 @@ class HumanTask(Shape):
     in_: Exprs | None = Field(None, alias="in", description="what the person is shown: CEL by name")
     out: Types | None = Field(None, description="the typed fields of the answer")
     timeout: Timeout | None = None
-    undo: Name | None = Field(None, description="the task that undoes this one")
+    undo: Name | None = Field(None, description="the task that undoes this one; none: it stays")
 
 
 class WorkflowTask(TaskShape):
@@ -212,7 +221,7 @@ class WorkflowTask(TaskShape):
 
     kind: Literal["workflow"]
     use: WorkflowRange = Field(description="a workflow: name, name@3 (that version), name@3- or name@3-5 (the newest)")
-    undo: Name | None = Field(None, description="the task that undoes this one")
+    undo: Name | None = Field(None, description="the task that undoes this one; none: it stays")
 
 
 class CompensateTask(Shape):
@@ -233,7 +242,7 @@ class AgentTask(TaskShape):
         None, description="text with {name} placeholders; without it the input is given as JSON"
     )
     turns: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="most turns of the model; 8")
-    undo: Name | None = Field(None, description="the task that undoes this one")
+    undo: Name | None = Field(None, description="the task that undoes this one; none: it stays")
 
 
 Task = Annotated[

@@ -194,7 +194,8 @@ class LlmRequested(Payload):
 
 
 class ToolRequested(Payload):
-    """Call a tool once for one attempt of a step; ``key`` is the idempotency key of its effect."""
+    """Call a tool once for one attempt of a step; ``key`` is the idempotency key of its effect, the same for all
+    attempts. ``once``: the call is claimed before it is made, and never repeated blindly."""
 
     run: Uuid
     step: Ordinal
@@ -208,6 +209,7 @@ class ToolRequested(Payload):
     timeout_ms: Millis
     hold_micro: Micro
     key: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    once: bool = False
 
 
 class StepCompleted(Payload):

@@ -90,7 +90,8 @@ def _checked(data: dict[str, Any], plan: Plan) -> dict[str, Any]:
             fixed[name] = conform(output[name], kind)
     except Mismatch as fault:
         message = f"tasks.{task.name}.out.{name}{fault.where}: {fault.message}"
-        error = {"code": "bad_result", "message": message, "retryable": True, "retry_after_ms": None}
+        again = not task.calls_once(plan.tools)  # what the call was for has been done
+        error = {"code": "bad_result", "message": message, "retryable": again, "retry_after_ms": None}
         return {**data, "status": "failed", "output": None, "error": error}
     if all(output[name] is value for name, value in fixed.items()):
         return dict(data)

@@ -22,10 +22,12 @@ from agentflow.core.decision import (
     TimerSet,
     Unsubscribed,
 )
+from agentflow.core.expr import CelFault
 from agentflow.core.goal import CHILD_NAME
 from agentflow.core.money import by_bytes, call_ms, input_tokens_bound, llm_hold, tool_hold, tool_price
 from agentflow.core.plan import Child, Task
-from agentflow.core.run import child_id
+from agentflow.core.planner import key_of
+from agentflow.core.run import OpenStep, child_id
 
 if TYPE_CHECKING:
     from agentflow.core.decide.turn import Turn
@@ -66,15 +68,37 @@ def _llm(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault
 
 
 def _tool(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
+    before = turn.open.get(step)
+    try:
+        key = before.key if before is not None else ""  # all attempts have the one that the first has had
+        if not key and task.keyed and turn.state is not None:
+            key = key_of(turn.plan, task.name, turn.state, step)
+    except CelFault as fault:
+        opened = turn.opened(step, task, "call", attempt, given)
+        return _refused(turn, step, task, given, opened, "bad_key", f"tasks.{task.name}.key: {fault.message}"[:500])
     asked = {
         "tool": task.use,
         "workflow": turn.run.workflow,
         "version": turn.run.version,
         "input": dict(given),
-        "key": None,
+        "key": key or f"{turn.run.id}/{step}",
     }
+    if task.calls_once(turn.plan.tools):
+        asked["once"] = True
     price = tool_price(turn.run, turn.plan, task)
-    return _call(turn, step, task, given, attempt, asked, tool_hold(price, task), price.price_version)
+    refusal = _call(turn, step, task, given, attempt, asked, tool_hold(price, task), price.price_version)
+    if refusal is None and key:
+        turn.keyed(step, key)
+    return refusal
+
+
+def _refused(
+    turn: Turn, step: int, task: Task, given: Given, opened: OpenStep, code: str, message: str
+) -> Fault:
+    """Close a step that was refused at once."""
+    turn.row(StepClosed(step, opened.attempt, opened, task.kind, "failed", given, error=_error(code, message)))
+    turn.close(step)
+    return code, message
 
 
 def _call(
@@ -103,12 +127,7 @@ def _held(
     """Open the step with what it may cost held; refused, it is closed at once."""
     refusal = turn.hold(step, attempt, task, held, price)
     opened = turn.opened(step, task, waits, attempt, given if waits != "call" else None)
-    if refusal:
-        code, message = refusal
-        error = {"code": code, "message": message}
-        turn.row(StepClosed(step, attempt, opened, task.kind, "failed", given, error=error))
-        turn.close(step)
-    return refusal
+    return _refused(turn, step, task, given, opened, *refusal) if refusal else None
 
 
 def _wait(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
@@ -119,9 +138,7 @@ def _wait(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Faul
         if until_ms is None or until_ms - turn.facts.now_ms > YEAR_MS:
             said = "is no time such as 2026-12-24T18:00:00Z" if until_ms is None else "is more than 366 days away"
             code, message = "bad_time", f"tasks.{task.name}.until: {given['until']!r} {said}"[:500]
-            turn.row(StepClosed(step, attempt, opened, task.kind, "failed", given, error=_error(code, message)))
-            turn.close(step)
-            return code, message
+            return _refused(turn, step, task, given, opened, code, message)
         after_ms = max(0, until_ms - turn.facts.now_ms)
     turn.row(TimerSet(f"wait:{step}", "wait", after_ms, step, attempt))
     return None

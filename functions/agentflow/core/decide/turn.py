@@ -55,8 +55,8 @@ class Turn:
     """
 
     __slots__ = (
-        "_changed", "_ended", "_given", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "commands", "epoch",
-        "facts", "open", "plan", "run", "state",
+        "_changed", "_ended", "_given", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "commands",
+        "epoch", "facts", "open", "plan", "run", "state",
     )  # fmt: skip
 
     def __init__(self, run: Run, facts: Facts) -> None:
@@ -181,6 +181,10 @@ class Turn:
         self.open = self.open.set(step, opened)
         return opened
 
+    def keyed(self, step: int, key: str) -> None:
+        """Keep the idempotency key of an open step for its further attempts."""
+        self.open = self.open.set(step, self.open[step]._replace(key=key))
+
     def close(self, step: int) -> None:
         """The step has its result: it is no longer open."""
         self.open = self.open.delete(step)
@@ -233,7 +237,8 @@ class Turn:
         if opened is None:
             return
         if opened.waits == "call":
-            self._rows += [self._closed(step, opened, "halted"), Withdrawn(f"{step}.{opened.attempt}")]
+            once = self.plan.tasks[opened.task].calls_once(self.plan.tools)
+            self._rows += [self._closed(step, opened, "halted"), Withdrawn(f"{step}.{opened.attempt}", once)]
             if f"{step}.{opened.attempt}" in self._holds:
                 self.run = self.run.but(halted=self.run.halted.set(f"{step}.{opened.attempt}", True))
                 after = (self.plan.tasks[opened.task].timeout_ms or 0) + HOLD_GRACE_MS
