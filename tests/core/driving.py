@@ -238,7 +238,7 @@ def _text(state: PlanState | None) -> str:
     return "" if state is None else json.dumps([state.vars, state.cursor, state.undo, state.agents], default=dict)
 
 
-def play(plan: Mapping[str, Any], script: str, **values: Any) -> Drive:
+def play(plan: Plan | Mapping[str, Any], script: str, **values: Any) -> Drive:
     """Play a script and compare every answer."""
     drive = Drive(plan)
     for part in script.split(" | "):

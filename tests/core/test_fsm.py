@@ -12,15 +12,15 @@ OK = {"final": "success"}
 BAD = {"final": "failure"}
 
 
-def done(to: str, **more: Any) -> dict[str, Any]:
+def done(to: str | list[str], **more: Any) -> dict[str, Any]:
     return {"event": "done", "to": to, **more}
 
 
-def failed(to: str, **more: Any) -> dict[str, Any]:
+def failed(to: str | list[str], **more: Any) -> dict[str, Any]:
     return {"event": "failed", "to": to, **more}
 
 
-def on(event: str, to: str, **more: Any) -> dict[str, Any]:
+def on(event: str, to: str | list[str], **more: Any) -> dict[str, Any]:
     return {"event": event, "to": to, **more}
 
 

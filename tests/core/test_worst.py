@@ -82,7 +82,9 @@ STEPS: list[tuple[Any, str]] = [
     (tree({"fallback": [{"check": "go"}, {"task": "a", "set": {"x": "1"}}], "reactive": True}), "1"),
     (tree({"while": "go", "do": {"task": "a", "set": {"x": "1"}}, "else": "b"}), "1"),
     (tree({"while": "go", "do": {"task": "a", "set": {"go": "false"}}, "else": "b"}), "limits.steps"),
-    (tree({"type": "while", "children": ["a", {"task": "b", "set": {"x": "1"}}]}), "limits.steps"),
+    (tree({"type": "while", "children": ["a", {"task": "b", "set": {"x": "1"}}]}), "2"),
+    (tree({"type": "while", "children": [{"task": "a", "skip_if": "x == 1"}, {"task": "b", "set": {"x": "1"}}]}),
+     "limits.steps"),
     (tree({"switch": "x", "cases": {"1": {"task": "a", "set": {"x": "2"}}}, "default": "b"}), "limits.steps"),
     (tree({"type": "while", "children": ["a", "b", seq("c", "d")]}), "3"),
     # machines

@@ -146,6 +146,7 @@ NO_PARTS = (Workflow, Workflow.trigger, Workflow.goal)  # what they do is in the
         (shape.State, Workflow.state, {"transitions"}),
         (shape.Transition, transition, set()),
         (shape.Action, builder.action, set()),
+        (shape.RaisedEvent, builder.raised, set()),
         (shape.Trigger, Workflow.trigger, set()),
         (shape.Limits, Workflow, set()),
         (shape.Goal, Workflow.goal, set()),
@@ -163,7 +164,7 @@ def test_the_document_and_retry_have_all_their_keys() -> None:
     assert fields(shape.Retry) == Retry.__annotations__.keys()
     by_method = {"vars": "var", "tools": "python", "tasks": "tool", "states": "state", "transitions": "on"}
     by_method |= {"events": "signal", "plan": "goal", "trees": "tree", "agents": "define_agent"}
-    for key in fields(shape.Document, "agentflow", "kind", "name", "description", "limits"):
+    for key in fields(shape.Document, "agentflow", "ir", "kind", "name", "description", "limits"):
         assert callable(getattr(Workflow, by_method.get(key, key)))
 
 
@@ -381,6 +382,22 @@ def test_what_python_cannot_hand_over_is_refused() -> None:
     with pytest.raises(AttributeError):
         Expr("a")._private  # noqa: B018
     assert {Expr("a"): 1, Expr("a"): 2}.values()  # as keys they are themselves
+
+
+def test_several_targets_and_events_with_data() -> None:
+    flow = Workflow("several", steps=1)
+    x = flow.var("x", int)
+    flow.initial(["l", "r"])
+    both = flow.state("both", regions=["l", "r"]).on("done", to="end")
+    left = flow.state("l", in_=both).on("go", raise_=[builder.raised("more", if_=x > 0, data={"n": x + 1}), "plain"])
+    right = flow.state("r", in_=both).on("more", set={x: "int(event.data.n)"}).on("plain", to=[left, "r"])
+    right.on("stop", to="end")
+    flow.state("end", final="success")
+    document = flow.document()
+    assert document["initial"] == ["l", "r"]
+    assert document["states"]["r"]["transitions"][1]["to"] == ["l", "r"]
+    raised = document["states"]["l"]["transitions"][0]["raise"]
+    assert raised == [{"event": "more", "if": "x > 0", "data": {"n": "x + 1"}}, "plain"]
 
 
 def test_a_state_names_its_regions() -> None:

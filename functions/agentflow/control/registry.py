@@ -18,7 +18,7 @@ from agentflow.core.planner import advance
 from agentflow.core.price import Price, told_price
 from agentflow.core.proof import STATES, proven
 from agentflow.errors import Invalid, Problem, Rejected
-from agentflow.wire.document import MAX_BYTES, Checked, check_document, compile_document
+from agentflow.wire.document import MAX_BYTES, Checked, check_document, compile_stored
 from agentflow.wire.json_value import loads
 
 MAX_PLANS = 500
@@ -105,7 +105,7 @@ class Registry:
             row = await self._store.workflow(tenant, name, number)
             if row is None:
                 raise no_workflow(name, version)
-            plan = await self._in_thread(compile_document, row["document"])
+            plan = await self._in_thread(compile_stored, row["document"])
             self._plans[key] = plan
             if len(self._plans) > MAX_PLANS:
                 self._plans.popitem(last=False)

@@ -60,6 +60,8 @@ NODE_CEL: Cel = (
 TASK_CEL: Cel = (("match", "key", "until"), ("in",))
 STATE_CEL: Cel = (("reason",), ())
 TRANSITION_CEL: Cel = (("if",), ("set",))
+RAISED_CEL: Cel = (("if",), ("data",))
+RAISED_WHOLE_CEL: Cel = (("if", "data"), ())
 TRIGGER_CEL: Cel = (("if",), ("input",))
 
 
@@ -149,9 +151,16 @@ def _state(state: Any) -> Any:
 
 def _transition(entry: Any) -> Any:
     entry = _with_cel(entry, TRANSITION_CEL)
-    if isinstance(entry, dict) and isinstance(entry.get("raise"), str):
+    if isinstance(entry, dict) and isinstance(entry.get("raise"), (str, dict)):
         entry["raise"] = [entry["raise"]]
+    if isinstance(entry, dict) and isinstance(entry.get("raise"), list):
+        entry["raise"] = [_raised(each) for each in entry["raise"]]
     return entry
+
+
+def _raised(entry: Any) -> Any:
+    table = isinstance(entry, dict) and isinstance(entry.get("data"), dict)
+    return _with_cel(entry, RAISED_CEL if table else RAISED_WHOLE_CEL)
 
 
 def _given(entry: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agentflow.core import compile_agents, compile_fsm, compile_tasks, compile_tree, goal
+from agentflow.core import compile_agents, compile_fsm, compile_tasks, compile_tree, goal, meaning
 from agentflow.core.canonical import as_written, digest, normalise, undone
 from agentflow.core.draft import Draft, micro, milliseconds
 from agentflow.core.machine import Machine
@@ -20,11 +20,14 @@ from agentflow.core.prompt import placeholders
 from agentflow.errors import Invalid
 
 
-def compile_plan(document: Mapping[str, Any]) -> Plan:
-    """The plan of ``document`` (short or canonical form); ``Invalid`` with all problems, paths as written."""
+def compile_plan(document: Mapping[str, Any], *, stored: bool = False) -> Plan:
+    """The plan of ``document`` (short or canonical form); ``Invalid`` with all problems, paths as written. One that is
+    ``stored`` means what it meant when it was accepted, see ``meaning``."""
     canonical, author = normalise(document)
     draft = Draft(canonical)
     try:
+        if not stored:
+            canonical = draft.document = meaning.new(canonical)
         plan = _pursue(draft, canonical, author) if "plan" in canonical else _build(draft, canonical)
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
         if not draft.problems:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from agentflow.core import checks_fsm
-from agentflow.core.configuration import entry_set
 from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Scope, Table, milliseconds, result_scope
+from agentflow.core.entry import entry_set
 from agentflow.core.expr import Expr
-from agentflow.core.hierarchy import MACHINE, Hierarchy, Place
-from agentflow.core.machine import ANY, NOWHERE, OWN_EVENTS, Action, Machine, State, Transition
+from agentflow.core.hierarchy import MACHINE, Hierarchy, Place, listed
+from agentflow.core.machine import ANY, NOWHERE, OWN_EVENTS, Action, Machine, Raise, State, Transition
 from agentflow.core.plan import Task
 from agentflow.core.types import Type
 
@@ -28,6 +29,7 @@ def machine(draft: Draft) -> Machine | None:
 class _Builder:
     def __init__(self, draft: Draft, hierarchy: Hierarchy) -> None:
         self.draft = draft
+        self.hierarchy = hierarchy
         self.states = hierarchy.states
         self.nodes = hierarchy.nodes
         self.order = hierarchy.order
@@ -37,13 +39,14 @@ class _Builder:
         """Every state with its transitions."""
         bare = tuple(self._state(self.nodes[name]) for name in self.order)
         states = tuple(self._with_transitions(self.nodes[state.name], state, bare) for state in bare)
-        initial = self.nodes[str(self.draft.document["initial"])].index
+        first = tuple(self.nodes[name].index for name in listed(self.draft.document["initial"]))
         timed = any(state.timed for state in states)
         remembers = any(state.kind == "history" for state in states)
         return Machine(
             states=states,
             by_name={state.name: state for state in states},
-            initial=tuple(sorted(entry_set(states, [initial], 0))),
+            first=first,
+            initial=tuple(sorted(entry_set(states, first, 0))),
             eventless=any(state.eventless for state in states),
             timed=timed,
             remembers=remembers,
@@ -60,14 +63,14 @@ class _Builder:
                 self.draft.note(path, f"no transition takes {name!r}", "add one, or remove it", "unheard")
             if name in self.raised:
                 mend = "give the raised event another name"
-                self.draft.note(self.raised[name], f"{name!r} is declared to carry data, and this carries none", mend)
+                self.draft.note(self.raised[name], f"{name!r} is declared as a signal, and is raised here", mend)
         return self.draft.events
 
     def _state(self, node: Place) -> State:
         """The state, but for its transitions."""
         draft, entry, kind = self.draft, node.entry, node.kind
         task = draft.task(entry["run"], f"{node.path}.run") if "run" in entry else None
-        first = entry.get("to" if kind == "history" else "initial")
+        first = listed(entry.get("to" if kind == "history" else "initial")) if kind != "machine" else ()
         children = [self.nodes[child] for child in node.children]
         return State(
             index=node.index,
@@ -82,7 +85,7 @@ class _Builder:
             regions=tuple(child.index for child in children if child.kind != "history")
             if kind == "parallel"
             else (),
-            first=self.nodes[str(first)].index if first is not None and kind != "machine" else NOWHERE,
+            first=tuple(self.nodes[name].index for name in first),
             deep=entry.get("history") == "deep",
             memories=tuple(child.index for child in children if child.kind == "history"),
             reason=self._reason(entry, f"{node.path}.reason"),
@@ -134,12 +137,24 @@ class _Builder:
     def _action(self, entry: Table | None, scope: Scope, path: str) -> Action | None:
         if not entry or not (entry.get("set") or entry.get("raise")):
             return None
-        raises = tuple(entry.get("raise", ()))
-        for i, name in enumerate(raises):
-            if name in OWN_EVENTS:
-                self.draft.note(f"{path}.raise[{i}]", f"{name!r} is an event of the machine itself", "use another name")
-            self.raised.setdefault(name, f"{path}.raise[{i}]")
+        raises = tuple(self._raise(each, scope, f"{path}.raise[{i}]") for i, each in enumerate(entry.get("raise", ())))
         return Action(self.draft.sets(entry.get("set", {}), scope, f"{path}.set"), raises, path)
+
+    def _raise(self, entry: str | Table, scope: Scope, path: str) -> Raise:
+        name = entry if isinstance(entry, str) else str(entry["event"])
+        if name in OWN_EVENTS:
+            self.draft.note(path, f"{name!r} is an event of the machine itself", "use another name")
+        self.raised.setdefault(name, path)
+        if isinstance(entry, str):
+            return Raise(name)
+        guard = self.draft.expr(entry["if"], scope, BOOL, f"{path}.if") if "if" in entry else None
+        data = entry.get("data", {})
+        if isinstance(data, str):
+            whole = self.draft.expr(data, scope, JSON_TYPE, f"{path}.data")
+            found = {} if whole is None else {"": whole}
+        else:
+            found = self.draft.exprs(data, scope, f"{path}.data", dict.fromkeys(data, JSON_TYPE))
+        return Raise(name, bound=True, guard=guard, data=found, path=path)
 
     def _transition(
         self, node: Place, state: State, entry: Table, path: str, states: tuple[State, ...]
@@ -153,16 +168,19 @@ class _Builder:
         scope = self._scope(node, state.task, event, path)
         guard = draft.expr(entry["if"], scope, BOOL, f"{path}.if") if "if" in entry else None
         action = self._action(entry, scope, path)
-        target = entry.get("to")
+        targets = listed(entry.get("to"))
         domain = NOWHERE
         enter: tuple[int, ...] = ()
         may_enter: tuple[int, ...] = ()
-        if target is not None:
-            if target not in self.states:
-                draft.unknown(f"{path}.to", "state", target, self.states)
+        memories: tuple[int, ...] = ()
+        if targets:
+            unknown = [name for name in targets if name not in self.states]
+            for name in unknown:
+                draft.unknown(f"{path}.to", "state", name, self.states)
+            if unknown or not self.hierarchy.at_once(targets, f"{path}.to"):
                 return None
-            domain = self._domain(node, target, internal=self._internal(node, entry, path))
-            enter, may_enter = self._enter(states, self.nodes[target], domain)
+            domain = self._domain(node, targets, internal=self._internal(node, entry, path))
+            enter, may_enter, memories = self._enter(states, targets, domain)
         elif action is None:
             mend = "say where it leads: to, or what it does: set, raise"
             draft.note(path, "it does nothing and leads nowhere", mend, "does_nothing")
@@ -173,42 +191,51 @@ class _Builder:
             event=event,
             guard=guard,
             action=action,
-            target=NOWHERE if target is None else self.nodes[target].index,
+            targets=tuple(self.nodes[name].index for name in targets),
             domain=domain,
             enter=enter,
             path=path,
             after_ms=milliseconds(entry["after"]) if "after" in entry else 0,
             may_enter=may_enter,
+            memories=memories,
         )
 
     def _internal(self, node: Place, entry: Table, path: str) -> bool:
         """Whether the source stays active, though the target is inside it."""
         if not entry.get("internal"):
             return False
-        inside = node.name in self.nodes[entry["to"]].chain[1:]
+        inside = all(node.name in self.nodes[name].chain[1:] for name in listed(entry["to"]))
         if node.kind != "compound" or not inside:
             mend = "leave it out, or lead to a state inside one with `initial`"
             self.draft.note(f"{path}.internal", "only a way from a compound state into itself is internal", mend)
             return False
         return True
 
-    def _domain(self, node: Place, target: str, *, internal: bool) -> int:
+    def _domain(self, node: Place, targets: Sequence[str], *, internal: bool) -> int:
         around = node.chain if internal else node.chain[1:] or (MACHINE,)
-        inside = self.nodes[target].chain[1:]
+        inside = [self.nodes[target].chain[1:] for target in targets]
         return next(
-            self.nodes[name].index for name in around if name in inside and self.nodes[name].kind != "parallel"
+            self.nodes[name].index
+            for name in around
+            if self.nodes[name].kind != "parallel" and all(name in chain for chain in inside)
         )
 
     def _enter(
-        self, states: tuple[State, ...], target: Place, domain: int
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What is entered, and what may be, where that depends on history."""
-        if target.kind != "history":
-            return tuple(sorted(entry_set(states, [target.index], domain))), ()
-        memory = states[target.index]
-        enter = entry_set(states, [memory.first], domain)
-        inside = {state.index for state in states if memory.parent in state.chain[1:] and state.kind != "history"}
-        return tuple(sorted(enter)), tuple(sorted(enter | inside))
+        self, states: tuple[State, ...], targets: Sequence[str], domain: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """What is entered, what may be, and the history states that this depends on."""
+        memories: dict[int, None] = {}
+
+        def first(memory: State) -> tuple[int, ...]:
+            memories[memory.index] = None
+            return memory.first
+
+        enter = entry_set(states, [self.nodes[name].index for name in targets], domain, first)
+        if not memories:
+            return tuple(sorted(enter)), (), ()
+        around = {states[index].parent for index in memories}
+        inside = {each.index for each in states if around & {*each.chain[1:]} and each.kind != "history"}
+        return tuple(sorted(enter)), tuple(sorted(enter | inside)), tuple(memories)
 
     def _scope(self, node: Place, task: Task | None, event: str, path: str) -> dict[str, Type]:
         scope = dict(self.draft.names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agentflow.core import meaning
 from agentflow.core.canonical import MAX_TREE_DEPTH
 from agentflow.core.compile_tasks import is_file
 from agentflow.core.draft import BOOL, JSON_TYPE, STRING, Draft, Scope, Table, milliseconds, result_scope
@@ -18,7 +19,12 @@ __all__ = ["MAX_NODES", "only_in_trees", "tree"]
 MAX_NODES = 5_000
 """Nodes of a tree, those of subtrees counted wherever they are used."""
 
+_WAYS = ("if", "while", "switch")
 _TRANSPARENT = ("sequence", "fallback", "invert", "force")
+"""Nodes that remember nothing of their own under a reactive one: conditions in them are looked at again. Since version
+2 the ways are such nodes, too."""
+
+_INSTANT = frozenset({*_TRANSPARENT, *_WAYS, "check", "succeed", "fail", "parallel", "timeout"})
 _LIST = parse("list(json)")
 
 
@@ -36,6 +42,7 @@ def tree(draft: Draft) -> Tree | None:
         timed=any(node.kind in TIMED for node in nodes),
         catches=any(node.kind == "try" for node in nodes),
         scoped=any(node.kind == "subtree" for node in nodes),
+        ir=builder.ir,
         labels={name: tuple(places) for name, places in builder.labels.items()},
     )
 
@@ -48,6 +55,7 @@ class _Builder:
         self.trees = Subtrees(draft)
         self.used: set[str] = set()
         self.names: Scope = draft.names
+        self.ir = meaning.version(draft.document)
         self.count = 0
         self.full = False
         self.nodes: dict[int, Node] = {}
@@ -82,6 +90,8 @@ class _Builder:
         memory = bool(entry.get("memory"))
         task = self.draft.task(entry["task"], f"{path}.task") if kind == "task" else None
         conditions = self._conditions(entry, kind, scope, path)
+        if self.ir >= 2 and kind in ("parallel", "timeout") and not _assigns(conditions):
+            keep = keep and not all(_instant(child) for child in children)
         reactive = bool(entry.get("reactive"))
         looks = reactive or kind in ("while", "switch") or (conditions is not None and conditions.holds is not None)
         node = Node(
@@ -96,6 +106,7 @@ class _Builder:
             first=tuple(child.index for child in children),
             reactive=reactive,
             memory=memory,
+            undecided=keep and kind in _WAYS and self.ir >= 2,
             condition=self._guard(entry, "if", scope, path) if kind == "check" else None,
             over=over,
             max=entry.get("max", 0),
@@ -131,8 +142,10 @@ class _Builder:
         places.append((index, self.count - 1))
 
     def _conditions(self, entry: Table, kind: str, scope: Scope, path: str) -> Conditions | None:
-        """The conditions of a node. A task looks at ``fail_if`` and ``skip_if`` by itself."""
-        guards = ("success_if", "while") if kind == "task" else ("fail_if", "success_if", "skip_if", "while")
+        """The conditions of a node. A task that has no others looks at ``fail_if`` and ``skip_if`` by itself, and with
+        others it did so in earlier versions."""
+        own = kind == "task" and not (self.ir >= 2 and entry.keys() & {"success_if", "while"})
+        guards = ("success_if", "while") if own else ("fail_if", "success_if", "skip_if", "while")
         found = {
             "holds" if key == "while" else key: self._guard(entry, key, scope, path) for key in guards if key in entry
         }
@@ -147,8 +160,12 @@ class _Builder:
     def _children(
         self, entry: Table, path: str, kind: str, keep: bool, item: Type | None, depth: int
     ) -> tuple[Node, ...]:
-        kept = bool(entry.get("reactive")) or (keep and kind in _TRANSPARENT and not entry.get("memory"))
-        nodes = [self.node(child, path + where, kept, item, depth + 1) for where, child in below(entry)]
+        through = kind in _TRANSPARENT or (kind in _WAYS and self.ir >= 2)
+        kept = bool(entry.get("reactive")) or (keep and through and not entry.get("memory"))
+        nodes: list[Node | None] = []
+        for where, child in below(entry):
+            again = self.ir >= 2 and kind == "while" and not nodes  # its condition, which is looked at again
+            nodes.append(self.node(child, path + where, kept or again, item, depth + 1))
         return tuple(node for node in nodes if node is not None)
 
     def _subtree(self, entry: Table, path: str, keep: bool, depth: int) -> tuple[Node, ...]:
@@ -180,8 +197,9 @@ class _Builder:
         return self.draft.expr(entry[key], scope, BOOL, f"{path}.{key}") if key in entry else None
 
     def _task(self, node: Node, entry: Table, task: Task | None, scope: Scope, item: Type | None) -> Node:
-        fail_if = self._guard(entry, "fail_if", scope, node.path)
-        skip_if = self._guard(entry, "skip_if", scope, node.path)
+        asked = node.conditions or Conditions()
+        fail_if = None if asked.fail_if else self._guard(entry, "fail_if", scope, node.path)
+        skip_if = None if asked.skip_if else self._guard(entry, "skip_if", scope, node.path)
         if task is None:
             return node
         after = {**scope, **result_scope(task)}
@@ -284,6 +302,17 @@ class _Builder:
                     f"use 1 to {count}, or -1 for all, -2 for all but one",
                     "threshold",
                 )
+
+
+def _instant(node: Node) -> bool:
+    """Whether the node asks conditions and nothing else: it ends at once, and may be asked again at any time."""
+    plain = node.kind in _INSTANT and not node.memory and not _assigns(node.conditions)
+    return plain and all(_instant(child) for child in node.children)
+
+
+def _assigns(conditions: Conditions | None) -> bool:
+    given = conditions or Conditions()
+    return bool(given.on_success or given.on_failure or given.on_halt or given.post)
 
 
 def _wanted(draft: Draft, task: Task, name: str) -> Type | None:

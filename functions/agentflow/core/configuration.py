@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from agentflow.core.machine import NOWHERE, Action, Machine, State, Transition
+from agentflow.core.entry import effective, entry_set
+from agentflow.core.machine import Action, Machine, Raise, State, Transition
 from agentflow.core.turn import Ends, Turn, Unvalued, reason
 from agentflow.core.types import JSON
 
@@ -26,7 +27,8 @@ class Configuration:
     that is done or failed, what expressions see) and ``entered`` states whose tasks have still to start."""
 
     __slots__ = (
-        "at", "entered", "history", "internal", "machine", "microsteps", "run", "timer", "timers", "turn", "visits",
+        "at", "defaults", "entered", "history", "internal", "machine", "microsteps", "run", "timer", "timers", "turn",
+        "visits",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, machine: Machine, cursor: dict[str, Any]) -> None:
@@ -40,6 +42,7 @@ class Configuration:
         self.timer: int = cursor.get("timer", 0)
         self.history: dict[str, list[str]] = cursor.get("history", {})
         self.entered: list[State] = []
+        self.defaults: list[State] = []  # the history states that stand for what they name, in this microstep
         self.internal: deque[tuple[str, State | None, dict[str, JSON]]] = deque()
         self.microsteps = 0
 
@@ -87,12 +90,12 @@ class Configuration:
 
     def domain(self, transition: Transition) -> int:
         """What stays active around both ends of a transition; NOWHERE where it has no target."""
-        target = transition.target
-        if target == NOWHERE or self.machine.states[target].kind != "history":
-            return transition.domain
-        chains = [self.machine.states[index].chain for index in self._remembered(self.machine.states[target])]
-        for index in self.machine.states[transition.source].chain[1:] or (0,):
-            if self.machine.states[index].kind != "parallel" and all(index in chain[1:] for chain in chains):
+        states = self.machine.states
+        if transition.domain == transition.source or not any(m in transition.targets for m in transition.memories):
+            return transition.domain  # an internal transition's source stays, whatever history stands for
+        chains = [states[index].chain for index in effective(states, transition.targets, self._remembered)]
+        for index in states[transition.source].chain[1:] or (0,):
+            if states[index].kind != "parallel" and all(index in chain[1:] for chain in chains):
                 return index
         return 0
 
@@ -133,13 +136,25 @@ class Configuration:
                 self._act(state.exit, NO_LOCALS)
 
     def _act(self, action: Action, local: dict[str, JSON]) -> None:
-        if action.sets:
-            try:
+        carried: dict[Raise, JSON] = {}
+        try:
+            carried = {each: self._data(each, local) for each in action.raises if self._is_raised(each, local)}
+            if action.sets:
                 self.turn.assign(action.sets, local, action.path)
-            except Unvalued as fault:
-                self.error(fault)
-        for name in action.raises:
-            self.internal.append((name, None, {"event": {"name": name, "data": None}}))
+        except Unvalued as fault:
+            self.error(fault)
+            carried = {each: None for each in action.raises if not each.bound}
+        for raised, data in carried.items():
+            self.internal.append((raised.event, None, {"event": {"name": raised.event, "data": data}}))
+
+    def _is_raised(self, raised: Raise, local: dict[str, JSON]) -> bool:
+        return raised.guard is None or bool(self.turn.value(raised.guard, local, raised.path + ".if"))
+
+    def _data(self, raised: Raise, local: dict[str, JSON]) -> JSON:
+        if not raised.data:
+            return None
+        data = {name: self.turn.value(expr, local, f"{raised.path}.data") for name, expr in raised.data.items()}
+        return data.get("", data)
 
     def error(self, fault: Unvalued) -> None:
         """An expression has no value: an event, where some transition takes it, else the end of the run."""
@@ -149,9 +164,23 @@ class Configuration:
 
     # -- enter -------------------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Enter the initial states."""
+        machine = self.machine
+        if machine.remembers:
+            self.enter(sorted(entry_set(machine.states, machine.first, 0, self._stands)))
+        else:
+            self.enter(machine.initial)
+
     def enter(self, indexes: Iterable[int]) -> None:
         """Enter states, given in document order."""
         end: Ends | None = None
+        defaults, self.defaults = self.defaults, []
+        if defaults:
+            indexes = [*indexes]
+            for memory in defaults:
+                if memory.parent not in indexes:
+                    self._begin_without(memory)
         for index in indexes:
             state = self.machine.states[index]
             if state.visits:
@@ -165,6 +194,9 @@ class Configuration:
                 self.turn.alarms[f"{state.name}.{number}"] = transition.after_ms
             if state.entry is not None:
                 self._act(state.entry, NO_LOCALS)
+            for memory in defaults:
+                if memory.parent == index:
+                    self._begin_without(memory)
             if kind == "success" or kind == "failure":
                 self.at.append(state)
                 end = end or self._final(state)
@@ -222,44 +254,26 @@ class Configuration:
             names = [self.machine.states[index].name for index in sorted(inner)]
         self.history = {**self.history, memory.name: names}
 
-    def _remembered(self, memory: State) -> list[int]:
+    def _remembered(self, memory: State) -> tuple[int, ...]:
         """The states that a history state stands for now."""
         names = self.history.get(memory.name)
-        return [self.machine.by_name[name].index for name in names] if names else [memory.first]
+        return tuple(self.machine.by_name[name].index for name in names) if names else memory.first
+
+    def _stands(self, memory: State) -> tuple[int, ...]:
+        """The same, when they are entered."""
+        if memory.entry is not None and not self.history.get(memory.name) and memory not in self.defaults:
+            self.defaults.append(memory)
+        return self._remembered(memory)
+
+    def _begin_without(self, memory: State) -> None:
+        """What a history state does where there is no history yet."""
+        assert memory.entry is not None
+        self._act(memory.entry, NO_LOCALS)
 
     def _entered(self, transition: Transition) -> Iterable[int]:
-        states = self.machine.states
-        if transition.target == NOWHERE or states[transition.target].kind != "history":
+        if not transition.memories:
             return transition.enter
-        return sorted(entry_set(states, self._remembered(states[transition.target]), self.domain(transition)))
-
-
-def entry_set(states: tuple[State, ...], targets: list[int], domain: int) -> set[int]:
-    """SCXML's entry set: the targets with what is entered by default inside them, what is between them and the domain,
-    and by default the other regions of parallel states on the way."""
-    entered: set[int] = set()
-    between: set[int] = set()
-    for target in targets:
-        _by_default(states, target, entered)
-        for index in states[target].chain[1:]:
-            if index == domain:
-                break
-            between.add(index)
-    entered |= between
-    for index in between:
-        for region in states[index].regions:
-            if region not in entered:
-                _by_default(states, region, entered)
-    return entered
-
-
-def _by_default(states: tuple[State, ...], index: int, entered: set[int]) -> None:
-    state = states[index]
-    entered.add(index)
-    for region in state.regions:
-        _by_default(states, region, entered)
-    if state.first != NOWHERE and state.kind != "history":
-        _by_default(states, state.first, entered)
+        return sorted(entry_set(self.machine.states, transition.targets, self.domain(transition), self._stands))
 
 
 def _index(state: State) -> int:

@@ -3,14 +3,17 @@
 One event is one macrostep: the transitions it enables are selected (inner states first, document order within a
 state), conflicts between regions are resolved, states are left and entered, then eventless transitions and the
 internal events that followed (raised, an error, a region or compound state is done) are taken until none is left.
-Tasks of the states that are active then start. Sources: W3C SCXML 1.0, appendix D, with four rules of our own:
+Tasks of the states that are active then start. Sources: W3C SCXML 1.0, appendix D, with rules of our own:
 
 * ``done`` belongs to the very state whose task, region set or inner final state is done; ``failed`` and
   ``timeout`` are also seen by the states around it, and a ``timeout`` nobody takes is a ``failed``;
 * an inner final state may be a failure, which makes the state around it ``failed`` instead of ``done``;
 * an expression without a value is the event ``error`` where a transition takes it, else the end of the run;
 * nothing running, no timer, nothing to take and no signal to wait for is the end of the run, with the reason, not a
-  wait without end.
+  wait without end;
+* an action is made or not: where one of its expressions has no value it sets nothing (SCXML keeps what stood before);
+* a parallel state is done with its last region, also where that is parallel itself (SCXML 3.4 says so; the procedure
+  enterStates looks one level up only), and going back by history enters no state that has not been left.
 
 How states are left and entered, and the cursor, are in ``configuration``.
 """
@@ -33,7 +36,7 @@ def begin(
     """Enter the initial states."""
     turn = _Turn(Configuration(Turn(plan, variables, 0, fixed), machine, {"at": [], "run": {}, "visits": {}}))
     try:
-        turn.on.enter(machine.initial)
+        turn.on.begin()
         turn.settle()
     except Ends as ends:
         return turn.turn.end(list(turn.on.run.values()), ends)

@@ -19,13 +19,18 @@ def halt(tick: Tick, node: Node, scope: str) -> None:
     key = scope + node.key
     conditions = node.conditions
     ran = conditions is not None and tick.n.pop(key + "!") is True
-    _HALT.get(node.kind, _any)(tick, node, scope, key)
+    drop(tick, node, scope)
     if ran and conditions is not None and conditions.on_halt:
         try:
             tick.assign(conditions.on_halt, scope, node.path, "on_halt")
         except Ends:
             if not tick.ending:  # the run's end, or the catch's, has its reason already
                 raise
+
+
+def drop(tick: Tick, node: Node, scope: str) -> None:
+    """Stop what runs in ``node`` and forget what is remembered there, but not whether it runs, or how it has ended."""
+    _HALT.get(node.kind, _any)(tick, node, scope, scope + node.key)
 
 
 def _any(tick: Tick, node: Node, scope: str, key: str) -> None:

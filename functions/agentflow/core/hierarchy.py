@@ -8,6 +8,7 @@ name, the initial one first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentflow.core.draft import Draft, Table
@@ -50,13 +51,29 @@ class Hierarchy:
         for name, entry in self.states.items():
             self._place(self.nodes[name], entry.get("in"))
         for node in self.nodes.values():
-            self._initial(node)
+            self._known(node, "to" if node.kind == "history" else "initial")
         if self.broken:
             return
         self._number(MACHINE, ())
         lost = [name for name in self.nodes if name not in self.order]
         for name in lost:
             self._fault(f"states.{name}.in", f"{name!r} is inside itself", "let `in` lead to the outside")
+        if not self.broken:
+            for node in self.nodes.values():
+                self._begins(node)
+
+    def at_once(self, names: Sequence[str], path: str) -> bool:
+        """Whether states can be active together; notes the first two that cannot."""
+        # A history state stands for anything inside the state whose history it is.
+        chains = [node.chain[node.kind == "history" :] for node in map(self.nodes.__getitem__, names)]
+        for i, name in enumerate(names):
+            for j, other in enumerate(names[:i]):
+                common = next(around for around in chains[i] if around in chains[j])
+                if common in (chains[i][0], chains[j][0]) or self.nodes[common].kind != "parallel":
+                    mend = "name states in different regions of one parallel state"
+                    self._fault(path, f"{other!r} and {name!r} are never active together", mend)
+                    return False
+        return True
 
     def _fault(self, path: str, message: str, mend: str = "", code: str = "hierarchy") -> None:
         self.broken = True
@@ -83,7 +100,7 @@ class Hierarchy:
         return "parallel" if "regions" in entry else "compound" if "initial" in entry else "atomic"
 
     def _memory(self, name: str, entry: Table) -> str:
-        for key in ("transitions", "entry", "exit", "visits"):
+        for key in ("transitions", "exit", "visits"):
             if entry.get(key):
                 self._fault(f"states.{name}.{key}", f"a history state has no {key}", "remove it")
         if "in" not in entry:
@@ -140,9 +157,6 @@ class Hierarchy:
 
     def _in_parallel(self, node: Place, within: str, path: str) -> str:
         if node.kind == "history":
-            if node.entry["history"] != "deep":
-                mend = "use history: deep, or name one of its regions"
-                self._fault(f"{node.path}.history", "the regions of a parallel state are always active", mend)
             return within
         if node.name not in self.nodes[within].entry["regions"]:
             regions = ", ".join(f"{within}.{name}" for name in self.nodes[within].entry["regions"])
@@ -155,38 +169,28 @@ class Hierarchy:
             self.nodes[within].children.append(region.name)
         return region.name
 
-    def _initial(self, node: Place) -> None:
-        if node.kind == "history":
-            self._default(node)
-        if node.kind not in ("compound", "region", "machine"):
-            return
-        initial = node.entry["initial"]
-        path = f"{node.path}.initial".lstrip(".")
-        if initial not in self.states:
-            self.broken = True
-            self.draft.unknown(path, "state", initial, self.states)
-        elif self.nodes[initial].kind == "history":
-            self._fault(path, f"{initial!r} is a history state", "name the state that is entered at first")
-        elif initial not in node.children and node.kind != "region":
-            place = f"in: {node.name}" if node.name else "no `in`"
-            self._fault(path, f"{initial!r} is not directly inside", f"name a state with {place}")
+    def _known(self, node: Place, key: str) -> None:
+        for name in listed(node.entry.get(key)):
+            if name not in self.states:
+                self.broken = True
+                self.draft.unknown(f"{node.path}.{key}".lstrip("."), "state", name, self.states)
 
-    def _default(self, node: Place) -> None:
-        target, path = node.entry.get("to"), f"{node.path}.to"
-        if target is None:
+    def _begins(self, node: Place) -> None:
+        """What is entered by default is inside."""
+        if node.kind not in ("compound", "machine", "history"):
             return
-        if target not in self.states:
-            self.broken = True
-            self.draft.unknown(path, "state", target, self.states)
-            return
-        within = self.nodes[target]
-        for _ in range(MAX_NESTING):
-            if within.name in (MACHINE, node.parent):
-                break
-            within = self.nodes[within.parent]
-        if within.name != node.parent or self.nodes[target].kind == "history" or target == node.parent:
-            around = node.parent or "the machine"
-            self._fault(path, f"{target!r} is not a state inside {around!r}", "name one whose history this is")
+        key, around = ("to", node.parent) if node.kind == "history" else ("initial", node.name)
+        path, names = f"{node.path}.{key}".lstrip("."), listed(node.entry[key])
+        for name in names:
+            if around in self.nodes[name].chain[1:] and (node.kind != "history" or self.nodes[name].kind != "history"):
+                continue
+            if node.kind == "history":
+                message = f"{name!r} is not a state inside {around or 'the machine'!r}"
+                mend = "name one whose history this is"
+            else:
+                message, mend = f"{name!r} is not inside {around!r}", f"name a state with in: {around}"
+            self._fault(path, message, mend)
+        self.at_once(names, path)
 
     def _number(self, name: str, chain: tuple[str, ...]) -> None:
         node = self.nodes[name]
@@ -201,8 +205,13 @@ class Hierarchy:
             children = [r if r in node.children else f"{name}.{r}" for r in regions]
             children += sorted(child for child in node.children if self.nodes[child].kind == "history")
         else:
-            first = node.entry.get("initial")
-            children = sorted(node.children, key=lambda child: (child != first, child))
+            first = listed(node.entry.get("initial"))
+            children = sorted(node.children, key=lambda child: (child not in first, child))
         node.children = children
         for child in children:
             self._number(child, node.chain)
+
+
+def listed(names: str | Sequence[str] | None) -> list[str]:
+    """One name, or several."""
+    return [] if names is None else [names] if isinstance(names, str) else list(names)

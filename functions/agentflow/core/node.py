@@ -38,6 +38,7 @@ class Node:
     ``keep``: under a reactive node, so what it finished is remembered. ``live``: it or a node in it looks at conditions
     again when variables have changed, so a review pass has to visit it. ``lasting``: it or a node in it remembers
     something after it has ended. ``first`` lists the children's indexes.
+    ``undecided``: under a reactive node, and decided again after it has ended.
     ``cases``: of a switch, in the order of the children; a child more is the default. ``wait_all``: a parallel that is
     over when all its children are. ``need`` 0 is all; ``lenient``: a skipped child counts as one that succeeded.
     ``own``: of a subtree, its variables and what they start with; ``given`` what they are given, ``share`` those that
@@ -55,6 +56,7 @@ class Node:
     first: tuple[int, ...] = ()
     reactive: bool = False
     memory: bool = False
+    undecided: bool = False
     task: Task | None = None
     inputs: dict[str, Expr] = field(default_factory=dict)
     sets: Sets = ()
@@ -84,12 +86,13 @@ class Node:
 @dataclass(frozen=True, slots=True, eq=False)
 class Tree:
     """The whole tree. ``nodes`` in document order; ``timed``: some of them set timers, ``catches``: some are tries,
-    ``scoped``: some are subtrees. ``labels``: the first and the last node of what an author has given a name, wherever
-    it is used."""
+    ``scoped``: some are subtrees. ``ir``: the version whose meaning it has (see ``meaning``). ``labels``: the first and
+    the last node of what an author has given a name, wherever it is used."""
 
     root: Node
     nodes: tuple[Node, ...]
     timed: bool = False
     catches: bool = False
     scoped: bool = False
+    ir: int = 1
     labels: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)

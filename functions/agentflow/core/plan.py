@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from agentflow.core.machine import Machine
     from agentflow.core.node import Tree
 
-IR_VERSION = 1
-"""Raised when the meaning of a compiled plan changes; every run pins it."""
+IR_VERSION = 2
+"""Raised when the meaning of a compiled plan changes. A document whose meaning has changed with it says in ``ir`` for
+which version it was accepted; see ``core.meaning``."""
 
 """Tools that need no declaration; the tool runner has exactly these."""
 

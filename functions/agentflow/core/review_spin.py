@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agentflow.core.expressions import always
-from agentflow.core.machine import ANY, NOWHERE, OWN_EVENTS, Machine, State, Transition
+from agentflow.core.machine import ANY, OWN_EVENTS, Machine, State, Transition
 from agentflow.core.node import Node, Tree
 from agentflow.core.structure import raised_events, transitions_of
 from agentflow.core.tick import MAX_TICKS
@@ -44,7 +44,10 @@ def _cycle(machine: Machine, leaf: State, event: str) -> list[Transition]:
         if taken in way:
             return way[way.index(taken) :]
         way.append(taken)
-        event = taken.action.raises[0]
+        raised = taken.action.raises[0]
+        if not always(raised.guard):
+            return []
+        event = raised.event
 
 
 def _takers(state: State, event: str) -> tuple[Transition, ...]:
@@ -52,7 +55,7 @@ def _takers(state: State, event: str) -> tuple[Transition, ...]:
 
 
 def _stays(transition: Transition) -> bool:
-    return transition.target == NOWHERE and always(transition.guard)
+    return not transition.targets and always(transition.guard)
 
 
 def _left(machine: Machine, events: set[str]) -> bool:
@@ -63,8 +66,9 @@ def _left(machine: Machine, events: set[str]) -> bool:
     events = {"", ANY, "error", *events}
     while events != known:
         known = set(events)
-        events |= {name for each in every if each.event in known and each.action for name in each.action.raises}
-    return any(each.target != NOWHERE and each.event in events for each in every)
+        taken = [each.action for each in every if each.event in known and each.action]
+        events |= {raised.event for action in taken for raised in action.raises}
+    return any(each.targets and each.event in events for each in every)
 
 
 def idle(tree: Tree) -> Iterator[Problem]:

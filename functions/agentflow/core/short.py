@@ -13,6 +13,8 @@ from agentflow.core.canonical import (
     GOAL,
     NODE_CEL,
     PAYLOAD,
+    RAISED_CEL,
+    RAISED_WHOLE_CEL,
     STATE_CEL,
     TASK_CEL,
     TRANSITION_CEL,
@@ -93,9 +95,15 @@ def _transitions(entries: list[Part]) -> list[Part]:
 
 def _transition(entry: Part) -> Part:
     entry = _plain(entry, TRANSITION_CEL)
-    if len(entry.get("raise", ())) == 1:
-        (entry["raise"],) = entry["raise"]
+    if "raise" in entry:
+        entry["raise"] = [each if isinstance(each, str) else _raised(each) for each in entry["raise"]]
+        if len(entry["raise"]) == 1:
+            (entry["raise"],) = entry["raise"]
     return entry
+
+
+def _raised(entry: Part) -> Part:
+    return _plain(entry, RAISED_CEL if isinstance(entry.get("data"), dict) else RAISED_WHOLE_CEL)
 
 
 def _node(node: Part) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 
 from agentflow.core.expressions import always
-from agentflow.core.machine import ANY, NOWHERE, OWN_EVENTS, Machine, State, Transition
+from agentflow.core.machine import ANY, OWN_EVENTS, Machine, State, Transition
 
 FINAL = {"success": "done", "failure": "failed"}
 """What a final state makes of the state around it."""
@@ -16,14 +16,15 @@ def reachable(machine: Machine) -> set[int]:
     """The indexes of all states that some run may enter."""
     reached = {0, *machine.initial}
     todo = list(reached)
+    reached |= {index for index in machine.first if machine.states[index].kind == "history"}
     while todo:
-        for transition in transitions_of(machine.states[todo.pop()]):
-            new = {*transition.enter, *transition.may_enter}
-            if transition.target != NOWHERE:
-                new.add(transition.target)
-            new -= reached
-            reached |= new
-            todo.extend(new)
+        state = machine.states[todo.pop()]
+        new = {index for index in state.first if machine.states[index].kind == "history"}
+        for transition in transitions_of(state):
+            new |= {*transition.enter, *transition.may_enter, *transition.targets, *transition.memories}
+        new -= reached
+        reached |= new
+        todo.extend(new)
     return reached
 
 
@@ -36,7 +37,7 @@ def raised_events(machine: Machine) -> set[str]:
     """The events that the machine raises itself."""
     actions = [action for state in machine.states for action in (state.entry, state.exit)]
     actions += [each.action for state in machine.states for each in transitions_of(state)]
-    return {name for action in actions if action is not None for name in action.raises}
+    return {raised.event for action in actions if action is not None for raised in action.raises}
 
 
 def from_outside(transition: Transition, raised: Collection[str]) -> bool:
@@ -54,7 +55,7 @@ def sure(transitions: tuple[Transition, ...]) -> bool:
 
 def leaves(transition: Transition) -> bool:
     """Whether its source is left when it is taken."""
-    return transition.target != NOWHERE and transition.domain != transition.source
+    return bool(transition.targets) and transition.domain != transition.source
 
 
 def may_be(machine: Machine, state: State, event: str) -> bool:
@@ -115,7 +116,7 @@ def entered_again(machine: Machine) -> set[int]:
 
 def may_enter(machine: Machine, transition: Transition, again: Collection[int]) -> tuple[int, ...]:
     """All that a transition may enter. What is never entered again has no history."""
-    if transition.may_enter and machine.states[transition.target].parent in again:
+    if any(machine.states[memory].parent in again for memory in transition.memories):
         return transition.may_enter
     return transition.enter
 
@@ -123,16 +124,16 @@ def may_enter(machine: Machine, transition: Transition, again: Collection[int]) 
 def counted(machine: Machine, transition: Transition, leaf: State) -> frozenset[int]:
     """The states with ``visits`` that are sure to be entered when ``transition`` enters ``leaf``.
 
-    With history as the target only what is on the way is sure: not what is inside the state whose history it is, but
-    for the states around the leaf, and not what may stay active because the source is in it.
+    Where history states are on the way only what is before them is sure: not what is inside the state whose history it
+    is, but for the states around the leaf, and not what may stay active because the source is in it.
     """
     states = machine.states
     entered = set(transition.enter)
-    if transition.may_enter:
-        memory = states[transition.target].parent
-        entered = {index for index in entered if memory not in states[index].chain[1:]}
+    if transition.memories:
+        around = {states[memory].parent for memory in transition.memories}
+        entered = {index for index in entered if not around & {*states[index].chain[1:]}}
         entered |= {*leaf.chain[: leaf.chain.index(transition.domain)]}
         source = states[transition.source].chain[1:]
-        if memory in source:
+        if around & {*source}:
             entered -= {*source}
     return frozenset(index for index in entered if states[index].visits)

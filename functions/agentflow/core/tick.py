@@ -149,6 +149,8 @@ class Tick(Scopes):
             status = self.behaviour[node.kind](self, node, scope)
         elif runs:
             self.halt(node, scope)
+        elif held is not None and self.tree.ir >= 2:  # its guard has flipped: what it had finished would be done anew
+            halting.drop(self, node, scope)
         if status == RUNNING:
             if not runs:
                 self.n[mark] = True

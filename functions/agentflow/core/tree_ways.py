@@ -11,7 +11,7 @@ _BEFORE = {"S": SUCCESS, "F": FAILURE}
 
 
 def branch(tick: Tick, node: Node, scope: str) -> int:
-    """if: the first child decides between the second and the third (without one: failure), once.
+    """if: the first child decides between the second and the third (without one: failure), once each time it starts.
 
     The state is [the child that runs].
     """
@@ -19,35 +19,31 @@ def branch(tick: Tick, node: Node, scope: str) -> int:
     held = tick.n.get(key)
     if held.__class__ is str:
         return RECALL[held]
-    index = held[0] if held is not None else 0
-    if index == 0:
-        status = tick.tick(node.children[0], scope)
-        if status == RUNNING:
-            tick.n[key] = [0]
-            return RUNNING
-        if status == SKIPPED:
-            return tick.remember(node, key, SKIPPED)
-        index = 1 if status == SUCCESS else 2
-    return _go(tick, node, scope, index)
+    if held is None or not held[0]:
+        return _take(tick, node, scope, tick.tick(node.children[0], scope), 0)
+    status = _go(tick, node, scope, held[0])
+    if status != RUNNING and node.undecided:
+        tick.assigned = True  # the condition may have flipped while it was not asked
+    return status
 
 
 def loop(tick: Tick, node: Node, scope: str) -> int:
     """while: as if, but the first child is looked at again whenever variables change; the way that was taken before is
-    halted when it says otherwise. Like BehaviorTree.CPP's WhileDoElse it does not run a child again that has ended.
+    halted when it says otherwise. Like BehaviorTree.CPP's WhileDoElse it does not run a child again that has ended,
+    neither the way nor a task that is the condition.
     """
-    held = tick.n.get(scope + node.key)
+    key = scope + node.key
+    held = tick.n.get(key)
     if held.__class__ is str:
         return RECALL[held]
-    if held is not None and held[0] and not tick.reviewing:
-        return _go(tick, node, scope, held[0])
-    status = tick.tick(node.children[0], scope)
-    index = {RUNNING: 0, SUCCESS: 1, FAILURE: 2, SKIPPED: 0}[status]
-    if held is not None and held[0] not in (0, index):
-        tick.halt(node.children[held[0]], scope)
-    if status == RUNNING:
-        tick.n[scope + node.key] = [0]
-        return RUNNING
-    return tick.remember(node, scope + node.key, SKIPPED) if status == SKIPPED else _go(tick, node, scope, index)
+    taken = held[0] if held is not None else 0
+    if taken and not tick.reviewing:
+        status = _go(tick, node, scope, taken)
+    else:
+        status = _take(tick, node, scope, tick.tick(node.children[0], scope), taken)
+    if status != RUNNING and not node.undecided:
+        tick.halt(node.children[0], scope)
+    return status
 
 
 def switch(tick: Tick, node: Node, scope: str) -> int:
@@ -61,22 +57,43 @@ def switch(tick: Tick, node: Node, scope: str) -> int:
     value = tick.value(node.value, scope, node.path + ".value")
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
     index = node.cases.index(text) if text in node.cases else len(node.cases)
-    if held is not None and held[0] != index:
-        tick.halt(node.children[held[0]], scope)
+    _leave(tick, node, scope, held[0] if held is not None else index, index)
     if index == len(node.children):
         tick.why = reason(node.path + ".value", f"no case is {text!r}, and there is no default")
     return _go(tick, node, scope, index)
 
 
-def _go(tick: Tick, node: Node, scope: str, index: int) -> int:
-    key = scope + node.key
-    if index >= len(node.children):
-        return tick.remember(node, key, FAILURE)
-    status = tick.tick(node.children[index], scope)
-    if status != RUNNING:
-        return tick.remember(node, key, status)
-    tick.n[key] = [index]
+def _take(tick: Tick, node: Node, scope: str, condition: int, taken: int) -> int:
+    """The way that the condition says; ``taken`` is the one that runs, 0 for none."""
+    index = {RUNNING: 0, SUCCESS: 1, FAILURE: 2, SKIPPED: 0}[condition]
+    _leave(tick, node, scope, taken, index, 1)
+    if index:
+        return _go(tick, node, scope, index)
+    if condition == SKIPPED:
+        return tick.remember(node, scope + node.key, SKIPPED)
+    tick.n[scope + node.key] = [0]
     return RUNNING
+
+
+def _leave(tick: Tick, node: Node, scope: str, taken: int, index: int, first: int = 0) -> None:
+    """The ways that are not taken are left: what runs there, and what is remembered there under a reactive node."""
+    for other in range(first, len(node.children)):
+        if other != index and (other == taken or node.undecided):
+            tick.halt(node.children[other], scope)
+
+
+def _go(tick: Tick, node: Node, scope: str, index: int) -> int:
+    """The way's status, which is the node's. Under a reactive node its children remember how they have ended, so that
+    the condition, or the value, is asked again."""
+    key = scope + node.key
+    status = tick.tick(node.children[index], scope) if index < len(node.children) else FAILURE
+    if status == RUNNING:
+        tick.n[key] = [index]
+    elif node.undecided:
+        tick.n.pop(key)
+    else:
+        tick.remember(node, key, status)
+    return status
 
 
 def once(tick: Tick, node: Node, scope: str) -> int:

@@ -119,10 +119,8 @@ class _Walk:
         if not self.assigned:
             return False  # conditions are only looked at again when variables have changed
         if node.kind in ("while", "switch"):
-            asked = (node.value, node.children[0]) if node.kind == "while" else (node.value,)
-            if node.kind == "while" and any(True for _ in tasks_in(node.children[0])):
-                return True
-            return bool(names_read(asked) & self.assigned)
+            asked = self._guards(node.children[0]) if node.kind == "while" else names_read((node.value,))
+            return bool(asked & self.assigned)
         return node.reactive and bool(self._guards(node) & self.assigned)
 
     def _guards(self, node: Node) -> set[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from agentflow.core.graph import looping
-from agentflow.core.machine import NOWHERE, Machine, State, Transition
+from agentflow.core.machine import Machine, State, Transition
 from agentflow.core.structure import (
     FINAL,
     counted,
@@ -107,7 +107,7 @@ class _Threads:
         ways: dict[int, list[tuple[int, int, frozenset[int]]]] = {thread: [] for thread in places}
         for state in self.machine.states:
             for transition in transitions_of(state) if state.index in self.reached else ():
-                if transition.target != NOWHERE:
+                if transition.targets:
                     thread = self.thread(transition.domain)
                     ways[thread] += self._ways_of(transition, places[thread])
         return ways

@@ -3,7 +3,7 @@ it put in, and a value that is only assigned under a condition is a choice betwe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from agentflow.imports.syntax import (
     Binary,
@@ -25,13 +25,23 @@ FALSE = Literal(False)
 _RELATIONS = ("==", "!=", "<", "<=", ">", ">=")
 
 
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An event that a block raises where ``when`` holds. ``data`` is what it carries: None is nothing; ``late``: it
+    comes after an assignment, which may have no value."""
+
+    event: str
+    when: Node = TRUE
+    data: Node | None = None
+    late: bool = False
+
+
 @dataclass(slots=True)
 class Block:
-    """``sets``: each variable's value after the block, over the values before it. ``raises``: events in their order,
-    with the condition on which each is raised."""
+    """``sets``: each variable's value after the block, over the values before it. ``raises``: events in their order."""
 
     sets: dict[str, Node] = field(default_factory=dict)
-    raises: list[tuple[str, Node]] = field(default_factory=list)
+    raises: list[Raised] = field(default_factory=list)
 
     def seen(self, node: Node) -> Node:
         """``node`` as it is at this place in the block, over the values before it."""
@@ -49,12 +59,11 @@ class Block:
                 raise Unreadable("is assigned under too many conditions")
         self.sets[name] = value
 
-    def raised(self, event: str, when: Node = TRUE) -> None:
+    def raised(self, event: str, when: Node = TRUE, data: Node | None = None) -> None:
+        """Raise an event where ``when`` holds (already seen from here)."""
         if when != FALSE:
-            self.raises.append((event, when))
-
-    def copy(self) -> Block:
-        return replace(self, sets=dict(self.sets), raises=list(self.raises))
+            seen = None if data is None else self.seen(data)
+            self.raises.append(Raised(event, when, seen, late=bool(self.sets)))
 
 
 def both(one: Node, other: Node) -> Node:

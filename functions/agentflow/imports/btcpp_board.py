@@ -114,9 +114,11 @@ class Board:
         return sets, None if last is None else Said(last, at, True)
 
     def value(self, at: Element, text: str, port: str = "", type_: str = "") -> Node:
-        """What a port's text stands for: an entry, or the text as a value."""
+        """What a port's text stands for: an entry, a number that has a name, or the text as a value."""
         try:
             entry = entry_of(text, port)
+            if not entry and type_ != "string" and text.strip() in self.enums:
+                return Literal(self.enums[text.strip()])
             return Name(self.field(entry, type_)) if entry else literal(text, type_)
         except (Unreadable, TooLong) as fault:
             self.findings.refuse(at, str(fault), "give a value of the port's type")

@@ -19,8 +19,17 @@ RETRIES = frozenset({"RetryUntilSuccessful", "RetryUntilSuccesful"})
 WAYS = {"IfThenElse": "if", "WhileDoElse": "while"}
 SWITCHES = {f"Switch{count}": count for count in range(2, 7)}
 CONTROLS = frozenset({*SERIES, *WAYS, *SWITCHES, "Parallel", "ParallelAll", "TryCatch"})
+CHECKS = {
+    "BlackboardCheckInt": "int", "BlackboardCheckDouble": "double",
+    "BlackboardCheckString": "string", "BlackboardCheckBool": "bool",
+}  # fmt: skip
+"""Version 3's decorators that compare two values, by their type."""
+
+LOOPS = {"LoopInt": "int", "LoopDouble": "double", "LoopString": "string", "LoopBool": "bool"}
+"""The loops over a queue, by the type of its items."""
+
 DECORATORS = frozenset(
-    {*RETRIES, "Repeat", "KeepRunningUntilFailure", "Inverter", "ForceSuccess", "ForceFailure"}
+    {*RETRIES, *CHECKS, *LOOPS, "Repeat", "KeepRunningUntilFailure", "Inverter", "ForceSuccess", "ForceFailure"}
     | {"Delay", "Timeout", "RunOnce", "Precondition"}
 )
 LEAVES = frozenset(
@@ -29,14 +38,17 @@ LEAVES = frozenset(
 SUBTREES = frozenset({"SubTree", "SubTreePlus"})
 BUILT_IN = CONTROLS | DECORATORS | LEAVES | SUBTREES
 UNREAD = {
-    **dict.fromkeys(("SkipUnlessUpdated", "WaitValueUpdate"), "say with `_skipIf` or `_while` what it waits for"),
-    **dict.fromkeys(("LoopInt", "LoopDouble", "LoopString", "LoopBool"), "write a `map` over a list in the plan"),
+    **dict.fromkeys(
+        ("SkipUnlessUpdated", "WaitValueUpdate", "WasEntryUpdated"), "say with `_skipIf` or `_while` what it waits for"
+    ),
     **dict.fromkeys(("ConsumeQueue", "ManualSelector"), "write in the plan what it chooses"),
+    "Finally": "write in the plan what cleans up: a `try` does it when it fails or is halted",
 }
 """Built-in nodes that a plan cannot say, and what mends it."""
 
 RESTARTING = frozenset(
-    {*RETRIES, *SWITCHES, "Repeat", "KeepRunningUntilFailure", "WhileDoElse", "ReactiveSequence", "ReactiveFallback"}
+    {*RETRIES, *SWITCHES, *LOOPS, "Repeat", "KeepRunningUntilFailure", "WhileDoElse"}
+    | {"ReactiveSequence", "ReactiveFallback"}
 )
 """Nodes that may start a child again that has ended or was halted."""
 

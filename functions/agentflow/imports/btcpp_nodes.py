@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 from agentflow.imports import btcpp_model as model
 from agentflow.imports.btcpp_board import Board, entry_of
+from agentflow.imports.btcpp_loops import loop
 from agentflow.imports.btcpp_tasks import Tasks
 from agentflow.imports.findings import Findings, duration
 from agentflow.imports.naming import TooLong
-from agentflow.imports.syntax import Literal
+from agentflow.imports.syntax import Binary, Literal
 from agentflow.imports.writing import Said
 from agentflow.imports.xml import Element
 
@@ -47,9 +48,7 @@ class Nodes:
         except TooLong as fault:
             self.findings.refuse(element, str(fault), "choose a shorter one")
             return {"type": "fail"}
-        # A plan's task looks at its own fail_if and skip_if after the others; BehaviorTree.CPP at _failureIf first.
-        late = {"fail_if", "skip_if"} & around.keys() and {"success_if", "while"} & around.keys()
-        if (late and made["type"] == "task") or around.keys() & made.keys():
+        if around.keys() & made.keys():
             made = {"type": "sequence", "children": [made]}
         made |= around
         if (label := element.get("name")) and label != name:
@@ -96,6 +95,10 @@ class Nodes:
             return self._switch(element, model.SWITCHES[name])
         if name in model.WAYS:
             return self._way(element, model.WAYS[name])
+        if name in model.LOOPS:
+            return loop(element, name, self._child(element), self.board, self.findings, self.loops)
+        if name in model.CHECKS:
+            return self._compared(element, model.CHECKS[name])
         if name in model.RETRIES:
             return self._again(element, "retry", "num_attempts", {"type": "fail"})
         return _BUILT_IN[name](self, element)
@@ -201,12 +204,20 @@ class Nodes:
         return {"type": "once", "then": "skip" if skip else "same", "child": self._child(element)}
 
     def _precondition(self, element: Element) -> Table:
-        otherwise = _ELSE.get(element.get("else", "FAILURE").removeprefix("NodeStatus::"))
+        return self._unless(element, "else", self.board.condition(element, element.get("if"), unless=True))
+
+    def _compared(self, element: Element, type_: str) -> Table:
+        """Version 3's way to say a precondition: two values are the same."""
+        one, other = (self.board.value(element, element.get(port), port, type_) for port in ("value_A", "value_B"))
+        return self._unless(element, "return_on_mismatch", Said(Binary("!=", one, other), element, True))
+
+    def _unless(self, element: Element, port: str, condition: Said) -> Table:
+        """The child, unless the condition holds; then what the port says."""
+        otherwise = _ELSE.get(element.get(port, "FAILURE").removeprefix("NodeStatus::"))
         if otherwise is None:
-            self.findings.refuse(element, f"else is {element.get('else')[:40]!r}", "use FAILURE, SUCCESS or SKIPPED")
+            self.findings.refuse(element, f"{port} is {element.get(port)[:40]!r}", "use FAILURE, SUCCESS or SKIPPED")
             otherwise = "fail_if"
-        unless = self.board.condition(element, element.get("if"), unless=True)
-        return {"type": "sequence", "children": [self._child(element)], otherwise: unless}
+        return {"type": "sequence", "children": [self._child(element)], otherwise: condition}
 
     # -- leaves
 

@@ -36,6 +36,8 @@ _LEVELS = {
     "+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "%": _PRODUCT,
 }  # fmt: skip
 _NUMBERS = ("int", "double")
+_TEXTS = (Member(Name("event"), Literal("name")), Member(Name("event"), Literal("message")))
+_EVENT_DATA = Member(Name("event"), Literal("data"))
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPEOF = {"number": _NUMBERS, "string": ("string",), "boolean": ("bool",), "object": ("list",)}
 _CONVERSIONS = {"String": "string", "Number": "double", "parseInt": "int", "parseFloat": "double"}
@@ -127,6 +129,8 @@ class _Writer:
         return Term("{" + ", ".join(texts) + "}", "json", fails=any(entry.fails for _, entry in entries))
 
     def _member(self, node: Member) -> Term:
+        if node in _TEXTS:
+            return Term(f"event.{node.key.value}", "string")  # type: ignore[union-attr]
         of = self.value(node.of)
         if node.key == Literal("length"):
             if of.type in _NUMBERS or of.type == "bool":
@@ -196,13 +200,15 @@ class _Writer:
             raise Unreadable("typeof is only read where it is compared with a string")
         term = self.value(of)
         if kind.value == "undefined":
+            if of == _EVENT_DATA:  # it is always there
+                return Term(f"event.data {op} null", "bool", _RELATION)
             if isinstance(of, Member):
                 text = f"has({term.text})" if "[" not in term.text[-2:] else ""
                 if text:
                     return Term(text if op == "!=" else "!" + text, "bool", _UNARY, fails=True)
             if term.type == "json":
                 return Term(f"{term.within(_SUM)} {op} null", "bool", _RELATION, term.fails)
-            return _literal(op == "!=")
+            return _literal((term.type == "null") == (op == "=="))
         if term.type == "json" or kind.value not in _TYPEOF:
             raise Unreadable(f"typeof … {op} {kind.value!r} is not read for a value of type {term.type}")
         return _literal((term.type in _TYPEOF[kind.value]) == (op == "=="))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from agentflow.core import compile_fsm, compile_tasks
@@ -9,8 +10,10 @@ from agentflow.core.canonical import normalise
 from agentflow.core.checks_fsm import cycles, free_edges
 from agentflow.core.draft import Draft
 from agentflow.core.graph import components
-from agentflow.core.machine import ANY, OWN_EVENTS, Machine
-from agentflow.core.structure import raised_events, reachable
+from agentflow.core.hierarchy import listed
+from agentflow.core.machine import Machine
+from agentflow.core.review_shadows import shadowed
+from agentflow.core.structure import raised_events, reachable, sure
 from agentflow.errors import Invalid
 from agentflow.imports.findings import Findings
 from agentflow.wire.document import check_document
@@ -18,14 +21,21 @@ from agentflow.wire.document import check_document
 _ROUNDS = 50
 
 
-def fit_machine(document: dict[str, Any], visits: int, findings: Findings) -> None:
-    """Bound loops, remove what is never entered, and compile; what is wrong then is refused."""
-    for name, state in document["states"].items():
-        _remove_shadowed(name, state, findings)
+def fit_machine(
+    document: dict[str, Any], visits: int, findings: Findings, idle: Collection[str] = ()
+) -> None:
+    """Bound loops, remove what is never entered, and compile; what is wrong then is refused. ``idle``: the states
+    beside the machine, which need not wait for anything."""
     machine = _machine(document)
+    if machine is not None:
+        _remove_shadowed(document, machine, findings)
+        machine = _machine(document)
     if machine is not None:
         _remove_unreached(document, machine, findings)
         _give_an_end(document, findings)
+        machine = _machine(document)
+    if machine is not None:
+        _let_wait(document, machine, findings, idle)
         machine = _machine(document)
     if machine is not None:
         _bound(document, machine, visits, findings)
@@ -47,30 +57,26 @@ def _machine(document: dict[str, Any]) -> Machine | None:
     try:
         draft.tools = compile_tasks.tools(draft)
         compile_tasks.tasks(draft)
-        return compile_fsm.machine(draft)
+        machine = compile_fsm.machine(draft)
     except (KeyError, ValueError):
         return None  # compiling the whole says what it is
+    return None if any(problem.code == "hierarchy" for problem in draft.problems) else machine
 
 
-def _remove_shadowed(name: str, state: dict[str, Any], findings: Findings) -> None:
+def _remove_shadowed(document: dict[str, Any], machine: Machine, findings: Findings) -> None:
     """Leave out transitions behind one that is always taken before them."""
-    kept: list[dict[str, Any]] = []
-    for way in state.get("transitions", ()):
-        if any(_comes_before(first, way) for first in kept):
-            event = way.get("event", "")
-            findings.note(None, f"a transition of {name!r} is left out: another for {event!r} always comes before it")
-        else:
-            kept.append(way)
-    if kept:
-        state["transitions"] = kept
-
-
-def _comes_before(first: dict[str, Any], way: dict[str, Any]) -> bool:
-    if "after" in first or "after" in way:
-        return False
-    same = first.get("event") == way.get("event")
-    any_first = first.get("event") == ANY and way.get("event") not in (None, *OWN_EVENTS)
-    return (same or any_first) and ("if" not in first or first["if"] == way.get("if"))
+    never = {problem.path for problem in shadowed(machine)}
+    for name, state in document["states"].items():
+        kept = []
+        for number, way in enumerate(state.get("transitions", ())):
+            if f"states.{name}.transitions[{number}]" in never:
+                event = way.get("event", "")
+                message = f"a transition of {name!r} is left out: another for {event!r} always comes before it"
+                findings.note(None, message)
+            else:
+                kept.append(way)
+        if kept:
+            state["transitions"] = kept
 
 
 def _remove_unreached(document: dict[str, Any], machine: Machine, findings: Findings) -> None:
@@ -81,9 +87,9 @@ def _remove_unreached(document: dict[str, Any], machine: Machine, findings: Find
         del document["states"][name]
         findings.note(None, f"the state {name!r} is left out: no way leads to it")
     for name, state in document["states"].items():
-        if state.get("initial") in gone:  # nothing enters it that way
+        if any(inner in gone for inner in listed(state.get("initial"))):  # nothing enters it that way
             state["initial"] = next(inner for inner, each in document["states"].items() if each.get("in") == name)
-        ways = [way for way in state.get("transitions", ()) if way.get("to") not in gone]
+        ways = [way for way in state.get("transitions", ()) if not any(to in gone for to in listed(way.get("to")))]
         if len(ways) < len(state.get("transitions", ())):
             state["transitions"] = ways
 
@@ -92,12 +98,42 @@ def _give_an_end(document: dict[str, Any], findings: Findings) -> None:
     """A plan has an end. A machine without one can be cancelled, as every run can."""
     if any("final" in state and "in" not in state for state in document["states"].values()):
         return
+    name = _cancelled(document)
+    document.setdefault("transitions", []).append({"event": "cancel", "to": name})
+    findings.note(None, f"it has no final state that is reached: {name!r} is where it ends when it is cancelled")
+
+
+def _cancelled(document: dict[str, Any]) -> str:
+    """A new state in which a run ends when it is cancelled."""
     name = "cancelled"
     while name in document["states"]:
         name += "-run"
     document["states"][name] = {"final": "failure"}
-    document.setdefault("transitions", []).append({"event": "cancel", "to": name})
-    findings.note(None, f"it has no final state that is reached: {name!r} is where it ends when it is cancelled")
+    return name
+
+
+def _let_wait(document: dict[str, Any], machine: Machine, findings: Findings, idle: Collection[str]) -> None:
+    """A machine rests in a state that leads nowhere. A run waits for something: to be cancelled."""
+    states = document["states"]
+    reached = reachable(machine)
+    rest: dict[str, None] = {}
+    for leaf in machine.states:
+        if leaf.index not in reached or leaf.kind not in ("atomic", "success") or leaf.task is not None:
+            continue
+        around = [machine.states[index] for index in leaf.chain]
+        if (leaf.parent == 0 and leaf.kind != "atomic") or leaf.name in idle:
+            continue
+        if any(state.timed or state.listens or sure(state.eventless) for state in around):
+            continue
+        rest[leaf.name if leaf.kind == "atomic" else machine.states[leaf.parent].name] = None
+    if not rest:
+        return
+    name = next((to for to, state in states.items() if to.startswith("cancelled") and state.get("final")), "")
+    name = name or _cancelled(document)
+    for each in rest:
+        states[each].setdefault("transitions", []).append({"event": "cancel", "to": name})
+    some = ", ".join(map(repr, [*rest][:5])) + (" …" if len(rest) > 5 else "")
+    findings.note(None, f"nothing leads out of {some}: a run that is there waits until it is cancelled")
 
 
 def _bound(document: dict[str, Any], machine: Machine, visits: int, findings: Findings) -> None:

@@ -10,6 +10,7 @@ from agentflow.imports.syntax import (
     Binary,
     Call,
     Choice,
+    Illegal,
     Items,
     Literal,
     Member,
@@ -25,12 +26,15 @@ ECMASCRIPT = frozenset(
 )
 """Words of that language with which begins what is not read."""
 
+_STATEMENTS = frozenset({"return", "instanceof", "in", "while", "for", "if"})
+"""Those of them that begin no expression."""
+
 MAX_SOURCE = 4_000
 MAX_NESTING = 30
 MAX_STATEMENTS = 200
 
 _TOKEN = re.compile(
-    r"""\s*(?:
+    r"""(?:\s|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)*(?:
         (?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
       | (?P<string>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
       | (?P<name>[A-Za-z_$@][A-Za-z0-9_$@]*)
@@ -38,6 +42,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_SPACE = re.compile(r"(?:\s|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)*")
 _BINDS = {
     "||": 2, "&&": 3, "==": 4, "!=": 4, "===": 4, "!==": 4, "<": 5, "<=": 5, ">": 5, ">=": 5, "+": 6, "-": 6,
     "..": 6, "*": 7, "/": 7, "%": 7,
@@ -114,7 +119,8 @@ class _Reader:
 
     def statement(self) -> Assign | Node:
         """``var x = 1``, ``x += 1``, ``x++``, or an expression."""
-        if not self.at_end() and self.tokens[self.at][1] in ("var", "let", "const"):
+        following = self.tokens[self.at + 1 : self.at + 2]
+        if self.tokens[self.at][1] in ("var", "let", "const") and following and following[0][0] == "name":
             self.at += 1
         target = self.expression()
         if op := self.take("=", ":="):
@@ -194,7 +200,7 @@ class _Reader:
             return Literal(_unquoted(text))
         if kind == "name":
             if text in self.refused:
-                raise Unreadable(f"{text!r} is not read")
+                raise (Illegal if text in _STATEMENTS else Unreadable)(f"{text!r} is not read")
             return Literal(_WORDS[text]) if text in _WORDS else Name(text)
         if text == "(":
             node = self.expression()
@@ -231,8 +237,8 @@ class _Reader:
 def _tokens(source: str) -> list[tuple[str, str, bool]]:
     found = []
     at = 0
-    source = source.rstrip()
-    while at < len(source):
+    end = len(source)
+    while at < end and _SPACE.fullmatch(source, at) is None:
         match = _TOKEN.match(source, at)
         if match is None:
             raise Unreadable(f"{source[at:].strip()[:20]!r} is not read")

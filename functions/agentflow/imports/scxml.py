@@ -9,22 +9,23 @@ appendix D; where ours differ is in schemas/plan.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
-from agentflow.imports.block import FALSE, TRUE, Block
+from agentflow.imports.block import FALSE, TRUE, Block, both
 from agentflow.imports.findings import Findings, Imported
 from agentflow.imports.fitting import fit_machine
-from agentflow.imports.naming import TooLong, event_name, field_name, state_name
+from agentflow.imports.naming import TooLong, field_name, state_name
 from agentflow.imports.scxml_content import Content, Place, timer_flag
 from agentflow.imports.scxml_data import first_values
-from agentflow.imports.scxml_events import NOTHING, Events, done
+from agentflow.imports.scxml_events import ERROR, NOTHING, Events, done
 from agentflow.imports.scxml_sends import Sends, sent_event, sites
 from agentflow.imports.scxml_states import State, States
 from agentflow.imports.scxml_tasks import Tasks
 from agentflow.imports.scxml_timers import with_timers
-from agentflow.imports.scxml_ways import Ways
-from agentflow.imports.syntax import Literal, Member, Name, Node
-from agentflow.imports.writing import Said, write
+from agentflow.imports.scxml_ways import Ways, written
+from agentflow.imports.syntax import Binary, Literal, Member, Name, Node
+from agentflow.imports.writing import write
 from agentflow.imports.xml import Element, read
 
 FAILURES = ("fail", "failed", "failure", "error")
@@ -54,29 +55,30 @@ def read_scxml(data: bytes, options: Options = Options()) -> Imported:
         findings.refuse(root, f"the datamodel {root.get('datamodel')[:40]!r} is not read", "use ecmascript or null")
     if root.get("binding") == "late" and any(state.element.all("datamodel") for state in States(root, Findings()).all):
         findings.refuse(root, "binds data late", "give first values in <onentry>")
-    document = None
+    document: Table = {}
+    idle: frozenset[str] = frozenset()
     try:
-        document = _document(root, options, findings, fails=False)
-        if document is None:
-            document = _document(root, options, findings, fails=True)
+        document, idle = _document(root, options, findings)
     except TooLong as fault:  # of an event or a variable; those of states are refused where they are
         findings.refuse(root, str(fault), "choose a shorter one")
     findings.check()
-    assert document is not None
-    fit_machine(document, options.visits, findings)
+    fit_machine(document, options.visits, findings, idle)
     findings.check()
     return Imported(document, tuple(findings.left_out), tuple(findings.notes))
 
 
-def _document(root: Element, options: Options, findings: Findings, *, fails: bool) -> Table | None:
-    """The document; None when some expression may fail though ``fails`` says none does."""
-    mapping = _Mapping(root, options, findings, fails=fails)
+def _document(
+    root: Element, options: Options, findings: Findings, *, fails: bool = False, errs: bool = False
+) -> tuple[Table, frozenset[str]]:
+    """The document and its idle states. Whether some expression may fail (``fails``), and some content surely does
+    (``errs``), is known when it is made; then it is made again with that."""
+    mapping = _Mapping(root, options, findings, fails=fails, errs=errs)
     said = mapping.document()
-    may_fail = write(said, mapping.first, findings)
-    if may_fail and not fails:
-        return None
+    now_fails, now_errs = write(said, mapping.first, findings) or fails, mapping.content.errs or errs
+    if (now_fails, now_errs) != (fails, errs):
+        return _document(root, options, findings, fails=now_fails, errs=now_errs)
     _begin_at_once(said, mapping.start)
-    return said
+    return said, frozenset(mapping.ways.idle)
 
 
 def _begin_at_once(document: Table, start: str) -> None:
@@ -89,8 +91,7 @@ def _begin_at_once(document: Table, start: str) -> None:
     if sets:
         states[start]["transitions"] = [{"set": sets, **way}]
         return
-    target = states[way["to"]]
-    if len(way) == 1 and target.get("in") == states[start].get("in") and "history" not in target:
+    if len(way) == 1:
         del states[start]
         for around in (document, *states.values()):
             if around.get("initial") == start:
@@ -100,17 +101,21 @@ def _begin_at_once(document: Table, start: str) -> None:
 class _Mapping:
     """One pass over a document. Its result has ``Said`` in place of expressions."""
 
-    def __init__(self, root: Element, options: Options, findings: Findings, *, fails: bool) -> None:
+    def __init__(self, root: Element, options: Options, findings: Findings, *, fails: bool, errs: bool) -> None:
         self.root = root
         self.options = options
         self.findings = findings
         self.fails = fails
         self.states = States(root, findings)
+        self.data = first_values(self.states, findings)
         sent = [sent_event(site.element) for site in sites(self.states, "raise", "send")]
+        sent += [ERROR] if errs else []
         self.events = Events(self.states, [name for name in sent if name])
         self.sends = Sends(self.states, self.events, findings)
-        self.data = first_values(self.states, findings)
         self.content = Content(self.states, self.events, self.sends, self.data, findings)
+        for around in self.events.raised_done:
+            for region in around.children if around.kind == "parallel" else ():
+                self._is_over(region)
         self.tasks = Tasks(self.content, findings)
         self.made: Table = {}
         self.first: dict[str, Node] = {}
@@ -141,6 +146,9 @@ class _Mapping:
         """What variables are to begin with, in the plan's names, those that the import makes among them."""
         self.first |= {field_name(name): value for name, value in self.data.items()}
         self.first |= dict.fromkeys(self.content.inside.values(), FALSE)
+        self.first |= dict.fromkeys(self.content.carried.values(), NOTHING)
+        if self.content.never:
+            self.first[self.content.never] = Literal("")
         for send in self.sends.timers:
             self.first[timer_flag(self.sends, send, "send")] = Literal(0)
             self.first[timer_flag(self.sends, send, "cancel")] = FALSE
@@ -162,10 +170,9 @@ class _Mapping:
             entry["initial"] = self._initial(state)
         elif state.element.all("invoke"):
             entry["run"] = self.tasks.of(state)
-        leaf_raises: list[Table] = []
-        self._action(entry, "entry", self._entry(state, leaf_raises), state.element)
+        self._action(entry, "entry", self._entry(state), state.element)
         self._action(entry, "exit", self._exit(state), state.element)
-        transitions = leaf_raises + self.ways.delays(state)
+        transitions = self.ways.delays(state)
         for element in state.element.all("transition"):
             transitions += self.ways.of(state, element)
         transitions += self.ways.done(state, transitions)
@@ -177,8 +184,6 @@ class _Mapping:
         return entry
 
     def _outcome(self, state: State) -> str:
-        if donedata := state.element.first("donedata"):
-            self.findings.leave_out(donedata, "what the state gives: `done` carries no data", "keep it in a variable")
         top = state.parent is not None and state.parent.kind == "machine"
         return "failure" if top and state.id in self.options.failures else "success"
 
@@ -199,30 +204,28 @@ class _Mapping:
         assert around is not None
         if around.kind == "machine":
             self.findings.refuse(state.element, "is the whole machine's history", "put a state around all others")
-        if around.kind == "parallel" and entry["history"] == "shallow":
-            self.findings.refuse(state.element, "the regions of a parallel state are always active", "make it deep")
         way = state.element.first("transition")
-        target = self.states.one_target(way) if way is not None else None
-        if way is not None and way.children:
-            self.findings.refuse(way, "does something when there is no history yet", "do it when the state is entered")
-        if target is None and way is None:
-            target = next(iter(around.children), None)
+        targets = self.states.targets(way) if way is not None else []
+        if way is None:
+            targets = [child for child in around.children if child.kind != "history"][:1]
             self.findings.note(state.element, "has no transition: the first state stands in")
-        entry["to"] = target.name if target is not None else ""
+        entry["to"] = written(targets) if targets else ""
+        if way is not None:
+            self._action(entry, "entry", self.content.run(way.children, Block(), Place(state)), way)
         return entry
 
-    def _initial(self, state: State) -> str:
-        """The name of the state that is entered first: the one that is named, or one that leads there."""
+    def _initial(self, state: State) -> str | list[str]:
+        """The names of the states that are entered first: those that are named, or one that leads there."""
         at = state.element
         way = at.first("initial")
         way = way.first("transition") if way is not None else None
         if way is not None:
-            target = self.states.one_target(way)
+            targets = self.states.targets(way)
         elif "initial" in at.attributes:
-            target = self.states.one_target(at, "initial")
+            targets = self.states.targets(at, "initial")
         else:
-            target = next((child for child in state.children if child.kind != "history"), None)
-        if target is None:
+            targets = [child for child in state.children if child.kind != "history"][:1]
+        if not targets:
             if not state.children:
                 self.findings.refuse(at, "has no states", "add one")
             return ""
@@ -231,65 +234,65 @@ class _Mapping:
             for name, value in self.first.items():
                 if value != NOTHING:
                     block.sets[name] = value
-        direct = target.parent is state and target.kind != "history"
+        for target in targets:
+            if not state.has(target):
+                self.findings.refuse(at, f"{target.id[:64]!r} is not inside it", "begin with a state that is")
         content = way.children if way is not None else []
-        if direct and not content and not block.sets:
-            return target.name
-        if not state.has(target):
-            self.findings.refuse(at, f"{target.id[:64]!r} is not inside it", "begin with a state that is")
-        beside = state.within_parallel or state.kind == "parallel"
-        if beside and any(each.element.all("onentry") for each in self.states.all):
-            mend = "name a state directly inside, and do on entry what is to be done"
-            self.findings.refuse(way or at, "begins another way than by entering a state directly inside", mend)
+        if not content and not block.sets:
+            return written(targets)
+        if state.within_parallel and any(each.element.all("onentry") for each in self.states.all):
+            mend = "do on entry what is to be done"
+            self.findings.refuse(way or at, "does something when it begins, beside other regions", mend)
         self.content.run(content, block, Place(state))
         start = self.states.fresh("start" if state.kind == "machine" else f"{state.name}-start")
         entry: Table = {"in": state.name} if state.kind != "machine" else {}
         if state.kind == "machine":
             self.start = start
-        self.made[start] = {**entry, "transitions": self.ways.cases(state, way or at, {"to": target.name}, TRUE, block)}
+        self.made[start] = {**entry, "transitions": [self.ways.one(way or at, {"to": written(targets)}, TRUE, block)]}
         return start
 
     # -- what is done
 
-    def _entry(self, state: State, later: list[Table]) -> Block:
+    def _entry(self, state: State) -> Block:
         block = Block()
-        if state.id in self.content.inside:
-            block.assign(self.content.inside[state.id], TRUE)
+        if state in self.content.inside:
+            block.assign(self.content.inside[state], TRUE)
         for element in state.element.all("onentry"):
             self.content.run(element.children, block, Place(state))
-        certain = [when == TRUE for _, when in block.raises]
-        if not all(certain):
-            first = certain.index(False)
-            block.raises, left = block.raises[:first], block.raises[first:]
-            later += self._raised_after(state, block, left)
-        if state.kind == "final" and state.parent in self.events.raised_done:
-            assert state.parent is not None
-            block.raised(done(state.parent))
+        if state.kind == "final":
+            self._done(state, block)
         return block
 
-    def _raised_after(self, state: State, block: Block, raises: list[tuple[str, Node]]) -> list[Table]:
-        """Events raised under a condition on entry: by the state itself, before it takes anything else."""
-        element = state.element.all("onentry")[0]
-        if state.kind != "atomic" or state.within_parallel:
-            self.findings.refuse(element, "raises an event under a condition", "use a transition with that condition")
-            return []
-        transitions = []
-        for event, when in raises:
-            flag = f"raise_{len(self.first) + 1}"
-            self.first[flag] = FALSE
-            block.sets[flag] = when
-            done_with = {flag: Said(FALSE, element)}
-            transitions.append({"if": Said(Name(flag), element, True), "set": done_with, "raise": [event_name(event)]})
-        return transitions
+    def _done(self, state: State, block: Block) -> None:
+        """A final state says that the state around it is done; and its parallel state, when the other regions are."""
+        around = state.parent
+        if around in self.events.raised_done:
+            assert around is not None
+            self.content.done(done(around), state, block)
+        if around is None or (parallel := around.parent) not in self.events.raised_done or parallel is None:
+            return
+        if parallel.kind == "parallel":
+            over: Node = TRUE
+            for region in parallel.children:
+                if region is not around and region.kind != "history":
+                    over = both(over, self._is_over(region))
+            block.raised(done(parallel), TRUE if over == TRUE else block.seen(over))
+
+    def _is_over(self, region: State) -> Node:
+        """SCXML's isInFinalState."""
+        inner = [child for child in region.children if child.kind != "history"]
+        if region.kind == "parallel":
+            over: Node = TRUE
+            return reduce(both, map(self._is_over, inner), over)
+        ends = [self.content.is_inside(child) for child in inner if child.kind == "final"]
+        return reduce(lambda one, other: Binary("||", one, other), ends) if ends else FALSE
 
     def _exit(self, state: State) -> Block:
         block = Block()
         for element in state.element.all("onexit"):
             self.content.run(element.children, block, Place(state))
-            if any(when != TRUE for _, when in block.raises):
-                self.findings.refuse(element, "raises an event under a condition", "use a transition with it")
-        if state.id in self.content.inside:
-            block.assign(self.content.inside[state.id], FALSE)
+        if state in self.content.inside:
+            block.assign(self.content.inside[state], FALSE)
         return block
 
     def _action(self, entry: Table, key: str, block: Block, at: Element) -> None:

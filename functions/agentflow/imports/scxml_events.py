@@ -57,6 +57,8 @@ class Events:
         self.invoking = [state for state in states.all if invoked(state)]
         self.known = list(dict.fromkeys([*sent, *(name for _, name, _ in self.listeners if name)]))
         self.raised_done = [state for state in states.all if self._raises_done(state)]
+        own = [name for name in self.known if not name.startswith(("done.", "error."))]
+        self.dotted = any("." in name for name in own)  # then others may have names that go on, too
         ends = [done(state) for state in [*self.raised_done, *self.invoking]]
         self.known += [name for name in ends if name not in self.known]
 
@@ -71,7 +73,7 @@ class Events:
             if not descriptor:
                 yield Heard("*", NAME, DATA)
             else:
-                yield from self._named(state, descriptor, any_after=token.endswith("*"))
+                yield from self._named(state, descriptor, any_after=token.endswith("*") or self.dotted)
             if matches(descriptor, ERROR) and (fails or descriptor):
                 yield Heard("error", Literal(ERROR))
             if descriptor and matches(descriptor, "error.communication") and any(map(state.has, self.invoking)):
@@ -81,7 +83,7 @@ class Events:
         for name in self.known:
             if name == descriptor or (matches(descriptor, name) and not any_after):
                 yield from self._event(state, name)
-        if any_after and not matches(descriptor, ERROR):
+        if any_after and not descriptor.startswith(("done", "error")):
             yield Heard("*", NAME, DATA, Call(Member(NAME, Literal("startsWith")), (_prefix(descriptor),)))
 
     def _event(self, state: State, name: str) -> Iterator[Heard]:
@@ -101,10 +103,12 @@ class Events:
         if not invoked(state) and (state.kind not in ("compound", "parallel") or not state.id):
             return False
         own = "done.invoke" if invoked(state) else done(state)
-        return any(
-            matches(descriptor, done(state)) and (listener is not state or not matches(own, descriptor))
-            for listener, descriptor, _ in self.listeners
-        )
+        heard = [(listener, name) for listener, name, _ in self.listeners if matches(name, done(state))]
+        if heard and any(child.element.all("donedata") for child in state.children if child.kind == "final"):
+            return True
+        if heard and state.kind == "parallel" and any(child.kind == "parallel" for child in state.children):
+            return True  # appendix D knows of regions that are states only, a plan of parallel ones, too
+        return any(listener is not state or not matches(own, name) for listener, name in heard)
 
 
 def done(state: State) -> str:

@@ -2,14 +2,14 @@
 
 A delayed one becomes ``after`` of the state that sends it, where that comes to the same: nobody outside the state hears
 it, and the state is not entered again while it is under way. Otherwise it has a timer of its own, a region beside the
-machine. One without delay is raised where no internal event could come before it, else it has a very short delay.
+machine. One without delay comes from outside, too: after all that the machine does at once. It has a very short one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentflow.imports.findings import Findings
 from agentflow.imports.parsing import expression
@@ -17,6 +17,7 @@ from agentflow.imports.scxml_events import Events
 from agentflow.imports.scxml_states import State, States, reentered
 from agentflow.imports.syntax import (
     Literal,
+    Node,
     Unreadable,
 )
 from agentflow.imports.xml import Element
@@ -30,17 +31,21 @@ _SCXML = ("", "scxml", "http://www.w3.org/TR/scxml", "http://www.w3.org/TR/scxml
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Send:
-    """One place where an event is sent. ``how``: raise, after, timer, or '' when it is left out."""
+    """One place where an event is sent. ``how``: raise, after, timer, or '' when it is left out. ``id`` is the one that
+    the document gives it, or its place among all; ``soon``: it has no delay."""
 
     element: Element
     state: State
     event: str
     how: str
+    id: str
     ms: int = 0
+    soon: bool = False
 
     @property
-    def id(self) -> str:
-        return self.element.get("id")
+    def named(self) -> bool:
+        """Whether the document knows its id."""
+        return bool(self.element.get("id") or self.element.get("idlocation"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,43 +86,52 @@ class Sends:
         self.events = events
         self.findings = findings
         self.cancels = list(sites(states, "cancel"))
-        self.internal = self._internal()
-        self.by_element = {id(site.element): self._send(site) for site in sites(states, "send")}
+        found = list(enumerate(sites(states, "send"), 1))
+        self.by_element = {id(site.element): self._send(site, number) for number, site in found}
+        late = {send.state for send in self.by_element.values() if send.soon and send.how == "timer"}
+        for key, send in self.by_element.items():
+            if send.soon and send.state in late:  # what one state sends comes in its order
+                self.by_element[key] = replace(send, how="timer")
         self.timers = [send for send in self.by_element.values() if send.how == "timer"]
 
-    def cancelled(self, element: Element) -> list[Send]:
-        """The sends with timers that a ``cancel`` is about."""
-        wanted = element.get("sendid") or _text(element, "sendidexpr")
-        return [send for send in self.timers if send.id and send.id == wanted]
+    def about(self, event: str, key: Node) -> Node:
+        """What ``_event`` says of where an event comes from; what is not known of it is undefined there."""
+        sent = [send for send in self.by_element.values() if send.event == event]
+        outside = [send for send in sent if send.how != "raise"]
+        raised = any(site.element.get("event") == event for site in sites(self.states, "raise"))
+        internal = raised or event.startswith(("done.", "error.")) or len(outside) < len(sent)
+        name = key.value if isinstance(key, Literal) else None
+        if name == "type" and not (internal and outside):
+            platform = "platform" if event.startswith(("done.", "error.")) else "internal"
+            return Literal(platform if internal else "external")
+        if name == "sendid":
+            ids = {send.id if send.named else None for send in sent}
+            if len(ids) < 2 and not (ids - {None} and raised):
+                return Literal(next(iter(ids), None))
+        if name in ("origin", "origintype", "invokeid") and not outside:
+            return Literal(None)
+        if name == "origintype" and not internal:
+            return Literal(_SCXML[-1])
+        raise Unreadable("this is not known of the event")
 
-    def _internal(self) -> bool:
-        """Whether there are internal events, which go before those that are sent."""
-        if self.events.raised_done or any(True for _ in sites(self.states, "raise")):
-            return True
-        if any(site.element.get("target") == "#_internal" for site in sites(self.states, "send")):
-            return True
-        return any(name.startswith(("done", "error")) for _, name, _ in self.events.listeners)
-
-    def _send(self, site: Site) -> Send:
+    def _send(self, site: Site, number: int) -> Send:
         element = site.element
-        none = Send(element, site.state, "", "")
+        name = element.get("id") or f"send.{number}"
+        none = Send(element, site.state, "", "", name)
         if not self._here(element):
             return none
         event = sent_event(element)
         if not event:
             self.findings.refuse(element, "sends an event whose name is worked out", "name the event")
             return none
-        if element.get("namelist") or element.all("param", "content"):
-            mend = "keep it in a variable, which those who hear the event can read"
-            self.findings.leave_out(element, "the data sent with it: events of a machine carry none", mend)
         if not self.events.heard(event):
             self.findings.note(element, f"nobody hears {event[:64]!r}, so it is not sent")
             return none
         ms = self._delay(element)
-        if not ms and (element.get("target") == "#_internal" or not self.internal):
-            return Send(element, site.state, event, "raise")
+        if not ms and element.get("target") == "#_internal":
+            return Send(element, site.state, event, "raise", name)
         how = "after" if self._stays(site, event) else "timer"
-        return Send(element, site.state, event, how, ms or SOON_MS)
+        return Send(element, site.state, event, how, name, ms or SOON_MS, soon=not ms)
 
     def _here(self, element: Element) -> bool:
         target = element.get("target") or _text(element, "targetexpr")
@@ -145,8 +159,8 @@ class Sends:
             return False
         if not all(state.has(listener) for listener in self.events.heard(event)):
             return False
-        named = site.element.get("id")
-        cancels = [cancel for cancel in self.cancels if named and cancel.element.get("sendid") == named]
+        named = site.element.get("id") or site.element.get("idlocation")
+        cancels = [each for each in self.cancels if named and each.element.get("sendid") in ("", named)]
         if any(cancel.state is not state or cancel.parent.tag != "onexit" for cancel in cancels):
             return False
         return bool(cancels) or not reentered(self.states, state)

@@ -71,14 +71,6 @@ class States:
                 self.findings.refuse(element, f"there is no state {name[:64]!r}", "name one that is there")
         return found
 
-    def one_target(self, element: Element, attribute: str = "target") -> State | None:
-        """The state that an attribute names, when it is one."""
-        found = self.targets(element, attribute)
-        if len(found) > 1:
-            mend = "lead to the parallel state, and let its regions begin where they should"
-            self.findings.refuse(element, "leads to several states at once, which plan/v1 cannot say", mend)
-        return found[0] if len(found) == 1 else None
-
     def transitions(self) -> Iterator[tuple[State, Element]]:
         """Every transition with the state it leaves, in document order."""
         for state in self.all:

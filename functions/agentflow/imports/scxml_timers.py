@@ -6,7 +6,6 @@ from typing import Any
 
 from agentflow.imports.block import FALSE
 from agentflow.imports.findings import duration
-from agentflow.imports.naming import event_name
 from agentflow.imports.scxml_content import timer_flag
 from agentflow.imports.scxml_sends import Sends
 from agentflow.imports.scxml_ways import Ways
@@ -16,7 +15,7 @@ from agentflow.imports.writing import Said
 Table = dict[str, Any]
 
 
-def with_timers(made: Table, initial: str, sends: Sends, ways: Ways) -> tuple[Table, str]:
+def with_timers(made: Table, initial: str | list[str], sends: Sends, ways: Ways) -> tuple[Table, str | list[str]]:
     """The machine in a region of its own, and a region for each send that needs a timer."""
     states = sends.states
     fresh = states.fresh
@@ -37,6 +36,7 @@ def with_timers(made: Table, initial: str, sends: Sends, ways: Ways) -> tuple[Ta
         none = {begin: Said(Literal(0), at), stop: Said(FALSE, at)}
         stopped = Said(Name(stop), at, True)
         regions.append(region)
+        ways.idle.add(off)
         table[region] = {"in": whole, "initial": off}
         table[off] = {
             "in": region,
@@ -49,7 +49,7 @@ def with_timers(made: Table, initial: str, sends: Sends, ways: Ways) -> tuple[Ta
             "in": region,
             "transitions": [
                 {"if": stopped, "set": none, "to": off},
-                {"after": duration(send.ms), "raise": [event_name(send.event)], "to": off},
+                {"after": duration(send.ms), "raise": [ways.due(send)], "to": off},
             ],
         }
     table[whole]["transitions"] = [{"event": "done", "set": ways.ignoring(Literal("done"))}]

@@ -12,6 +12,10 @@ class Unreadable(ValueError):
     """A text that is no expression of the subset; the message says what stands in the way."""
 
 
+class Illegal(Unreadable):
+    """A text that has no value in its own language either, whenever it is looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Literal:
     """A string, int, float, bool or None."""

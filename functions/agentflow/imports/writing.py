@@ -95,10 +95,16 @@ class Writer:
         return self._text(part) if isinstance(part, Said) else part
 
     def _numbered(self, switch: dict[str, Any]) -> dict[str, Any]:
-        """A switch over a double: its cases are compared as text, so 2 is 2.0."""
-        if _type(switch["value"].node, self.types) != "double":
+        """A switch over a number: its cases are compared as text, so 2 is 2.0. The first of two that are the same is
+        taken."""
+        type_ = _type(switch["value"].node, self.types)
+        if type_ not in ("int", "double"):
             return switch
-        cases = {str(float(key)) if _NUMBER.fullmatch(key) else key: case for key, case in switch["cases"].items()}
+        cases: dict[str, Any] = {}
+        for key, case in switch["cases"].items():
+            number = float(key) if _NUMBER.fullmatch(key) else None
+            whole = type_ == "int" and number is not None and number.is_integer()
+            cases.setdefault(key if number is None else str(int(number)) if whole else str(number), case)
         return {**switch, "cases": cases}
 
     def _text(self, said: Said) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from agentflow.core.machine import NOWHERE, Action, Machine, State, Transition
+from agentflow.core.machine import Action, Machine, Raise, State, Transition
 from agentflow.core.structure import transitions_of
 from agentflow.picture.diagram import UNMARKED, Arrow, Box, Diagram, Mark, Shape
 from agentflow.picture.text import duration
@@ -21,8 +21,7 @@ _SHAPES: dict[str, Shape] = {
 def machine_diagram(name: str, machine: Machine, marks: Mapping[str, Mark]) -> Diagram:
     """The diagram of a machine; the keys of ``marks`` are names of states."""
     builder = _Builder(machine, marks)
-    first = next(index for index in machine.initial if machine.states[index].parent == 0)
-    arrows = [*builder.begin("", first), *builder.arrows()]
+    arrows = [*builder.begin("", 0, machine.first), *builder.arrows()]
     anywhere = (
         (Box(ANYWHERE, "any", "any state"),) if any(arrow.source == ANYWHERE for arrow in arrows) else ()
     )
@@ -47,28 +46,32 @@ class _Builder:
         for state in self.children.get(index, ()):
             yield self._box(state)
 
-    def begin(self, name: str, first: int) -> Iterator[Arrow]:
-        yield Arrow(_start(name), self.states[first].name)
+    def begin(self, name: str, around: int, first: tuple[int, ...]) -> Iterator[Arrow]:
+        """Where a state begins: what is directly inside, though deeper states may be named."""
+        chains = [self.states[index].chain for index in first]
+        for index in dict.fromkeys(chain[chain.index(around) - 1] for chain in chains):
+            yield Arrow(_start(name), self.states[index].name)
 
     def arrows(self) -> Iterator[Arrow]:
         """What leads into states by default, and all transitions; the same between the same two only once."""
         for state in self.states[1:]:
             if state.kind == "history":
-                yield Arrow(state.name, self.states[state.first].name)
-            elif state.first != NOWHERE:
-                yield from self.begin(state.name, state.first)
+                yield from (Arrow(state.name, self.states[index].name) for index in state.first)
+            else:
+                yield from self.begin(state.name, state.index, state.first)
         for state in self.states:
             for transition in transitions_of(state):
-                yield self._arrow(transition)
+                yield from self._arrows(transition)
 
-    def _arrow(self, transition: Transition) -> Arrow:
+    def _arrows(self, transition: Transition) -> Iterator[Arrow]:
         source = self.states[transition.source].name if transition.source else ANYWHERE
-        moves = transition.target != NOWHERE
-        target = self.states[transition.target].name if moves else source
         said = transition.event or (f"after {duration(transition.after_ms)}" if transition.after_ms else "")
         if transition.guard is not None:
             said += f" [{transition.guard.source}]"
-        return Arrow(source, target, said.strip(), moves)
+        if not transition.targets:
+            yield Arrow(source, source, said.strip(), moves=False)
+        for target in transition.targets:
+            yield Arrow(source, self.states[target].name, said.strip())
 
     def _shape(self, state: State) -> Shape:
         if state.kind == "compound" and self.states[state.parent].kind == "parallel":
@@ -77,7 +80,7 @@ class _Builder:
 
     def _box(self, state: State) -> Box:
         inside = tuple(self.inside(state.index))
-        if inside and state.first != NOWHERE:
+        if inside and state.first:
             inside = (Box(_start(state.name), "start"), *inside)
         glyph = {"history": "H*" if state.deep else "H", "success": "✓", "failure": "✗"}.get(state.kind, "")
         return Box(
@@ -112,4 +115,9 @@ def _more(state: State) -> Iterator[str]:
 def _done(said: str, action: Action | None) -> Iterator[str]:
     if action is not None:
         yield from (f"{said}: {name} = {expr.source}" for name, expr in action.sets)
-        yield from (f"{said}: raise {name}" for name in action.raises)
+        yield from (f"{said}: raise {_raised(each)}" for each in action.raises)
+
+
+def _raised(each: Raise) -> str:
+    carried = ", ".join(f"{name} = {expr.source}" if name else expr.source for name, expr in each.data.items())
+    return each.event + (f" ({carried})" if carried else "") + (f" [{each.guard.source}]" if each.guard else "")

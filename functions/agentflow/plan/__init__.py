@@ -36,7 +36,7 @@ from agentflow.plan.nodes import (
     try_,
     while_,
 )
-from agentflow.plan.states import Action, State, action, approval
+from agentflow.plan.states import Action, State, action, approval, raised
 from agentflow.plan.tasks import Agent, Retry, Task, Tool
 from agentflow.plan.workflow import Workflow
 
@@ -67,6 +67,7 @@ __all__ = [
     "once",
     "one_of",
     "parallel",
+    "raised",
     "repeat",
     "result",
     "retry",

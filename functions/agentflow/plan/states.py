@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
 from agentflow.plan.expression import Condition, Sets
@@ -11,9 +12,9 @@ from agentflow.plan.part import Part
 class Lead(TypedDict, total=False):
     """Where a transition leads and what it does. Without ``to`` nothing is left or entered."""
 
-    to: State | str
+    to: State | str | Sequence[State | str]
     set: Sets
-    raise_: str | list[str]
+    raise_: str | Part | Sequence[str | Part]
     internal: bool
 
 
@@ -27,9 +28,14 @@ class Action(Part):
     """What is done when a state is entered or left."""
 
 
-def action(*, set: Sets | None = None, raise_: str | list[str] | None = None) -> Action:
+def action(*, set: Sets | None = None, raise_: str | Part | Sequence[str | Part] | None = None) -> Action:
     """Variables are set, all at once, then events raised for the machine itself."""
     return Action(set=set, raise_=raise_)
+
+
+def raised(event: str, *, if_: Condition | None = None, data: Any = None) -> Part:
+    """An event to raise under a condition, or with data: an expression, or expressions by name."""
+    return Part(event=event, if_=if_, data=data)
 
 
 def approval(by: str, timeout: str | None = None) -> Part:
@@ -71,10 +77,17 @@ class State(Part):
 
 def transition(event: str | None = None, after: str | None = None, **way: Unpack[Way]) -> Part:
     """A way from one state to another."""
-    to = way.pop("to", None)
-    return Part(event=event, after=after, **way, to=to.name if isinstance(to, State) else to)
+    to = all_named(way.pop("to", None))
+    return Part(event=event, after=after, **way, to=to)
 
 
 def named(state: State | str | None) -> str | None:
     """A state's name, given either way."""
     return state.name if isinstance(state, State) else state
+
+
+def all_named(states: State | str | Sequence[State | str] | None) -> str | list[str | None] | None:
+    """The name of one, or of several."""
+    if isinstance(states, Sequence) and not isinstance(states, str):
+        return [named(state) for state in states]
+    return named(states)

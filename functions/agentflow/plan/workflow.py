@@ -12,7 +12,7 @@ from agentflow.plan.expression import Condition, Expr, Exprs, Value
 from agentflow.plan.nodes import Child, Node
 from agentflow.plan.nodes import task as task_node
 from agentflow.plan.part import Part, Placed, Places, written
-from agentflow.plan.states import Action, State, Way, named, transition
+from agentflow.plan.states import Action, State, Way, all_named, named, transition
 from agentflow.plan.tasks import Agent, Policy, Task, Tool, TypeName, type_text, types
 from agentflow.plan.tasks import named as task_name
 
@@ -238,13 +238,13 @@ class Workflow(Part):
         *,
         in_: State | str | None = None,
         run: Task | str | None = None,
-        initial: State | str | None = None,
+        initial: State | str | Sequence[State | str] | None = None,
         regions: Sequence[str] | None = None,
         visits: int | None = None,
         final: Literal["success", "failure"] | None = None,
         reason: Expr | str | None = None,
         history: Literal["shallow", "deep"] | None = None,
-        to: State | str | None = None,
+        to: State | str | Sequence[State | str] | None = None,
         entry: Action | None = None,
         exit: Action | None = None,
         description: str | None = None,
@@ -254,7 +254,7 @@ class Workflow(Part):
         keys = {
             "in_": named(in_),
             "run": task,
-            "initial": named(initial),
+            "initial": all_named(initial),
             "regions": regions,
             "visits": visits,
         }
@@ -264,7 +264,7 @@ class Workflow(Part):
             final=final,
             reason=reason,
             history=history,
-            to=named(to),
+            to=all_named(to),
             entry=entry,
             exit=exit,
             description=description,
@@ -273,9 +273,9 @@ class Workflow(Part):
         self._add("states", name, state)
         return state
 
-    def initial(self, state: State | str) -> None:
-        """The machine's first state."""
-        self.keys["initial"] = named(state)
+    def initial(self, state: State | str | Sequence[State | str]) -> None:
+        """The machine's first state, or several in different regions."""
+        self.keys["initial"] = all_named(state)
 
     def on(self, event: str, **way: Unpack[Way]) -> None:
         """A transition that any state may take, after its own."""

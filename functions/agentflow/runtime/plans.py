@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from agentflow.core.plan import Plan
-from agentflow.wire.document import compile_document
+from agentflow.wire.document import compile_stored
 
 Key = tuple[UUID, str, int]
 Versions = Sequence[int | None]
@@ -54,7 +54,7 @@ class Plans:
             return None
         number, document = found
         if (tenant, name, number) not in self._plans:
-            self._plans[tenant, name, number] = compile_document(document)
+            self._plans[tenant, name, number] = compile_stored(document)
             if len(self._plans) > self._size:
                 self._plans.popitem(last=False)
         return number

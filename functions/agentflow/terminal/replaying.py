@@ -23,7 +23,7 @@ from agentflow.store.replay import Divergence, Replay
 from agentflow.terminal import output
 from agentflow.terminal.client import all_pages, api, call
 from agentflow.terminal.running import quoted
-from agentflow.wire.document import compile_document
+from agentflow.wire.document import compile_stored
 
 MAX_BYTES = 256 * 1024 * 1024
 
@@ -86,7 +86,7 @@ def replayed(
     recording: Recording, see: Callable[[Plan, Replay, shapes.Line], None] = _see_nothing
 ) -> tuple[Plan, Replay]:
     """The plan, and the replay as far as it came; ``see`` is called after each line."""
-    plan = compile_document(recording.document)
+    plan = compile_stored(recording.document)
     attempts = {(step.step, step.attempt): step.model_dump() for step in recording.steps if step.reused is None}
     again = Replay(plan, recording.run.input or {}, attempts)
     try:

@@ -103,9 +103,9 @@ def quoted(part: str) -> str:
 
 async def registered(client: AsyncClient, reference: str) -> Plan:
     """The plan of a registered workflow, ``name`` or ``name@version``."""
-    from agentflow.wire.document import compile_document
+    from agentflow.wire.document import compile_stored
 
     name, _, version = reference.partition("@")
     params = {"version": version} if version else {}
     found = await call(client, "GET", f"/v1/workflows/{quoted(name)}", params=params)
-    return compile_document(found["document"])
+    return compile_stored(found["document"])

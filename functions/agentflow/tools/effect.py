@@ -15,7 +15,7 @@ from agentflow.errors import Rejected
 from agentflow.tools import ToolCall, Tools
 from agentflow.tools.builtin import BUILTINS
 from agentflow.wire.claim import is_ref
-from agentflow.wire.document import compile_document
+from agentflow.wire.document import compile_stored
 
 KEPT = 500
 ONE_CALL = {**NO_USAGE, "calls": 1}
@@ -66,7 +66,7 @@ class RunTool:
                 raise Rejected(
                     f"there is no workflow {name}@{version}", code="unknown_workflow", path="workflow"
                 )
-            plan = self._plans[key] = compile_document(dict(document))
+            plan = self._plans[key] = compile_stored(dict(document))
             if len(self._plans) > KEPT:
                 self._plans.popitem(last=False)
         return plan

@@ -1,6 +1,6 @@
 """Plan documents at the door: bytes to values, values to a compiled plan, and the JSON Schema of the format.
 
-``check_document`` is the way in for everything new from outside, ``compile_document`` for what was accepted before;
+``check_document`` is the way in for everything new from outside, ``compile_stored`` for what was accepted before;
 ``load_document_file`` is the command line's, which puts the tools' files into the document.
 ``python -m agentflow.wire.document`` prints the schema.
 """
@@ -27,6 +27,7 @@ __all__ = [
     "Checked",
     "check_document",
     "compile_document",
+    "compile_stored",
     "json_schema",
     "load_document",
     "load_document_file",
@@ -114,6 +115,11 @@ def compile_document(document: bytes | Mapping[str, Any]) -> Plan:
     return _compiled(document)[0]
 
 
+def compile_stored(document: Mapping[str, Any]) -> Plan:
+    """The plan of a document that was accepted before, perhaps by an earlier version: it means what it meant then."""
+    return _compiled(document, stored=True)[0]
+
+
 def check_document(document: bytes | Mapping[str, Any]) -> Checked:
     """As ``compile_document``, and more closely: what comes in anew is refused for more than what is there already."""
     plan, author = _compiled(document)
@@ -124,7 +130,7 @@ def check_document(document: bytes | Mapping[str, Any]) -> Checked:
     return Checked(plan, tuple(found))
 
 
-def _compiled(document: bytes | Mapping[str, Any]) -> tuple[Plan, dict[str, str]]:
+def _compiled(document: bytes | Mapping[str, Any], *, stored: bool = False) -> tuple[Plan, dict[str, str]]:
     """The plan, and where its author wrote what is elsewhere in the canonical form."""
     if isinstance(document, bytes):
         document = load(document)
@@ -139,7 +145,7 @@ def _compiled(document: bytes | Mapping[str, Any]) -> tuple[Plan, dict[str, str]
     if rest is None:
         raise Invalid(found, code="invalid_plan")
     try:
-        plan = compile_plan(rest)
+        plan = compile_plan(rest, stored=stored)
     except Invalid as more:
         # That the core cannot read it says nothing more where the shape has said why.
         found += [as_written(fault, author) for fault in more.problems if not found or fault.code != "shape"]

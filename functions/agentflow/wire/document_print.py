@@ -19,9 +19,9 @@ WIDTH = 100
 
 ORDER = tuple(
     """
-    agentflow kind name type task label description limits trigger file code input vars output events tools agents tasks
-    use model in prompt system out over value event after for until match if while then do else
-    initial regions run history visits set raise to internal final as need fail_at wait scope max concurrency
+    agentflow ir kind name type task label description limits trigger file code input vars output events tools agents
+    tasks use model in prompt system out over value event after for until match if while then do else
+    initial regions run history visits set raise data to internal final as need fail_at wait scope max concurrency
     backoff factor max_backoff jitter only never turns max_tokens key timeout retry steps memory cpu usd usd_per_second
     wall effects undo
     reactive ok_if fail_if success_if skip_if on_success on_failure on_halt post entry exit transitions
@@ -33,7 +33,7 @@ ORDER = tuple(
 
 TABLES = frozenset(
     {"input", "vars", "output", "events", "trees", "share", "tools", "agents", "tasks", "states", "in", "out"}
-    | {"set", "cases"}
+    | {"set", "cases", "data"}
     | {"on_success", "on_failure", "on_halt", "post"}
 )
 """Keys whose entries have names of the author's, which stay in the author's order."""

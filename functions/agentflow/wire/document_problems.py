@@ -106,6 +106,8 @@ def _path(loc: tuple[str | int, ...], document: Any) -> str:
         if tagged:
             tagged = False
             continue
+        if isinstance(value, str):  # a name alone, where a list of names or a mapping may stand
+            break
         text += f"[{part}]" if isinstance(part, int) else f".{part[:64]}"
         try:
             value = value[part]

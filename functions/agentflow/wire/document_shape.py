@@ -6,15 +6,24 @@ them too, because people write them. What the words mean is checked by ``core.co
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from agentflow.core.draft import milliseconds, size
 
 NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 EVENT_NAME = r"^([a-z][a-z0-9_-]{0,63}|\*)$"
 FIELD = r"^[a-z][a-z0-9_]{0,63}$"
+DATA_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 PLACE = r"^[a-z][a-z0-9_-]{0,63}(\.[a-z][a-z0-9_-]{0,63})?$"
 TOOL = r"^[a-z][a-z0-9_-]{0,63}(\.[a-z][a-z0-9_-]{0,63}){0,3}$"
 DURATION = r"^[0-9]{1,9}(ms|s|m|h|d)$"
@@ -50,7 +59,16 @@ def _output(text: str) -> str:
 
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
+_NAME_SCHEMA = {"type": "string", "pattern": NAME}
+_NAMES_SCHEMA = {"anyOf": [_NAME_SCHEMA, {"type": "array", "items": _NAME_SCHEMA, "minItems": 1, "maxItems": 100}]}
+Names = Annotated[
+    list[Name],
+    Field(min_length=1, max_length=100),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    WithJsonSchema(_NAMES_SCHEMA),
+]
 FieldName = Annotated[str, StringConstraints(pattern=FIELD)]
+DataName = Annotated[str, StringConstraints(pattern=DATA_NAME)]
 EventName = Annotated[str, StringConstraints(pattern=EVENT_NAME)]
 Place = Annotated[str, StringConstraints(pattern=PLACE)]
 ToolName = Annotated[str, StringConstraints(pattern=TOOL)]
@@ -251,13 +269,29 @@ Task = Annotated[
 ]
 
 
-_RAISED_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "pattern": NAME},
-        {"type": "array", "items": {"type": "string", "pattern": NAME}, "minItems": 1, "maxItems": 20},
-    ]
+class RaisedEvent(Shape):
+    """An event that is raised under a condition, or carries data; not where something that is set has no value."""
+
+    event: Name
+    if_: Cel | None = Field(None, alias="if", description="over the values from before the assignments beside it")
+    data: Value | Annotated[dict[DataName, Value], Field(max_length=100)] | None = Field(
+        None, description="what `event.data` is: expressions by name, or one for all of it"
+    )
+
+
+def _raised(value: Any) -> Any:
+    return {"event": value} if isinstance(value, str) else value
+
+
+_RAISED_SCHEMA = {"anyOf": [{"type": "string", "pattern": NAME}, RaisedEvent.model_json_schema()]}
+_ALL_RAISED_SCHEMA = {
+    "anyOf": [*_RAISED_SCHEMA["anyOf"], {"type": "array", "items": _RAISED_SCHEMA, "minItems": 1, "maxItems": 50}]
 }
-Raised = Annotated[list[Name], Field(min_length=1, max_length=20), WithJsonSchema(_RAISED_SCHEMA)]
+Raised = Annotated[
+    list[Annotated[RaisedEvent, BeforeValidator(_raised)]],
+    Field(min_length=1, max_length=50),
+    WithJsonSchema(_ALL_RAISED_SCHEMA),
+]
 
 
 class Action(Shape):
@@ -278,7 +312,7 @@ class Transition(Shape):
     if_: Cel | None = Field(None, alias="if")
     set: Exprs | None = None
     raise_: Raised | None = Field(None, alias="raise", description="events for the machine itself")
-    to: Name | None = None
+    to: Names | None = Field(None, description="where it leads; several states are in different regions")
     internal: bool | None = Field(None, description="from a compound state into itself, without leaving it")
 
 
@@ -288,7 +322,7 @@ class State(Shape):
     description: Description | None = None
     in_: Place | None = Field(None, alias="in", description="the state around it, or parent.region")
     run: Name | None = Field(None, description="the task that runs while the state is active")
-    initial: Name | None = Field(None, description="the first inner state")
+    initial: Names | None = Field(None, description="the inner state that is entered at first; or several, in regions")
     regions: Annotated[list[Name], Field(min_length=2, max_length=100)] | None = None
     visits: Count | None = Field(None, description="how often it may be entered")
     final: Literal["success", "failure"] | None = None
@@ -296,8 +330,10 @@ class State(Shape):
     history: Literal["shallow", "deep"] | None = Field(
         None, description="stands for the states that were active when the state around it was left last"
     )
-    to: Name | None = Field(None, description="of a history state: what is entered when there is no history yet")
-    entry: Action | None = Field(None, description="what is done when the state is entered")
+    to: Names | None = Field(None, description="of a history state: what is entered when there is no history yet")
+    entry: Action | None = Field(
+        None, description="what is done when the state is entered; of a history state: when there is no history yet"
+    )
     exit: Action | None = Field(None, description="what is done when the state is left")
     transitions: Annotated[list[Transition], Field(max_length=100)] | None = None
 
@@ -508,6 +544,9 @@ class Document(Shape):
     """A workflow: ``agentflow: plan/v1``."""
 
     agentflow: Literal["plan/v1"]
+    ir: Literal[2] | None = Field(
+        None, description="not to be written: for which version it was accepted, where its meaning depends on that"
+    )
     kind: Literal["fsm", "bt", "goal"] = Field(
         description="a state machine, a behaviour tree, or a goal that a model plans for"
     )
@@ -524,7 +563,7 @@ class Document(Shape):
     tools: Annotated[dict[Name, Tool], Field(max_length=100)] | None = None
     agents: Annotated[dict[Name, Agent], Field(max_length=100)] | None = None
     tasks: Annotated[dict[Name, Task], Field(max_length=500)]
-    initial: Name | None = None
+    initial: Names | None = None
     states: Annotated[dict[Name, State], Field(min_length=1, max_length=1_000)] | None = None
     transitions: Annotated[list[Transition], Field(max_length=100)] | None = Field(
         None, description="transitions that any state may take, with the lowest priority"
