@@ -13,6 +13,7 @@ import typer
 from agentflow.terminal import carrying
 from agentflow.terminal.audit import audit_app
 from agentflow.terminal.importing import import_app
+from agentflow.terminal.pricing_commands import prices_app
 from agentflow.terminal.retention_commands import archive_app, prune, retention_app
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.add_typer(retention_app, name="retention")
 app.add_typer(archive_app, name="archive")
 app.add_typer(audit_app, name="audit")
 app.add_typer(import_app, name="import")
+app.add_typer(prices_app, name="prices")
 
 
 class Form(Enum):

@@ -70,6 +70,7 @@ class Settings:
         "", "base URL of an OpenAI-compatible API (OpenAI, vLLM, Ollama, TGI, llama.cpp)"
     )
     llm_api_key: str = _option("", "key of that API")
+    prices_at: str = _option("", "the day whose public model prices count, e.g. 2026-11-01; empty: today")
     script_dir: Path = _option(
         Path("local/workflows"), "folder searched for *.model.yaml rules of the scripted model"
     )

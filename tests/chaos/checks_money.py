@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from agentflow.core.money import llm_micro
-from agentflow.core.run import Price
+from agentflow.core.price import Price, Used, llm_micro
 from chaos.books import TERMINAL, Books, nonce_of
 from chaos.statements import Row
 from chaos.violation import Violation
@@ -61,8 +60,7 @@ def _check_usage(books: Books, step: Row, booked: int, name: str) -> Iterator[Vi
     task = next(iter(models), None)
     if call is None or task is None:
         return
-    price = Price(*models[task])
-    used = llm_micro(price, *call.usage)
+    used = llm_micro(Price.unpacked(models[task]), Used(*call.usage))
     if booked != used:
         yield Violation(
             7, f"{name} used {call.usage} tokens, worth {used}, and {booked} was settled", step["run_id"]

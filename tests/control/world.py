@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ import httpx
 
 from agentflow.control.ports import ParkedMessage, Watch
 from agentflow.core.message import Message
+from agentflow.core.price import Price
 from agentflow.core.run import Run
 from agentflow.errors import Rejected, RetryLater
 from agentflow.runtime.host import Host
@@ -122,14 +124,19 @@ class Recorder:
 
 
 class KnownModels:
-    """A catalogue of models that knows one alias."""
+    """A catalogue of models that knows one alias, and what it was told."""
 
-    def resolve(self, alias: str) -> Any:
+    def resolve(self, alias: str, told: Callable[[str], Price | None] | None = None) -> Price:
+        if told is not None and (found := told(alias)) is not None:
+            return found._replace(provider="told", model=alias)
         if alias != "small":
             raise Rejected(
                 f"no model for {alias!r}", code="unknown_model", mend="name it in AGENTFLOW_MODELS"
             )
-        return alias
+        return Price("scripted", alias, 250_000, 2_000_000, "scripted-1")
+
+    def aliases(self) -> list[str]:
+        return ["small"]
 
 
 @dataclass

@@ -91,6 +91,19 @@ async def test_openai_itself_and_whoever_asks_for_it_gets_max_completion_tokens(
     assert "max_tokens" not in server.sent[0]
 
 
+async def test_openai_is_asked_for_the_tier_of_service_that_is_priced(server: ChatServer) -> None:
+    from agentflow.models.aliases import Provider
+    from agentflow.models.catalogue import OPENAI_URL, service_tier
+
+    assert service_tier(Provider(), OPENAI_URL) == "default"
+    assert service_tier(Provider(), server.url) == ""
+    assert service_tier(Provider(service_tier="flex"), server.url) == "flex"
+    model = OpenAIModel("openai", base_url=server.url, api_key="", service_tier="flex")
+    await model.complete(ask())
+    await model.close()
+    assert server.sent[0]["service_tier"] == "flex"
+
+
 async def test_a_schema_is_sent_as_a_strict_response_format(server: ChatServer, model: OpenAIModel) -> None:
     server.answers = [lambda _: JSONResponse(completion('{"severity": "high", "count": 3}'))]
     reply = await model.complete(ask(output_schema=SCHEMA))
@@ -447,7 +460,7 @@ async def test_usage_that_is_not_told_is_no_more_than_is_held(server: ChatServer
     del body["usage"]
     server.answers = [lambda _: JSONResponse(body)]
     reply = await model.complete(ask(tools=TOOLS, messages=WORKED))
-    assert reply.usage == Usage(input_tokens_bound(WORKED, TOOLS, None), 77)
+    assert reply.usage == Usage(input_tokens_bound(WORKED, TOOLS, None), 77, fault="no usage was told")
     plain = input_tokens_bound(WORKED, (), None)
     silent = [{key: value for key, value in each.items() if key != "calls"} for each in WORKED]
     assert plain >= input_tokens_bound(silent, (), None) + len('search{"query": "é"}'.encode())

@@ -46,6 +46,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "upkeep": {"chore": "prune"},
     "blob_uses": {"ref": "blob:sha256:0", "run_id": RUN},
     "limits": {"scope": "tenant", "concurrency": 1},
+    "prices": {"scope": "model:small", "version": 1, "card": "{}"},
     "templates": {"key": "k", "workflow": "w"},
     "claims": {"run_id": RUN, "key": "1.1", "epoch": 0, "claimant": RUN, "until": BORN},
     "gatekeeper": {"epoch": 1},

@@ -24,7 +24,8 @@ async def write_plan(call: Call) -> Response:
     _, plan = await call.services.registry.plan(call.tenant, name, int(version) if version else None)
     reference = asked.workflow
     if asked.goal is not None:
-        goal = call.services.registry.with_models(_pursuing(plan, asked))
+        registry = call.services.registry
+        goal = registry.with_models(_pursuing(plan, asked), await registry.told(call.tenant))
         number, _ = await call.services.store.register(call.tenant, goal.name, goal.hash, goal.document, None)
         reference = f"{goal.name}@{number}"
     elif plan.planning is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -15,12 +15,14 @@ from agentflow.core.compile_tree import MAX_NODES
 from agentflow.core.goal import AUTHOR
 from agentflow.core.plan import Child, Plan
 from agentflow.core.planner import advance
+from agentflow.core.price import Price, told_price
 from agentflow.core.proof import STATES, proven
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.wire.document import MAX_BYTES, Checked, check_document, compile_stored
 from agentflow.wire.json_value import loads
 
 MAX_PLANS = 500
+MODEL = "model:"
 
 Made = TypeVar("Made")
 
@@ -61,6 +63,21 @@ class WorkflowStore(Protocol):
 
     async def workflow(self, tenant: UUID, name: str, version: int | None) -> dict[str, Any] | None: ...
 
+    async def prices(self, tenant: UUID) -> list[dict[str, Any]]: ...
+
+
+Told = Callable[[str], Price | None]
+
+
+def told_models(rows: Sequence[Mapping[str, Any]]) -> Told | None:
+    """What a tenant was told that models cost, in rows of its prices; None: nothing."""
+    told = {
+        row["scope"].removeprefix(MODEL): told_price(row["card"], row["version"])
+        for row in rows
+        if row["card"] is not None and row["scope"].startswith(MODEL)
+    }
+    return told.get if told else None
+
 
 class Registry:
     """Compiles documents, in one thread of its own so that requests go on meanwhile, and remembers plans."""
@@ -68,14 +85,14 @@ class Registry:
     def __init__(self, store: WorkflowStore, models: Models, limits: PlanLimits = DEFAULT) -> None:
         self.limits = limits
         self._store = store
-        self._models = models
+        self.models = models
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         # A version never changes, so its plan is compiled once.
         self._plans: OrderedDict[tuple[UUID, str, int], Plan] = OrderedDict()
 
-    async def check(self, body: bytes, *, yaml: bool) -> Checked:
+    async def check(self, tenant: UUID, body: bytes, *, yaml: bool) -> Checked:
         """The plan of a document from outside, and warnings; ``Invalid`` names every fault, unknown models included."""
-        return await self._in_thread(self._check, body, yaml)
+        return await self._in_thread(self._check, body, yaml, await self.told(tenant))
 
     async def plan(self, tenant: UUID, name: str, version: int | None) -> tuple[int, Plan]:
         """A registered workflow's version (None: the newest) and plan; ``Rejected`` (not_found) otherwise."""
@@ -106,22 +123,26 @@ class Registry:
     async def _in_thread(self, work: Callable[..., Made], *given: object) -> Made:
         return await asyncio.get_running_loop().run_in_executor(self._compiler, work, *given)
 
-    def _check(self, body: bytes, yaml: bool) -> Checked:
+    async def told(self, tenant: UUID) -> Told | None:
+        """What a tenant was told that models cost; None: nothing."""
+        return told_models(await self._store.prices(tenant))
+
+    def _check(self, body: bytes, yaml: bool, told: Told | None) -> Checked:
         checked = check_document(body if yaml else _object(loads(body)))
-        self.with_models(checked.plan)
+        self.with_models(checked.plan, told)
         found = proven(checked.plan, advance, self.limits.states)
         if errors := [problem for problem in found if problem.severity == "error"]:
             raise Invalid(errors, code="invalid_plan")
         return Checked(checked.plan, (*checked.warnings, *found))
 
-    def with_models(self, plan: Plan) -> Plan:
+    def with_models(self, plan: Plan, told: Told | None = None) -> Plan:
         """The plan, when it is not too large and there is a model for every task that needs one; else ``Invalid``."""
         problems = self.limits.check(plan)
         for task in plan.tasks.values():
             if task.kind != "llm":
                 continue
             try:
-                self._models.resolve(task.use)
+                self.models.resolve(task.use, told)
             except Rejected as refusal:
                 found = refusal.problem
                 within = plan.tasks[task.part_of].agent if task.part_of else None

@@ -16,6 +16,7 @@ from agentflow.control import (
     limits,
     parked,
     plans,
+    prices,
     retention,
     runs,
     shapes,
@@ -214,6 +215,21 @@ ROUTES = (
         "DELETE", "/v1/limits/{scope:path}", limits.delete_limit, "Remove a limit",
         {204: Answer("It is gone.")},
         (404, 413, 422),
+    ),
+    Route(
+        "GET", "/v1/prices", prices.list_prices, "List prices",
+        {200: Answer("A page of prices.", shapes.Prices)},
+        (400,), query=shapes.PageQuery,
+    ),
+    Route(
+        "POST", "/v1/prices/reload", prices.reload_prices, "Have prices read again",
+        {204: Answer("Every host that can be reached has been told.")},
+        (413,),
+    ),
+    Route(
+        "GET", "/v1/prices/{scope:path}", prices.get_price, "Get a price",
+        {200: Answer("What it costs, and has cost.", shapes.PriceHistory)},
+        (404, 422),
     ),
     Route(
         "GET", "/v1/audit", audit.list_audit, "List the audit chain",

@@ -455,6 +455,48 @@ class Limits(Answer):
     next: Next
 
 
+class PriceShown(Answer):
+    """What a model or a tool costs."""
+
+    scope: Annotated[str, Field(description="`model:<alias>`, `model:<name of a model>` or `tool:<name>`.")]
+    provider: str | None
+    model: str | None
+    price: Annotated[
+        Json | None,
+        Field(
+            description="Micro-dollars: `input_micro_per_mtok` and the like per million tokens, `micro_per_call`,"
+            " `micro_per_million_seconds`; `tiers` by the length of the input. null: it is not known."
+        ),
+    ]
+    price_version: Annotated[
+        str | None,
+        Field(description="Which price that is: `tenant 3`, `settings`, `genai-prices 0.2.3 @2026-11-01`."),
+    ]
+    set_at: Annotated[datetime | None, Field(description="When this tenant was told it; null: it is everybody's.")]
+    unknown: Annotated[str | None, Field(description="Why there is no price, and how to mend that.")]
+
+
+class Prices(Answer):
+    """Prices, by scope."""
+
+    items: list[PriceShown]
+    next: Next
+
+
+class ToldPrice(Answer):
+    """A price that this tenant was told; null: that it was taken back."""
+
+    version: int
+    card: Json | None
+    set_at: datetime
+
+
+class PriceHistory(PriceShown):
+    """What a model or a tool costs, and what this tenant was told of it, the newest first."""
+
+    versions: list[ToldPrice]
+
+
 class AuditEntry(Answer):
     """One entry of the audit chain."""
 

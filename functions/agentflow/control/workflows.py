@@ -61,7 +61,7 @@ async def _document(call: Call) -> Checked:
     if media not in JSON_TYPES and media not in YAML_TYPES:
         raise unsupported(media, ("application/yaml", *JSON_TYPES))
     body = await read(call.request, call.services.registry.limits.bytes)
-    checked = await call.services.registry.check(body, yaml=media in YAML_TYPES)
+    checked = await call.services.registry.check(call.tenant, body, yaml=media in YAML_TYPES)
     if problems := await check_children(call.services.registry, call.tenant, checked.plan):
         raise Invalid(problems, code="invalid_plan")
     return checked

@@ -33,6 +33,7 @@ from agentflow.core.plan import (
     Undo,
 )
 from agentflow.core.planning_wire import schema
+from agentflow.core.price import MILLION
 from agentflow.core.prompt import placeholders
 from agentflow.core.types import Type, parse
 
@@ -81,6 +82,7 @@ def tools(draft: Draft) -> dict[str, ToolSpec]:
             inputs=_takes(draft, entry["in"], f"{path}.in") if "in" in entry else None,
             description=entry.get("description", ""),
             effects=entry.get("effects", ""),
+            micro_per_million_seconds=micro(entry.get("usd_per_second", 0), MILLION),
         )
     return found
 
@@ -266,7 +268,7 @@ def _money(draft: Draft, known_tools: dict[str, ToolSpec]) -> None:
         return
     for task in draft.tasks.values():
         tool = known_tools.get(task.use) if task.kind == "tool" else None
-        price = tool.price_micro if tool is not None else task.price_cap_micro
+        price = tool.price_micro or tool.micro_per_million_seconds if tool is not None else task.price_cap_micro
         if task.kind in ("llm", "agent") or price:
             draft.note(
                 "limits.usd",

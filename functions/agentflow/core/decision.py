@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from agentflow.core.message import Message
+from agentflow.core.money import Count
 from agentflow.core.plan import Plan
-from agentflow.core.run import OpenStep, Price, Run
+from agentflow.core.price import Price, ToolPrice
+from agentflow.core.run import OpenStep, Run
 
 JSON = Any
 
@@ -167,10 +169,12 @@ class Facts(NamedTuple):
     """What a decision may know besides the run and the message; read in the same transaction.
 
     ``now_ms``: the database's clock, milliseconds since the epoch. ``plan``/``version``: the run's compiled plan.
-    ``price(alias)``: the model an alias stands for today. ``headroom``: the tenant's. ``step_input``: the input of
-    the step a retry timer names. ``triggered``: for event.received, the plans that declare a trigger on the
-    event's type (by workflow, with version) and the steps subscribed to it (run id, step). ``waits``: whether a run
-    that is asked for has to wait for its turn. ``template``: the workflow that has reached the plan's goal before.
+    ``price(alias)``: the model an alias stands for today, and what it costs the tenant. ``tool_price(name)``: what the
+    tenant was told of a tool. ``tokens(alias)``: what counts the tokens of texts, where a tokenizer is at hand.
+    ``headroom``: the tenant's. ``step_input``: the input of the step a retry timer names. ``triggered``: for
+    event.received, the plans that declare a trigger on the event's type (by workflow, with version) and the steps
+    subscribed to it (run id, step). ``waits``: whether a run that is asked for has to wait for its turn. ``template``:
+    the workflow that has reached the plan's goal before.
     """
 
     now_ms: int
@@ -183,3 +187,5 @@ class Facts(NamedTuple):
     subscribers: tuple[tuple[UUID, int], ...] = ()
     waits: bool = False
     template: str | None = None
+    tool_price: Callable[[str], ToolPrice | None] | None = None
+    tokens: Callable[[str], Count | None] | None = None

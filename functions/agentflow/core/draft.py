@@ -151,6 +151,6 @@ def size(text: str) -> int:
     return int(match[1]) * _SIZES[match[2]]
 
 
-def micro(usd: float) -> int:
-    """US dollars in micro-dollars, rounded up."""
-    return int((Decimal(repr(usd)) * 1_000_000).to_integral_value(ROUND_CEILING))
+def micro(usd: float, of: int = 1) -> int:
+    """US dollars in micro-dollars, or in parts of those, rounded up."""
+    return int((Decimal(repr(usd)) * 1_000_000 * of).to_integral_value(ROUND_CEILING))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from agentflow.core.plan import Plan, Task
-from agentflow.core.run import Price, Run
+from agentflow.core import price as prices
+from agentflow.core.plan import UNKNOWN, Plan, Task
+from agentflow.core.price import Price, ToolPrice, Used
+from agentflow.core.run import Run
 
-MILLION = 1_000_000
+CALL_MS = 60_000
+"""How long a call may take whose task does not say."""
+
 # A provider's frame around each message (role, separators) is a handful of tokens; this is never too few.
 TOKENS_PER_MESSAGE = 16
 # What a provider tells a model about tools in general, and how it frames each, is some hundred tokens.
@@ -17,12 +21,35 @@ TOKENS_FOR_TOOLS = 1_024
 # Failures after which a provider may bill a call that told us no usage: the whole hold counts as spent.
 MAYBE_BILLED = frozenset({"timeout", "bad_response", "outcome_unknown", "internal"})
 
+Count = Callable[[str], int]
+"""How many tokens a text is at most."""
+
+
+class Bill(NamedTuple):
+    """What a call has cost. ``violation``: why what was told of it cannot be right, or that it is more than was held;
+    None when all is well. What cannot be right is never taken for less than what was held.
+    """
+
+    micro: int
+    violation: str | None = None
+
 
 def input_tokens_bound(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    schema: Mapping[str, Any] | None,
+    count: Count | None = None,
 ) -> int:
-    """The most tokens a request can count: a token is at least one byte of UTF-8, whatever the tokenizer."""
-    text = sum(len(m["content"].encode()) + (_json_bytes(m["calls"]) if "calls" in m else 0) for m in messages)
+    """The most tokens a request can count: a token is at least one byte of UTF-8, whatever the tokenizer.
+
+    ``count`` may know better how many tokens the messages' text is. In which form tools and a schema reach the model is
+    the server's own business: they count by their bytes.
+    """
+    if count is None:
+        text = sum(len(m["content"].encode()) for m in messages)
+    else:
+        text = sum(count(m["content"]) for m in messages)
+    text += sum(_json_bytes(m["calls"]) for m in messages if "calls" in m)
     form = (_json_bytes(schema) if schema else 0) + (TOKENS_FOR_TOOLS + _json_bytes(tools) if tools else 0)
     return text + form + TOKENS_PER_MESSAGE * (len(messages) + 1)
 
@@ -32,24 +59,79 @@ def _json_bytes(value: Any) -> int:
     return len(json.dumps(value))
 
 
-def llm_micro(price: Price, input_tokens: int, output_tokens: int) -> int:
-    """Price of a call, rounded up to the next micro-dollar."""
-    micro = input_tokens * price.input_micro_per_mtok + output_tokens * price.output_micro_per_mtok
-    return -(-micro // MILLION)
+def by_bytes(price: Price) -> Count | None:
+    """How texts of a model are counted whose price says how many bytes its tokens have."""
+    size = price.bytes_per_100_tokens
+    return None if size is None else lambda text: -(-100 * len(text.encode()) // size)
 
 
-def tool_micro(plan: Plan, task: Task) -> int:
-    """Declared price of one call of a tool; built-in tools cost what the task says, else nothing."""
-    spec = plan.tools.get(task.use or "")
+def call_ms(task: Task) -> int:
+    """How long a call of the task may take."""
+    return task.timeout_ms or CALL_MS
+
+
+def llm_hold(price: Price, task: Task, input_tokens: int) -> int:
+    """The most that an attempt at an llm task costs whose request has at most so many tokens."""
+    return prices.llm_bound(price, input_tokens, task.max_tokens, call_ms(task))
+
+
+def tool_price(run: Run | None, plan: Plan, task: Task) -> ToolPrice:
+    """What a tool costs: as the tenant was told, else as the workflow says; built-in tools what the task says."""
+    name = task.use or ""
+    if run is not None and (told := run.tools.get(name)) is not None:
+        return told
+    spec = plan.tools.get(name)
     if spec is not None:
-        return spec.price_micro
-    return task.price_cap_micro or 0
+        return ToolPrice(spec.price_micro, spec.micro_per_million_seconds)
+    return ToolPrice(task.price_cap_micro or 0)
 
 
-def cost_micro(task: Task, run: Run, usage: Mapping[str, Any], plan: Plan | None = None) -> int:
-    """What a completed call cost: its tokens at the pinned price, or the tool's price per call."""
-    if task.kind == "llm":
-        return llm_micro(run.models[task.use or ""], usage["input_tokens"], usage["output_tokens"])
-    if task.kind == "tool" and plan is not None and usage["calls"]:
-        return tool_micro(plan, task)
-    return 0
+def tool_hold(price: ToolPrice, task: Task) -> int:
+    """The most that an attempt at a tool task costs."""
+    return prices.tool_micro(price, call_ms(task))
+
+
+def price_version(run: Run, plan: Plan, task: Task) -> str:
+    """Which price a call of the task is held and settled at."""
+    if task.kind == "tool":
+        return tool_price(run, plan, task).price_version
+    price = run.models.get(task.use or "")
+    return price.price_version if price else prices.FROM_PLAN
+
+
+def bill(run: Run, plan: Plan, task: Task, report: Mapping[str, Any], held: int) -> Bill:
+    """What an attempt has cost that ``report`` (a step.completed) tells the outcome of, at the run's pinned prices."""
+    usage = report["usage"]
+    ms = min(report["duration_ms"], call_ms(task))  # beyond it nobody worked for us
+    code = (report["error"] or {}).get("code")
+    if not usage["calls"] and (code == UNKNOWN or (task.kind == "llm" and code in MAYBE_BILLED)):
+        return Bill(held)
+    if task.kind == "tool":
+        return Bill(prices.tool_micro(tool_price(run, plan, task), ms, min(usage["calls"], 1)))
+    if task.kind != "llm" or not usage["calls"]:
+        return Bill(0)
+    price = run.models[task.use or ""]
+    used, fault = believed(usage)
+    fault = usage.get("fault") or fault
+    micro = prices.llm_micro(price, used, ms)
+    if fault is not None:
+        # What has no price needs no right count.
+        return Bill(max(micro, held), None if prices.is_free(price) else fault)
+    if micro > held:
+        return Bill(micro, f"{micro} micro-dollars were billed, {held} had been held")
+    return Bill(micro)
+
+
+def believed(usage: Mapping[str, Any]) -> tuple[Used, str | None]:
+    """The tokens of a call, as far as they can be, and what contradicts itself in what was told of them."""
+    asked, made = usage["input_tokens"], usage["output_tokens"]
+    read, written = usage.get("cached_tokens", 0), usage.get("cache_write_tokens", 0)
+    thought = usage.get("reasoning_tokens", 0)
+    fault = None
+    if read + written > asked:
+        fault = f"{read} tokens read from a cache and {written} written to it are more than all {asked} of input"
+        read = written = 0
+    if thought > made:
+        fault = fault or f"{thought} tokens of reasoning are more than all {made} of output"
+        made = thought
+    return Used(asked, made, read, written), fault

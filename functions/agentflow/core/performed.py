@@ -15,11 +15,12 @@ NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "calls": 
 class Performed:
     """A call's outcome: the step's output and what it used; ``error`` when it gave nothing usable, at a cost.
 
-    ``usage`` has the keys of ``NO_USAGE``; ``error`` is {code, message, retryable, retry_after_ms}.
+    ``usage`` has the keys of ``NO_USAGE``, and those of wire/payloads.py that there is any of;
+    ``error`` is {code, message, retryable, retry_after_ms}.
     """
 
     output: dict[str, Any] | None
-    usage: dict[str, int] = field(default_factory=lambda: dict(NO_USAGE))
+    usage: dict[str, Any] = field(default_factory=lambda: dict(NO_USAGE))
     error: dict[str, Any] | None = None
 
 

@@ -52,9 +52,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool shipped with the workflow. ``timeout_ms`` None: the task's; ``price_micro`` is per call; ``inputs`` is
-    what it takes, None where it does not say. ``effects``: none, idempotent or once; '' where it does not say, and
-    then its calls may be repeated as those of an idempotent one."""
+    """A tool shipped with the workflow. ``timeout_ms`` None: the task's; ``price_micro`` is per call, and what seconds
+    cost is added to it; ``inputs`` is what it takes, None where it does not say. ``effects``: none, idempotent or once;
+    '' where it does not say, and then its calls may be repeated as those of an idempotent one."""
 
     name: str
     kind: str
@@ -67,6 +67,7 @@ class ToolSpec:
     inputs: dict[str, Type] | None = None
     description: str = ""
     effects: str = ""
+    micro_per_million_seconds: int = 0
 
     @property
     def once(self) -> bool:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 from immutables import Map
 
 from agentflow.core.planner import PlanState
+from agentflow.core.price import Price, ToolPrice
 
 JSON = Any
 
@@ -48,16 +49,6 @@ class OpenStep(NamedTuple):
     def packed(self) -> tuple[JSON, ...]:
         """As JSON; without the key where it has none, as most."""
         return tuple(self) if self.key else self[:-1]
-
-
-class Price(NamedTuple):
-    """A model pinned to a run with what it costs, in micro-dollars per million tokens."""
-
-    provider: str
-    model: str
-    input_micro_per_mtok: int
-    output_micro_per_mtok: int
-    price_version: str
 
 
 class Parent(NamedTuple):
@@ -112,6 +103,7 @@ class Run(NamedTuple):
     parent: Parent | None = None
     forked: Mapping[str, JSON] | None = None  # the run it goes on from, and until it has begun all of core/fork.py
     chain: bytes | None = None  # of the rows it has left behind, as it was last written (store/chain.py)
+    tools: Mapping[str, ToolPrice] = NONE  # what the tenant has been told that its tools cost, where it has been
 
     @property
     def terminal(self) -> bool:
@@ -151,7 +143,9 @@ class Run(NamedTuple):
         if self.halted:
             state["halted"] = sorted(self.halted)
         if self.models:
-            state["models"] = {alias: tuple(price) for alias, price in self.models.items()}
+            state["models"] = {alias: price.packed() for alias, price in self.models.items()}
+        if self.tools:
+            state["tools"] = {tool: tuple(price) for tool, price in self.tools.items()}
         if self.plan_hash:
             state["plan"] = self.plan_hash
         if self.cancel_reason is not None:
@@ -194,7 +188,9 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     if "halted" in state:
         fields["halted"] = Map(dict.fromkeys(state["halted"], True))
     if "models" in state:
-        fields["models"] = {alias: Price(*price) for alias, price in state["models"].items()}
+        fields["models"] = {alias: Price.unpacked(price) for alias, price in state["models"].items()}
+    if "tools" in state:
+        fields["tools"] = {tool: ToolPrice(*price) for tool, price in state["tools"].items()}
     fields["plan_hash"] = state.get("plan", "")
     fields["cancel_reason"] = state.get("cancel")
     fields["priority"] = state.get("priority", 5)

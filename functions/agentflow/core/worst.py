@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from agentflow.core.bound import Bound, Limit, Size, largest, number
 from agentflow.core.expressions import always, names_read, names_set, never
-from agentflow.core.money import tool_micro
+from agentflow.core.money import tool_hold, tool_price
 from agentflow.core.node import Node, Tree
 from agentflow.core.plan import Plan, Task
 from agentflow.core.worst_fsm import entries
@@ -48,9 +48,12 @@ def declared_cost(plan: Plan) -> Callable[[Task], int]:
 
     def cost_of(task: Task) -> int:
         if task.agent and task.price_cap_micro is None:
-            dearest = max((tool.price_micro for tool in task.agent.tools.values()), default=0)
+            parts = (part for part in plan.tasks.values() if part.part_of == task.name and part.kind == "tool")
+            dearest = max((tool_hold(tool_price(None, plan, part), part) for part in parts), default=0)
             return dearest * (_calls(task) - task.turns) * task.retry.max
-        return tool_micro(plan, task) if task.kind == "tool" else task.price_cap_micro or 0
+        if task.kind == "tool":
+            return tool_hold(tool_price(None, plan, task), task)
+        return task.price_cap_micro or 0
 
     return cost_of
 

@@ -1,5 +1,5 @@
 """LLM providers behind one protocol, and a scripted model for offline use."""
 
-from agentflow.models.model import Call, Model, ModelRef, Reply, Request, Usage
+from agentflow.models.model import Call, Model, Reply, Request, Usage
 
-__all__ = ["Call", "Model", "ModelRef", "Reply", "Request", "Usage"]
+__all__ = ["Call", "Model", "Reply", "Request", "Usage"]

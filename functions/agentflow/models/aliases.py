@@ -5,6 +5,10 @@
     models:
       small: {provider: local, model: llama3.2, input_usd_per_mtok: 0, output_usd_per_mtok: 0}
       large: {model: gpt-5-mini}                          # provider openai; the price is known
+      ours: {provider: local, model: qwen3, usd_per_second: 0.0006, tokenizer: qwen3/tokenizer.json}
+
+What else a price may have is in card.py. How a request's tokens are counted for its hold: by ``tokenizer`` (a Hugging
+Face tokenizer.json), or by ``bytes_per_token``; without either each byte counts as a token, which is never too few.
 """
 
 from __future__ import annotations
@@ -13,10 +17,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from agentflow.errors import Invalid, Problem
-from agentflow.wire.catalogue import problems_of
+from agentflow.models.card import Card, Part, card_problems
 from agentflow.wire.document_bounds import MAX_BYTES
 from agentflow.wire.document_text import load
 
@@ -24,22 +28,19 @@ PATH = "AGENTFLOW_MODELS"
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
-Usd = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Provider(_Part):
+class Provider(Part):
     """An OpenAI-compatible API. ``output_limit`` names the field that limits a reply's tokens; auto: what the
-    server at ``base_url`` is known to heed, or asks for.
+    server at ``base_url`` is known to heed, or asks for. ``service_tier``: which of its tiers is asked for, and priced;
+    OpenAI is asked for its default one, whatever a project of theirs is set to.
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+", max_length=2000)] | None = None
     api_key: str = Field(default="", repr=False)
     api_key_file: Path | None = None
     output_limit: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    service_tier: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")] | None = None
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -48,26 +49,32 @@ class Provider(_Part):
         return self
 
 
-class Alias(_Part):
-    """A model, with its price where no price list knows it."""
+class Alias(Card):
+    """A model, with its price where no price list knows it.
+
+    ``known_as``: how its server names it in its answers, where that is neither ``model`` nor a dated name of it; "*":
+    whatever it says. ``context_tokens``: how many tokens it can be told.
+    """
 
     model: Label
     provider: Name = "openai"
-    input_usd_per_mtok: Usd | None = None
-    output_usd_per_mtok: Usd | None = None
+    known_as: Annotated[list[Label], Field(max_length=100)] = Field(default_factory=list)
+    tokenizer: Path | None = None
+    bytes_per_token: Annotated[Decimal, Field(ge=1, le=8, decimal_places=2, allow_inf_nan=False)] | None = None
+    context_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)] | None = None
 
     @model_validator(mode="after")
-    def _both_prices(self) -> Self:
-        if (self.input_usd_per_mtok is None) != (self.output_usd_per_mtok is None):
-            raise ValueError("give both input_usd_per_mtok and output_usd_per_mtok, or neither")
+    def _one_count(self) -> Self:
+        if self.tokenizer is not None and self.bytes_per_token is not None:
+            raise ValueError("give tokenizer or bytes_per_token, not both")
         return self
 
 
-class Aliases(_Part):
+class Aliases(Part):
     """The whole table."""
 
-    providers: dict[Name, Provider] = {}
-    models: dict[Name, Alias] = {}
+    providers: dict[Name, Provider] = Field(default_factory=dict)
+    models: dict[Name, Alias] = Field(default_factory=dict)
 
 
 def read_aliases(setting: str) -> Aliases:
@@ -85,7 +92,7 @@ def read_aliases(setting: str) -> Aliases:
     try:
         table = Aliases.model_validate(load(data))
     except ValidationError as fault:
-        raise Invalid(problems_of(fault, PATH)) from None
+        raise Invalid(card_problems(fault, PATH)) from None
     except Invalid as fault:
         named = [Problem(f"{PATH}.{p.path}".rstrip("."), p.message, p.mend, p.code) for p in fault.problems]
         raise Invalid(named) from None

@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from agentflow.core.money import input_tokens_bound
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """What an alias stands for: a provider's model and its prices, in micro-dollars per million tokens."""
-
-    provider: str
-    model: str
-    input_micro_per_mtok: int
-    output_micro_per_mtok: int
-    price_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +27,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider bills them; ``cached_tokens`` are part of ``input_tokens``."""
+    """Tokens as the provider bills them: those read from a cache (``cached_tokens``) and written to it are part of
+    ``input_tokens``, those of reasoning part of ``output_tokens``. ``fault``: what cannot be right of what it said;
+    where a number is missing there is the largest that is possible."""
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +76,9 @@ def most_usage(request: Request) -> Usage:
     """The most a call can have used, for providers that do not say: a token has at least one byte."""
     bound = input_tokens_bound(request.messages, request.tools, request.output_schema)
     return Usage(bound, request.max_output_tokens)
+
+
+def is_openai(base_url: str) -> bool:
+    """Whether OpenAI itself answers there."""
+    host = urlsplit(base_url).hostname or ""
+    return host == "openai.com" or host.endswith(".openai.com")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from agentflow.errors import RetryLater
-from agentflow.models.model import Reply, Request
+from agentflow.models.model import Reply, Request, is_openai
 from agentflow.models.openai_faults import (
     asks_for_other_limit,
     cannot_be_strict,
@@ -42,11 +42,13 @@ class OpenAIModel:
         base_url: str,
         api_key: str,
         output_limit: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto",
+        service_tier: str = "",
     ) -> None:
         self._provider = provider
         self._base_url = base_url
         self._api_key = api_key
         self._fixed_limit = None if output_limit == "auto" else output_limit
+        self._service_tier = service_tier
         self._limit_of: dict[str, str] = {}
         self._not_strict: set[str] = set()
         self._loose_tools: set[str] = set()
@@ -100,6 +102,8 @@ class OpenAIModel:
             "messages": messages,
             self._limit(request.model): request.max_output_tokens,
         }
+        if self._service_tier:
+            asked["service_tier"] = self._service_tier
         if request.tools:
             strict = request.model not in self._loose_tools
             asked["tools"] = [as_function(tool, strict=strict) for tool in request.tools]
@@ -116,9 +120,8 @@ class OpenAIModel:
             return self._fixed_limit
         if model in self._limit_of:
             return self._limit_of[model]
-        host = urlsplit(self._base_url).hostname or ""
-        is_openai = host == "api.openai.com" or host.endswith((".openai.com", ".openai.azure.com"))
-        return "max_completion_tokens" if is_openai else "max_tokens"
+        azure = (urlsplit(self._base_url).hostname or "").endswith(".openai.azure.com")
+        return "max_completion_tokens" if azure or is_openai(self._base_url) else "max_tokens"
 
     def _learn(self, request: Request, fault: Any) -> bool:
         """Whether the refusal is of a form that can be changed; then the next exchange has it changed."""

@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 
 from agentflow.errors import RetryLater
-from agentflow.models.model import Call, Reply, Request, Usage, most_usage
+from agentflow.models.model import Call, Reply, Request
+from agentflow.models.openai_usage import read_usage
 
-MAX_TOKENS = 2**31 - 1
 MAX_CALLS = 1_000
 """Most calls of one reply that are looked at; a turn may have far fewer."""
 
@@ -32,22 +32,8 @@ def read_reply(body: bytes, request: Request, provider: str) -> Reply:
         text, finish = refusal, "refusal"
     model = response.get("model")
     model = model[:200] if isinstance(model, str) and model else request.model
-    return Reply(text, read_usage(response.get("usage"), request), model, finish, calls)
-
-
-def read_usage(usage: Any, request: Request) -> Usage:
-    """The tokens billed; the most the call can have used where the server does not say."""
-    most = most_usage(request)
-    if not isinstance(usage, dict):
-        return most
-    used = _count(usage.get("prompt_tokens"), most.input_tokens)
-    details = usage.get("prompt_tokens_details")
-    cached = _count(details.get("cached_tokens"), 0) if isinstance(details, dict) else 0
-    return Usage(used, _count(usage.get("completion_tokens"), most.output_tokens), min(cached, used))
-
-
-def _count(value: Any, otherwise: int) -> int:
-    return value if type(value) is int and 0 <= value <= MAX_TOKENS else otherwise
+    usage = read_usage(response.get("usage"), request, said_something=bool(text or calls))
+    return Reply(text, usage, model, finish, calls)
 
 
 def _call(function: Any, id_: Any) -> Call:

@@ -49,6 +49,7 @@ STEP_SECONDS = Histogram(
     buckets=_SLOW,
     registry=registry,
 )
+DIRECTIONS = ("input", "output", "cached", "cache_write", "reasoning")
 TOKENS = Counter("agentflow_llm_tokens", "Tokens as providers count them.", ["direction"], registry=registry)
 COST = Counter("agentflow_cost_micro_dollars", "Money spent, in micro-dollars.", registry=registry)
 BATCH = Histogram(
@@ -101,7 +102,7 @@ def steps_ended(kind: str, reports: Sequence[Mapping[str, Any]]) -> None:
     observe = STEP_SECONDS.labels(kind).observe
     for report in reports:
         observe(report["duration_ms"] / 1000)
-    for direction in ("input", "output", "cached"):
+    for direction in DIRECTIONS:
         count = sum(report["usage"].get(f"{direction}_tokens", 0) for report in reports)
         if count:
             TOKENS.labels(direction).inc(count)

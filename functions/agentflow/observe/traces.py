@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from agentflow.config import Settings
 
 Value = str | bool | int | float | Sequence[str]
+TOKENS = {
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
+    "cache_write_tokens": "gen_ai.usage.cache_write.input_tokens",
+    "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
+    "fault": "agentflow.usage.fault",
+}
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 
 SERVICE = "agentflow"
@@ -138,7 +146,7 @@ def genai(
     model: str,
     *,
     answered_by: str | None = None,
-    usage: Mapping[str, int] | None = None,
+    usage: Mapping[str, Any] | None = None,
 ) -> dict[str, Value | None]:
     """Attributes of a model call by OpenTelemetry's GenAI conventions (``usage`` as in step.completed)."""
     usage = usage or {}
@@ -147,10 +155,13 @@ def genai(
         "gen_ai.provider.name": provider,
         "gen_ai.request.model": model,
         "gen_ai.response.model": answered_by,
-        "gen_ai.usage.input_tokens": usage.get("input_tokens"),
-        "gen_ai.usage.output_tokens": usage.get("output_tokens"),
-        "gen_ai.usage.cache_read.input_tokens": usage.get("cached_tokens"),
+        **tokens(usage),
     }
+
+
+def tokens(usage: Mapping[str, Any]) -> dict[str, Value | None]:
+    """The tokens of a model call by the same conventions; what there are none of is left out."""
+    return {name: usage[key] for key, name in TOKENS.items() if usage.get(key)}
 
 
 def _next(traceparent: str | None) -> str:

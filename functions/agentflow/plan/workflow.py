@@ -75,15 +75,16 @@ class Workflow(Part):
         cpu: float | None = None,
         output: str | None = None,
         usd: float | None = None,
+        usd_per_second: float | None = None,
         effects: Literal["none", "idempotent", "once"] | None = None,
     ) -> Tool:
         """A tool: Python code that defines run(**input) -> dict, as text or in a ``file`` beside the workflow's.
 
-        ``in_``: what it takes, by name and type. ``effects``: what a call changes outside; calls of a tool with
-        ``once`` are never repeated blindly.
+        ``in_``: what it takes, by name and type. ``usd``: what a call costs, each second of it ``usd_per_second`` more.
+        ``effects``: what a call changes outside; calls of a tool with ``once`` are never repeated blindly.
         """
         keys = {"code": code, "file": file, "description": description, "timeout": timeout, "memory": memory}
-        more = {"cpu": cpu, "output": output, "usd": usd, "effects": effects}
+        more = {"cpu": cpu, "output": output, "usd": usd, "usd_per_second": usd_per_second, "effects": effects}
         return self._tool(Tool(name, kind="python", in_=types(in_), **keys, **more))
 
     def define_agent(

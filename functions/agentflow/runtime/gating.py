@@ -24,14 +24,17 @@ LOST_S = 10.0  # after this long, a hint that a run has been planned is taken fo
 CALLS = {"llm.requested": "model", "tool.requested": "tool"}
 
 Read = Callable[[Sequence[UUID]], Awaitable[list[tuple[UUID, str, Limit]]]]
+Also = Callable[[set[UUID]], Awaitable[None]]
 
 
 class Gating:
-    """``read`` gives the limits of tenants. ``sends_requests``: whether run requests leave this host by the bus."""
+    """``read`` gives the limits of tenants; ``also`` reads what else is to be known of them, and goes stale with those.
+    ``sends_requests``: whether run requests leave this host by the bus."""
 
-    def __init__(self, read: Read, *, sends_requests: bool) -> None:
+    def __init__(self, read: Read, *, sends_requests: bool, also: Also | None = None) -> None:
         self.limits = Limits()
         self._read = read
+        self._also = also
         self._known: set[UUID] = set()
         self._until = 0.0
         self._sends_requests = sends_requests
@@ -62,6 +65,8 @@ class Gating:
         self._known |= tenants  # a hint that comes while they are read has them read again
         try:
             found = await self._read(sorted(tenants))
+            if self._also is not None:
+                await self._also(tenants)
         except BaseException:
             self._known -= tenants
             raise

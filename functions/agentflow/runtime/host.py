@@ -7,7 +7,7 @@ containers (one, by push). What it does not carry is reached over the bus.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -17,7 +17,8 @@ from agentflow.bus.jetstream import JetStream
 from agentflow.config import Settings
 from agentflow.control.ports import ParkedMessage
 from agentflow.core.message import Message
-from agentflow.core.run import Price, Run
+from agentflow.core.money import Count
+from agentflow.core.run import Run
 from agentflow.errors import Conflict, Rejected, RetryLater
 from agentflow.runtime import function
 from agentflow.runtime.batch import EFFECTS, Item, Leaving
@@ -28,6 +29,7 @@ from agentflow.runtime.hints import Hint, Hints
 from agentflow.runtime.parking import Parking, restored
 from agentflow.runtime.performer import Performer
 from agentflow.runtime.plans import Plans
+from agentflow.runtime.pricing import Pricing
 from agentflow.runtime.publisher import Publisher
 from agentflow.runtime.reactor import Reactor
 from agentflow.runtime.receive import Receiver, once
@@ -74,7 +76,12 @@ class Host:
         self.store = PostgresStore(engine_dsn, self._keys)
         self.watchers = Watchers()
         self._models = catalogue(settings) if PRICING.intersection(names) else None
-        self._gating = Gating(self.store.limits, sends_requests="api" in names and "plan" not in names)
+        self._pricing = Pricing(self._models, self.store.prices, counting(settings, names))
+        self._gating = Gating(
+            self.store.limits,
+            sends_requests="api" in names and "plan" not in names,
+            also=self._pricing.learn if "plan" in names else None,
+        )
         self._bus = JetStream(
             nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all, ca=settings.nats_ca
         )
@@ -85,7 +92,7 @@ class Host:
             {name: f.decide for name, f in self.functions.items()},
             self.store,
             Plans(),
-            self._price,
+            self._pricing,
             self,
             batch=settings.batch,
             writers=2 if remember else 1,
@@ -305,18 +312,21 @@ class Host:
     def watch(self, run: UUID) -> Watch:
         return self.watchers.watch(run)
 
-    def _price(self, alias: str) -> Price:
-        assert self._models is not None, "only plan asks for prices"
-        ref = self._models.resolve(alias)
-        per_mtok = (ref.input_micro_per_mtok, ref.output_micro_per_mtok)
-        return Price(ref.provider, ref.model, *per_mtok, ref.price_version)
-
 
 def catalogue(settings: Settings) -> ModelCatalogue:
     """Which models there are; ``Invalid`` when the settings contradict themselves."""
     from agentflow.models.catalogue import ModelCatalogue
 
     return ModelCatalogue.from_settings(settings)
+
+
+def counting(settings: Settings, names: Sequence[str]) -> Callable[[str], Count | None] | None:
+    """What counts the tokens of requests where holds are taken; None: no tokenizer is configured."""
+    if "dispatch" not in names or not settings.models:
+        return None
+    from agentflow.models.tokens import Tokens
+
+    return Tokens.of(settings.models)
 
 
 def control(dsn: str) -> ControlStore:

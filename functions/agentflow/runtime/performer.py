@@ -18,7 +18,7 @@ from agentflow.core.message import Message
 from agentflow.core.performed import Begins, Effect, Performed
 from agentflow.core.plan import UNKNOWN
 from agentflow.errors import AgentFlowError, RetryLater, UnknownOutcome
-from agentflow.observe import metrics
+from agentflow.observe import metrics, traces
 from agentflow.runtime import spans
 from agentflow.runtime.batch import Item
 from agentflow.runtime.claims import LEASE_S, Claims
@@ -159,9 +159,7 @@ class Performer:
                 else:
                     performed = await attempt(self._effect.perform, request)
                 if span is not None:
-                    span.set(
-                        {f"gen_ai.usage.{name}": count for name, count in performed.usage.items() if count}
-                    )
+                    span.set(traces.tokens(performed.usage))
                     if performed.error:
                         span.fail(performed.error["code"])
                     request = request._replace(trace=span.traceparent)

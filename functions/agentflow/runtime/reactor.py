@@ -22,8 +22,8 @@ from uuid import UUID
 
 import structlog
 
-from agentflow.core.decision import UNLIMITED, Facts, Headroom
-from agentflow.core.run import Price, Run
+from agentflow.core.decision import Facts, Headroom
+from agentflow.core.run import Run
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.runtime import observed
 from agentflow.runtime.batch import Batch, Decide, Item, Leaving, Routes
@@ -32,11 +32,13 @@ from agentflow.runtime.known import Known
 from agentflow.runtime.lane import Lane
 from agentflow.runtime.memory import Memory
 from agentflow.runtime.plans import Plans
+from agentflow.runtime.pricing import Pricing
 from agentflow.store.changes import Changes, Twin
 from agentflow.store.postgres import PostgresStore, Raced
 
 log = structlog.get_logger(__name__)
 MAX_RACES = 20
+PLANNED = frozenset({"run.requested"})  # the messages whose decisions may pin prices
 FORGET_S = 0.05  # how long the twins of facts that the bus has wait for a transaction to go with
 
 
@@ -61,7 +63,7 @@ class Reactor:
         functions: Mapping[str, Decide],
         store: PostgresStore,
         plans: Plans,
-        price: Callable[[str], Price],
+        pricing: Pricing,
         outlet: Outlet,
         *,
         batch: int = 256,
@@ -73,7 +75,7 @@ class Reactor:
         self._routes = Routes(functions)
         self._store = store
         self._plans = plans
-        self._price = price
+        self._pricing = pricing
         self._outlet = outlet
         self._batch = batch
         self._max_queue = max_queue
@@ -301,6 +303,8 @@ class Reactor:
     # -- what decisions may know -----------------------------------------------------------------------
 
     def _facts(self, now_ms: int, known: Known) -> Callable[[Item, Run | None, Headroom], Facts]:
+        pricing = self._pricing
+
         def facts(item: Item, run: Run | None, headroom: Headroom) -> Facts:
             message = item.message
             plan, version = known.plan(message, run)
@@ -308,7 +312,9 @@ class Reactor:
                 now_ms=now_ms,
                 plan=plan,
                 version=version,
-                price=self._price,
+                price=pricing.price(message.tenant) if message.name in PLANNED else None,
+                tool_price=pricing.tool_price(message.tenant) if message.name in PLANNED else None,
+                tokens=pricing.tokens,
                 headroom=headroom,
                 step_input=known.step_inputs.get((message.run, message.data.get("step", 0))),
                 triggered=known.triggered.get(message.run, ()),
@@ -320,11 +326,16 @@ class Reactor:
 
     def _facts_from_memory(self) -> Callable[[Item, Run | None, Headroom], Facts]:
         """Tenants' budgets are not looked at: the database refuses what does not fit, and the long way says why."""
-        now_ms, plan_for, price = self._store.now_ms(), self._memory.plan, self._price
+        now_ms, plan_for, tokens = self._store.now_ms(), self._memory.plan, self._pricing.tokens
+        pricing = self._pricing
 
         def facts(item: Item, run: Run | None, _: Headroom) -> Facts:
-            plan, version = plan_for(item.message, run)
-            return Facts(now_ms, plan, version, price, UNLIMITED)
+            message = item.message
+            plan, version = plan_for(message, run)
+            if message.name not in PLANNED:
+                return Facts(now_ms, plan, version, tokens=tokens)
+            price, tool_price = pricing.price(message.tenant), pricing.tool_price(message.tenant)
+            return Facts(now_ms, plan, version, price, tool_price=tool_price, tokens=tokens)
 
         return facts
 

@@ -5,11 +5,12 @@ No role that serves requests may create a tenant. Every function opens one conne
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import psycopg
 from psycopg import errors as pg
 
@@ -46,9 +47,27 @@ async def issue_key(admin_dsn: str, tenant: UUID, pepper: str, *, label: str = "
     async with _connection(admin_dsn) as conn:
         done = await conn.execute(SQL["insert_key"], row)
         if done.rowcount != 1:
-            mend = "create it with: agentflow tenant create NAME"
-            raise Rejected(f"there is no tenant {tenant}", code="unknown_tenant", path="tenant", mend=mend)
+            raise _unknown(tenant)
     return key
+
+
+async def set_price(admin_dsn: str, tenant: UUID, scope: str, card: Mapping[str, Any] | None) -> int:
+    """Tell a tenant what a model or tool costs it, as the next version, which is returned; None: as everybody."""
+    text = None if card is None else orjson.dumps(card).decode()
+    async with _connection(admin_dsn) as conn:
+        if await (await conn.execute(SQL["lock_tenant"], {"tenant": tenant})).fetchone() is None:
+            raise _unknown(tenant)
+        row = await (await conn.execute(SQL["set_price"], {"tenant": tenant, "scope": scope, "card": text})).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def prices(admin_dsn: str, tenant: UUID, scope: str | None = None) -> list[dict[str, Any]]:
+    """What a tenant was told, by scope, the newest version of each first."""
+    async with _connection(admin_dsn) as conn:
+        found = await conn.execute(SQL["list_prices"], {"tenant": tenant, "scope": scope})
+        names = ("scope", "version", "card", "set_at")
+        return [dict(zip(names, row, strict=True)) for row in await found.fetchall()]
 
 
 async def is_live(admin_dsn: str, text: str) -> bool:
@@ -66,6 +85,11 @@ async def revoke_key(admin_dsn: str, tenant: UUID, key_id: str) -> bool:
     async with _connection(admin_dsn) as conn:
         done = await conn.execute(SQL["revoke_key"], {"tenant": tenant, "key_id": key_id})
         return done.rowcount == 1
+
+
+def _unknown(tenant: UUID) -> Rejected:
+    mend = "create it with: agentflow tenant create NAME"
+    return Rejected(f"there is no tenant {tenant}", code="unknown_tenant", path="tenant", mend=mend)
 
 
 @asynccontextmanager

@@ -241,6 +241,16 @@ class ControlStore:
         except InsufficientPrivilege as fault:
             raise Conflict("the operator has fixed how long things are kept", code="fixed") from fault
 
+    # -- prices ----------------------------------------------------------------------------------------
+
+    async def prices(self, tenant: UUID) -> list[Row]:
+        """What the tenant was told that models and tools cost, the newest of each (scope, version, card, set_at)."""
+        return await self._all(tenant, "list_prices")
+
+    async def price_versions(self, tenant: UUID, scope: str) -> list[Row]:
+        """Everything it was told of one, the newest first."""
+        return await self._all(tenant, "list_price_versions", scope=scope)
+
     # -- limits ----------------------------------------------------------------------------------------
 
     async def limits(self, tenant: UUID, after: str, limit: int) -> list[Row]:

@@ -236,6 +236,13 @@ returning scope, concurrency, per_second, burst, weight, updated_at;
 -- name: delete_limit
 delete from agentflow.limits where scope = %(scope)s returning scope;
 
+-- name: list_prices
+-- The newest of each scope, taken back or not.
+select distinct on (scope) scope, version, card, set_at from agentflow.prices order by scope, version desc;
+
+-- name: list_price_versions
+select version, card, set_at from agentflow.prices where scope = %(scope)s order by version desc limit 100;
+
 -- name: list_audit
 -- Of runs only how many: an entry names up to two thousand.
 select n, at, kind, encode(link, 'hex') as link,

@@ -266,6 +266,13 @@ class PostgresStore:
             rows = await tx.rows("read_limits", [(tenant,) for tenant in tenants])
         return [(tenant, scope, Limit(*limit)) for tenant, scope, *limit in rows]
 
+    async def prices(self, tenants: Sequence[UUID]) -> list[tuple[UUID, str, int, Any]]:
+        """What these tenants were told that things cost: (tenant, scope, version, card)."""
+        async with self.transaction(tenants) as tx:
+            await tx.load()
+            rows = await tx.rows("read_prices", [(tenant,) for tenant in tenants])
+        return [(tenant, scope, version, card) for tenant, scope, version, card in rows]
+
     async def has_twin(self, twin: Twin) -> bool:
         """Whether a request is still open."""
         async with self.transaction([twin[0]]) as tx:

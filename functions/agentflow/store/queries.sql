@@ -26,6 +26,15 @@ select l.tenant_id, l.scope, l.concurrency, l.per_second, l.burst, l.weight
 from unnest(%b::uuid[]) as k (tenant_id)
 join agentflow.limits l using (tenant_id);
 
+-- name: read_prices
+-- What tenants were told, each scope's newest; without a card it has been taken back.
+select k.tenant_id, p.scope, p.version, p.card
+from unnest(%b::uuid[]) as k (tenant_id)
+join agentflow.prices p using (tenant_id)
+where p.card is not null
+  and not exists (select from agentflow.prices n
+                  where n.tenant_id = p.tenant_id and n.scope = p.scope and n.version > p.version);
+
 -- name: lock_inbox
 -- One transaction at a time looks for an event: its key can't be unique across the weeks the inbox is partitioned by. In
 -- the order in which rows are named one by one, so that nobody waits for each other.

@@ -44,22 +44,26 @@ async def run_create_key(
     """Create an API key and print it, this once."""
     from agentflow.store.admin import issue_key
 
-    if tenant:
-        try:
-            owner = UUID(tenant)
-        except ValueError:
-            mend = "give the id that agentflow tenant create printed"
-            raise Rejected("is not a tenant's id", code="bad_tenant", path="--tenant", mend=mend) from None
-    else:
-        from agentflow.runtime.embedded import LOCAL_TENANT
-
-        owner = LOCAL_TENANT
+    owner = tenant_named(tenant)
     async with admin_dsn(settings, database) as dsn:
         key = await issue_key(dsn, owner, settings.key_pepper, label=label)
     if as_json:
         output.print_json({"tenant": str(owner), "key_id": key.id, "key": str(key)})
     else:
         print(key)
+
+
+def tenant_named(text: str) -> UUID:
+    """The tenant with that id; without one that of the embedded stack."""
+    if not text:
+        from agentflow.runtime.embedded import LOCAL_TENANT
+
+        return LOCAL_TENANT
+    try:
+        return UUID(text)
+    except ValueError:
+        mend = "give the id that agentflow tenant create printed"
+        raise Rejected("is not a tenant's id", code="bad_tenant", path="--tenant", mend=mend) from None
 
 
 @asynccontextmanager

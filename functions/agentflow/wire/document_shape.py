@@ -137,6 +137,7 @@ class Tool(Shape):
         description="what a call changes outside: none; idempotent: the same key twice changes it once; once: a call "
         "is never repeated blindly. Without it calls may be repeated, and nothing is said of undoing them",
     )
+    usd_per_second: Usd | None = Field(None, description="what each second of a call costs besides")
 
 
 class Agent(Shape):

@@ -42,7 +42,8 @@ _DATA: dict[str, tuple[str, float, dict[str, Any]]] = {
                     "model": "gpt-5-mini",
                     "input_micro_per_mtok": 250_000,
                     "output_micro_per_mtok": 2_000_000,
-                    "price_version": "2025-01-15",
+                    "price_version": "genai-prices 0.2.3 @2026-11-01",
+                    "cache_read_micro_per_mtok": 25_000,
                 }
             },
             "limit_micro": 50_000,

@@ -40,11 +40,36 @@ class ModelRef(Payload):
     model: Label
 
 
+class PriceTier(Payload):
+    """What tokens cost in calls whose input is longer than ``above`` tokens."""
+
+    above: Count
+    input: Micro
+    output: Micro
+    cache_read: Micro | None = None
+    cache_write: Micro | None = None
+
+
 class PricedModel(ModelRef):
-    """A model with the prices pinned for one run, in micro-dollars per million tokens."""
+    """A model with the prices pinned for one run, in micro-dollars per million tokens; per call and per million seconds
+    where those cost something."""
 
     input_micro_per_mtok: Micro
     output_micro_per_mtok: Micro
+    price_version: Label
+    cache_read_micro_per_mtok: Micro | None = None
+    cache_write_micro_per_mtok: Micro | None = None
+    micro_per_call: Micro | None = None
+    micro_per_million_seconds: Micro | None = None
+    tiers: Annotated[list[PriceTier], Field(max_length=16)] | None = None
+    bytes_per_100_tokens: Count | None = None
+
+
+class PricedTool(Payload):
+    """A tool with the price that its tenant was told."""
+
+    micro_per_call: Micro
+    micro_per_million_seconds: Micro
     price_version: Label
 
 
@@ -98,12 +123,16 @@ class ChildError(Payload):
 
 
 class Usage(Payload):
-    """What an attempt consumed: tokens as the provider counts them, and calls made."""
+    """What an attempt consumed: tokens as the provider counts them, and calls made. Tokens read from a cache and
+    written to it are part of the input, those of reasoning part of the output. ``fault``: why that cannot be right."""
 
     input_tokens: Count = 0
     output_tokens: Count = 0
     cached_tokens: Count = 0
     calls: Count = 0
+    cache_write_tokens: Count = 0
+    reasoning_tokens: Count = 0
+    fault: Annotated[str, Field(min_length=1, max_length=500)] | None = None
 
 
 class ParentStep(Payload):
@@ -141,6 +170,7 @@ class RunPlanned(Payload):
     plan_hash: Hash
     input: Object
     models: dict[Name, PricedModel]
+    tools: dict[Label, PricedTool] = Field(default_factory=dict)
     limit_micro: Micro | None = None
     goal: Object = Field(default_factory=dict)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from agentflow.core.decide.ending import known
 from agentflow.core.decision import NOTHING, Decision, Facts, LedgerEntry, Row, TimerCleared
 from agentflow.core.message import Message
+from agentflow.core.money import price_version
+from agentflow.core.price import FROM_PLAN
 from agentflow.core.run import Run, without
 
 
@@ -32,16 +34,10 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         entry="settle",
         amount_micro=cost,
         held_micro=-held,
-        price=_price_version(run, data["task"], facts),
+        price=price_version(run, facts.plan, facts.plan.tasks[data["task"]]) if facts.plan else FROM_PLAN,
         usage=data["usage"],
     )
     rows: tuple[Row, ...] = (entry,)
     if data["late"]:
         rows = (entry, TimerCleared(f"hold:{key}"))
     return Decision(run=settled, rows=rows)
-
-
-def _price_version(run: Run, task_name: str, facts: Facts) -> str:
-    task = facts.plan.tasks[task_name] if facts.plan else None
-    price = run.models.get(task.use or "") if task else None
-    return price.price_version if price else "plan"

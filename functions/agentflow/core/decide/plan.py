@@ -13,7 +13,8 @@ from agentflow.core.limits import GATED
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
 from agentflow.core.planner import check_input, match_trigger
-from agentflow.core.run import Price, Run
+from agentflow.core.price import Price, ToolPrice
+from agentflow.core.run import Run
 from agentflow.errors import Rejected
 
 MAX_DEPTH = 10
@@ -41,7 +42,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     if problems:
         return failed(run, facts, "invalid_input", "; ".join(map(str, problems)), path=problems[0].path)
     try:
-        models = _pin_models(plan, facts)
+        models, tools = _pin_models(plan, facts), _pin_tools(plan, facts)
     except Rejected as refusal:
         return failed(run, facts, refusal.code, str(refusal), path=refusal.problem.path)
     limit = plan.limits.micro
@@ -52,6 +53,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         version=facts.version,
         plan_hash=plan.hash,
         models=models,
+        tools=tools,
         limit_micro=limit,
         seq=run.seq + 1,
     )
@@ -64,6 +66,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         "models": {alias: _price_json(price) for alias, price in models.items()},
         "limit_micro": limit,
     }
+    if tools:
+        data["tools"] = {name: price._asdict() for name, price in tools.items()}
     pinned: dict[str, Any] = {"workflow": run.workflow, "version": facts.version, "plan_hash": plan.hash}
     if plan.planning is not None:
         known = facts.template if plan.planning.cache else None
@@ -80,14 +84,19 @@ def _pin_models(plan: Plan, facts: Facts) -> dict[str, Price]:
     return {alias: facts.price(alias) for alias in aliases}
 
 
+def _pin_tools(plan: Plan, facts: Facts) -> dict[str, ToolPrice]:
+    if facts.tool_price is None:
+        return {}
+    names = sorted({task.use for task in plan.tasks.values() if task.kind == "tool" and task.use})
+    told = {name: facts.tool_price(name) for name in names}
+    return {name: price for name, price in told.items() if price is not None}
+
+
 def _price_json(price: Price) -> dict[str, Any]:
-    return {
-        "provider": price.provider,
-        "model": price.model,
-        "input_micro_per_mtok": price.input_micro_per_mtok,
-        "output_micro_per_mtok": price.output_micro_per_mtok,
-        "price_version": price.price_version,
-    }
+    given = {name: value for name, value in price._asdict().items() if value is not None}
+    if price.tiers:
+        given["tiers"] = [tier._asdict() for tier in price.tiers]
+    return given
 
 
 def _route(message: Message, facts: Facts) -> Decision:

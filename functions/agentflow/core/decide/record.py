@@ -14,8 +14,8 @@ from agentflow.core.agents import around
 from agentflow.core.decide.ending import known
 from agentflow.core.decision import NOTHING, Decision, Facts, StepClosed
 from agentflow.core.message import Message
-from agentflow.core.money import MAYBE_BILLED, cost_micro
-from agentflow.core.plan import UNKNOWN, Plan
+from agentflow.core.money import bill
+from agentflow.core.plan import Plan
 from agentflow.core.run import OpenStep, Run
 from agentflow.core.types import Mismatch, conform
 
@@ -38,10 +38,10 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     task = facts.plan.tasks[data["task"]]
     usage = data["usage"]
     result = _checked(data, facts.plan)
-    result["cost_micro"] = cost_micro(task, run, usage, facts.plan)
-    code = (result["error"] or {}).get("code")
-    if not usage["calls"] and (code == UNKNOWN or (task.kind == "llm" and code in MAYBE_BILLED)):
-        result["cost_micro"] = run.holds.get(f"{step}.{attempt}", 0)
+    billed = bill(run, facts.plan, task, result, run.holds.get(f"{step}.{attempt}", 0))
+    result["cost_micro"] = billed.micro
+    if billed.violation is not None and "fault" not in usage:
+        usage = result["usage"] = {**usage, "fault": billed.violation}
     if opened is None:
         result["late"] = True
         # Under a key of its own, so that it can never be taken for a recorded report of the attempt.

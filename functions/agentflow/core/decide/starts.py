@@ -24,7 +24,7 @@ from agentflow.core.decision import (
 )
 from agentflow.core.expr import CelFault
 from agentflow.core.goal import CHILD_NAME
-from agentflow.core.money import input_tokens_bound, llm_micro, tool_micro
+from agentflow.core.money import by_bytes, call_ms, input_tokens_bound, llm_hold, tool_hold, tool_price
 from agentflow.core.plan import Child, Task
 from agentflow.core.planner import key_of
 from agentflow.core.run import OpenStep, child_id
@@ -61,7 +61,9 @@ def _llm(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault
     }
     if wanted.tools:
         asked["tools"] = wanted.tools
-    held = llm_micro(price, input_tokens_bound(*wanted), task.max_tokens)
+    count = turn.facts.tokens(task.use) if turn.facts.tokens is not None else None
+    most = input_tokens_bound(*wanted, count or by_bytes(price))
+    held = llm_hold(price, task, most)
     return _call(turn, step, task, given, attempt, asked, held, price.price_version)
 
 
@@ -83,7 +85,8 @@ def _tool(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Faul
     }
     if task.calls_once(turn.plan.tools):
         asked["once"] = True
-    refusal = _call(turn, step, task, given, attempt, asked, tool_micro(turn.plan, task), "plan")
+    price = tool_price(turn.run, turn.plan, task)
+    refusal = _call(turn, step, task, given, attempt, asked, tool_hold(price, task), price.price_version)
     if refusal is None and key:
         turn.keyed(step, key)
     return refusal
@@ -109,7 +112,7 @@ def _call(
         "epoch": turn.epoch,
         "task": task.name,
         **asked,
-        "timeout_ms": task.timeout_ms or 60_000,
+        "timeout_ms": call_ms(task),
         "hold_micro": held,
     }
     refusal = _held(turn, step, task, given, attempt, "call", held, version)
