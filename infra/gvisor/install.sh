@@ -7,9 +7,8 @@
 # (infra/docker/engine.sh starts the engine where no init system does).
 #
 # Which runsc: bookworm's is from 2022 and needs the slow ptrace platform; trixie's package (2024-07) has no
-# dependencies, runs on bookworm too and offers systrap (20 times faster system calls), so it is fetched from trixie
-# through apt, signed like every other package, without adding trixie to the machine's sources. It serves tests and
-# development; for production use a current release (its local privilege escalations are fixed there).
+# dependencies, runs on bookworm too and offers systrap (20 times faster system calls), so it is taken from there
+# (infra/from-trixie.sh). It serves tests and development; for production use a current release (its local privilege escalations are fixed there).
 #
 # Why --network=none: under Docker these versions refuse to start with a network in the root network namespace, and a
 # sandbox gets no network anyway; allowed hosts are reached through a proxy on a mounted socket.
@@ -18,8 +17,6 @@ set -euo pipefail
 wanted=0.0~20240729
 runtime_args='["--platform=systrap", "--network=none"]'
 daemon_json=${DOCKER_DAEMON_JSON:-/etc/docker/daemon.json}
-# The archive this machine's own packages come from.
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | sort -u | sed -n 1p)}
 export DEBIAN_FRONTEND=noninteractive
 
 fail() { echo "install.sh: $*" >&2; exit 1; }
@@ -36,24 +33,11 @@ apt_install() {
 
 installed_runsc() { dpkg-query -W -f '${db:Status-Status} ${Version}' runsc 2>/dev/null | sed -n 's/^installed //p'; }
 
-# Trixie's package through a private apt state: the machine's own sources, lists and pins stay untouched.
-fetch_runsc_from_trixie() {
-    local state; state=$(mktemp -d)
-    # shellcheck disable=SC2064  # the path is wanted now, the variable is gone later
-    trap "rm -rf '$state'" RETURN
-    mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$state/sources.list"
-    local apt=(timeout 300 apt-get -qq -o Acquire::Retries=3 -o APT::Sandbox::User=root
-        -o "Dir::Etc::SourceList=$state/sources.list" -o Dir::Etc::SourceParts=/dev/null
-        -o "Dir::State::Lists=$state/lists" -o "Dir::Cache=$state/cache")
-    "${apt[@]}" update && (cd "$state" && "${apt[@]}" download runsc) && dpkg -i "$state"/runsc_*.deb >/dev/null
-}
-
 command -v dockerd >/dev/null && command -v docker >/dev/null && command -v iptables >/dev/null \
     || apt_install docker.io iptables
 
 if ! dpkg --compare-versions "$(installed_runsc)" ge "$wanted" && ! runsc --version 2>/dev/null | grep -q release-; then
-    if ! fetch_runsc_from_trixie; then
+    if ! "$(dirname "$0")/../from-trixie.sh" runsc; then
         echo "install.sh: trixie is not reachable; taking this release's runsc, which needs ptrace" >&2
         apt_install runsc
         runtime_args='["--platform=ptrace", "--network=none"]'
