@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import inspect
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,14 +107,18 @@ class House:
         return rows[0] if rows else None
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], *, within_s: float = 20) -> Any:
-    """The first true value that ``look`` gives; fails the test when none comes in time."""
+async def eventually(look: Callable[[], Any], *, within_s: float = 20) -> Any:
+    """The first true value that ``look`` gives, or promises; fails the test when none comes in time."""
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
-    while not (found := await look()):
+    while not (found := await _given(look())):
         assert loop.time() < until, f"nothing after {within_s} s; last seen: {found!r}"
         await asyncio.sleep(0.02)
     return found
+
+
+async def _given(found: Any) -> Any:
+    return await found if inspect.isawaitable(found) else found
 
 
 @asynccontextmanager

@@ -154,7 +154,7 @@ async def test_six_processes_and_a_bridge_do_what_one_process_does(house: House,
         finished = await eventually(lambda: succeeded(api, accepted.headers["location"]))
         assert finished["output"] == {"n": 4}
     ended = "agentflow.run.completed.v1"
-    await eventually(lambda: _true(sum(kind == ended for _, kind, _ in sink.facts) >= 2))
+    await eventually(lambda: sum(kind == ended for _, kind, _ in sink.facts) >= 2)
     assert sink.refused == 1
     assert {data["run"] for _, kind, data in sink.facts if kind == ended} == {
         str(row["run_id"]) for row in await house.rows("select run_id from runs")
@@ -227,10 +227,6 @@ async def test_what_a_broker_has_given_up_on_is_parked_with_its_reason(house: Ho
     assert (row["tenant_id"], row["consumer"]) == (house.tenant, "plan")
     assert row["subject"] == f"agentflow.{house.tenant}.in.event"
     assert row["reason"] == "was not delivered: 500 http://plan"
-
-
-async def _true(value: bool) -> bool:
-    return value
 
 
 async def test_a_function_waits_for_its_backends_and_says_so(house: House, fleet: Fleet) -> None:

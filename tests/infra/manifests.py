@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from jsonschema import Draft7Validator
 
 INFRA = Path(__file__).parents[2] / "infra"
 KNATIVE = INFRA / "knative"
+CRDS = Path(os.environ.get("AGENTFLOW_CRDS", Path(__file__).parents[3] / "shared" / "data" / "crds"))
 
 # What Kubernetes itself defines, and operators whose definitions are not at hand: the fields we use, by path. A field
 # that is not here is either a slip or worth a look.
@@ -157,3 +160,18 @@ def _fits(value: str, kind: Any) -> bool:
         return bool(kind(value) >= 0)
     except ValueError:
         return False
+
+
+def services(found: list[Manifest]) -> dict[str, Manifest]:
+    return {each["metadata"]["name"]: each for each in found if each["apiVersion"] == "serving.knative.dev/v1"}
+
+
+def of_kind(found: list[Manifest], kind: str) -> list[Manifest]:
+    return [each for each in found if each["kind"] == kind]
+
+
+def pods(found: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """The pods that manifests lead to, with their names."""
+    for each in found:
+        if each["kind"] in ("Deployment", "Job") or each["apiVersion"] == "serving.knative.dev/v1":
+            yield each["metadata"]["name"], each["spec"]["template"]

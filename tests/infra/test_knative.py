@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,21 +18,14 @@ from agentflow.runtime.bridge import function_urls
 from agentflow.runtime.function import NAMES
 from agentflow.wire.streams import CONSUMERS
 
-from .manifests import INFRA, KNATIVE, Manifest, faults, kustomize, manifests, rendered
+from .manifests import CRDS, INFRA, KNATIVE, Manifest, faults, manifests, of_kind, pods, rendered, services
 
-CRDS = Path(os.environ.get("AGENTFLOW_CRDS", Path(__file__).parents[3] / "shared" / "data" / "crds"))
+pytestmark = pytest.mark.usefixtures("programs")
+
 GOLDEN = Path(__file__).parent / "golden"
 OVERLAYS = ("dev", "production")
 OURS = {f"agentflow/{name}" for name in ("plan", "dispatch", "invoke-llm", "run-tool", "account-cost", "api")}
 OURS |= {"agentflow/bridge", "agentflow/relay"}
-
-Require = Callable[[object, str], None]
-
-
-@pytest.fixture(autouse=True)
-def programs(require: Require) -> None:
-    require(kustomize(), "kustomize: infra/from-trixie.sh kustomize")
-    require(CRDS.is_dir(), f"the definitions of Knative's kinds: AGENTFLOW_CRDS, or {CRDS}")
 
 
 @pytest.fixture
@@ -56,24 +49,9 @@ def flavours(tmp_path: Path) -> dict[str, list[Manifest]]:
     return found
 
 
-def services(found: list[Manifest]) -> dict[str, Manifest]:
-    return {each["metadata"]["name"]: each for each in found if each["apiVersion"] == "serving.knative.dev/v1"}
-
-
 def annotations(service: Manifest) -> dict[str, str]:
     found: dict[str, str] = service["spec"]["template"]["metadata"]["annotations"]
     return found
-
-
-def of_kind(found: list[Manifest], kind: str) -> list[Manifest]:
-    return [each for each in found if each["kind"] == kind]
-
-
-def pods(found: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """The pods that manifests lead to, with their names."""
-    for each in found:
-        if each["kind"] in ("Deployment", "Job") or each["apiVersion"] == "serving.knative.dev/v1":
-            yield each["metadata"]["name"], each["spec"]["template"]
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

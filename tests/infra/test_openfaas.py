@@ -14,10 +14,9 @@ from agentflow.config import Settings
 from agentflow.runtime.bridge import function_urls
 from agentflow.runtime.function import NAMES
 
-from .manifests import INFRA, faults, manifests, rendered
-from .test_knative import CRDS, of_kind, pods, programs, services
+from .manifests import CRDS, INFRA, faults, manifests, of_kind, pods, rendered, services
 
-__all__ = ["programs"]  # the fixture that all these tests need
+pytestmark = pytest.mark.usefixtures("programs")
 
 OPENFAAS = INFRA / "openfaas"
 STACK: dict[str, Any] = yaml.safe_load((OPENFAAS / "stack.yaml").read_text())
