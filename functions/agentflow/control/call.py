@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentflow.control.ports import Engine
-from agentflow.core.price import Price
+from agentflow.core.price import Price, Told
 from agentflow.errors import Rejected, RetryLater
 from agentflow.observe import metrics
 from agentflow.store.control import ControlStore
@@ -31,7 +31,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Models(Protocol):
     """The catalogue of models: which there are, and what an alias costs where its price is known."""
 
-    def resolve(self, alias: str, told: Callable[[str], Price | None] | None = None) -> Price: ...
+    def resolve(self, alias: str, told: Told | None = None) -> Price: ...
 
     def aliases(self) -> list[str]: ...
 

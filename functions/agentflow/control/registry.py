@@ -15,7 +15,7 @@ from agentflow.core.compile_tree import MAX_NODES
 from agentflow.core.goal import AUTHOR
 from agentflow.core.plan import Child, Plan
 from agentflow.core.planner import advance
-from agentflow.core.price import Price, told_price
+from agentflow.core.price import Told, told_price
 from agentflow.core.proof import STATES, proven
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.wire.document import MAX_BYTES, Checked, check_document, compile_stored
@@ -64,9 +64,6 @@ class WorkflowStore(Protocol):
     async def workflow(self, tenant: UUID, name: str, version: int | None) -> dict[str, Any] | None: ...
 
     async def prices(self, tenant: UUID) -> list[dict[str, Any]]: ...
-
-
-Told = Callable[[str], Price | None]
 
 
 def told_models(rows: Sequence[Mapping[str, Any]]) -> Told | None:

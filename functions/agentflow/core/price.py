@@ -6,7 +6,7 @@ nothing is rounded before the end: once for each call, up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -93,6 +93,9 @@ class ToolPrice(NamedTuple):
     micro_per_million_seconds: int = 0
     price_version: str = FROM_PLAN
 
+
+Told = Callable[[str], Price | None]
+"""What a tenant was told that a model costs, by alias or by the model's own name; None: nothing."""
 
 NOT_IN_CARDS = ("provider", "model", "price_version", "bytes_per_100_tokens")
 

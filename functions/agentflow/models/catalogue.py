@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from agentflow.config import Settings
-from agentflow.core.price import Price
+from agentflow.core.price import Price, Told
 from agentflow.errors import Invalid, Problem, Rejected
 from agentflow.models.aliases import Alias, Aliases, Provider, read_aliases
 from agentflow.models.model import Model, is_openai
@@ -17,9 +16,6 @@ from agentflow.models.scripted import PRICE as SCRIPTED_PRICE
 from agentflow.models.scripted import ScriptedModel
 
 OPENAI_URL = "https://api.openai.com/v1"
-Told = Callable[[str], Price | None]
-"""What a tenant was told that a model costs, by alias or by the model's own name."""
-
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 

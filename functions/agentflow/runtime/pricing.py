@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from agentflow.core.money import Count
-from agentflow.core.price import Price, ToolPrice, told_price, told_tool
+from agentflow.core.price import Price, Told, ToolPrice, told_price, told_tool
 
-Told = Callable[[str], Price | None]
 Read = Callable[[Sequence[UUID]], Awaitable[list[tuple[UUID, str, int, Any]]]]
 
 

@@ -26,6 +26,7 @@ SIGKILL = 9
 PR_CAPBSET_DROP, CAPABILITIES = 24, 64
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 MESSAGE_LIMIT = 2000
 FILE_BYTES = 64 * 1024 * 1024
 
@@ -104,13 +105,9 @@ def libc(name: str, *given: Any) -> None:
     """Call a function of the C library that answers -1 when it fails."""
     import ctypes
 
-    library = ctypes.CDLL(None, use_errno=True)
-    numbers = {"pivot_root": {"x86_64": 155, "aarch64": 41}}  # has no name in the C library
-    call = getattr(library, name, None) or library.syscall
-    if name in numbers:
-        given = (numbers[name][os.uname().machine], *given)
-        call = library.syscall
-    if call(*given) == -1:
+    if name == "pivot_root":  # a system call that has no name there
+        name, given = "syscall", (PIVOT_ROOT[os.uname().machine], *given)
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*given) == -1:
         fault = ctypes.get_errno()
         raise OSError(fault, f"{name}: {os.strerror(fault)}")
 
@@ -220,8 +217,7 @@ def drop_capabilities() -> None:
     import ctypes
 
     for capability in range(CAPABILITIES):
-        with contextlib.suppress(OSError):
-            libc("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
+        prctl(PR_CAPBSET_DROP, capability)
     # The header says version 3 and this process; three empty sets of two words follow.
     libc("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 
@@ -244,9 +240,8 @@ def borrow_library() -> None:
 
 def prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+        with contextlib.suppress(OSError):
+            libc("prctl", option, value, 0, 0, 0)
 
 
 # --- the tool -----------------------------------------------------------------------------------------------

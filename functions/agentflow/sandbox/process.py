@@ -36,7 +36,7 @@ class ProcessSandbox:
     def __init__(self, slots: int = 8, *, instead: str = "") -> None:
         """``instead`` says why it is this driver although a better one was wanted."""
         self._slots = asyncio.Semaphore(slots)
-        self._identities = self._users()
+        self._identities = Identities()
         self._scratch: Scratch | None = None
         self._instead = instead
 
@@ -48,10 +48,6 @@ class ProcessSandbox:
             f"Tools run as plain processes, for development only: they can reach the network and the files {who}"
             f" can, and memory and disk are limited per process, not in all{why}."
         )
-
-    def _users(self) -> Identities:
-        """Whom jobs run as."""
-        return Identities()
 
     def _guest(self, uid: int) -> list[str]:
         """The command that a job is run by."""
