@@ -7,7 +7,8 @@ BIN := .venv/bin
 WORKERS ?= logical
 TESTS ?= tests
 
-.PHONY: help run dev test chaos bench bench-peers knative-manifests check lint types imports drift contracts lock clean
+.PHONY: help run dev test chaos bench bench-peers images sbom scan up demo down knative-manifests check lint types imports drift \
+	contracts lock clean
 
 help: ## Show this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,8 +19,10 @@ run: .venv/run.stamp ## Set everything up, run the sample workflow on the embedd
 dev: .venv/run.stamp ## The same, and stay up: API, functions and servers until Ctrl-C
 	@$(BIN)/agentflow dev --sample
 
-test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKERS=4)
-	@$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --quiet --durations 10 -r fEs $(TESTS)
+# Containers, three minutes of them: only where they are asked for.
+test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKERS=4; TESTS=tests/deploy: containers)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --quiet --durations 10 -r fEs $(TESTS) \
+		$(if $(filter tests,$(TESTS)),--ignore tests/deploy)
 
 chaos: .venv/dev.stamp ## Kill, stop, cut and wipe while runs go on; check every invariant (SEED=1 N=500)
 	@cd tests && ../$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --runs $(or $(N),500)
@@ -32,6 +35,36 @@ bench-peers: .venv/run.stamp ## Restate, DBOS and LangGraph beside ours, the sam
 
 knative-manifests: ## Print what the production overlay for Knative comes to (needs kustomize)
 	@kustomize build infra/knative/overlays/production
+
+images: ## Build the container image of every function: agentflow/FUNCTION:dev (TAG=, BASE=)
+	@infra/docker/images.sh
+
+IMAGES = plan dispatch invoke-llm run-tool account-cost api relay bridge
+SBOMS = dist/sbom
+sbom: .venv/dev.stamp ## What is in the images agentflow/FUNCTION:dev, as CycloneDX in dist/sbom (TAG=)
+	@$(BIN)/python infra/supply-chain/sbom.py $(IMAGES:%=agentflow/%:$(or $(TAG),dev)) --out $(SBOMS) \
+		$(if $(SOURCE_DATE_EPOCH),--epoch $(SOURCE_DATE_EPOCH))
+
+scan: .venv/dev.stamp ## Vulnerabilities and licences of what `make sbom` found (EXCEPTIONS="FILE ...")
+	@$(BIN)/python infra/supply-chain/licences.py $(SBOMS)/*.cdx.json $(EXCEPTIONS:%=--exceptions %)
+	@$(BIN)/python infra/supply-chain/scan.py $(SBOMS)/*.cdx.json $(EXCEPTIONS:%=--exceptions %)
+
+# Compose takes a profile that nothing has without a word.
+PROFILES_THERE = observability aws cluster
+ifneq ($(filter-out $(PROFILES_THERE),$(PROFILES)),)
+$(error there is no profile $(filter-out $(PROFILES_THERE),$(PROFILES)): there are $(PROFILES_THERE))
+endif
+COMPOSE = docker compose --file local/compose.yaml $(foreach profile,$(PROFILES),--profile $(profile))
+up: images ## One container per function, PostgreSQL and NATS, until `make down` (PROFILES="observability aws")
+	@local/env.sh
+	@$(COMPOSE) up --detach --wait $(SCALE)
+	@echo "API http://$$($(COMPOSE) port api 8080); its key: $(COMPOSE) exec api cat /var/lib/agentflow/api_key"
+
+demo: ## With `make up`: a run over HTTP and one by a published CloudEvent; their results and costs
+	@$(COMPOSE) --profile demo run --rm --no-deps demo
+
+down: ## Stop and remove the containers; data stays in their volumes (VOLUMES=1 removes it)
+	@$(COMPOSE) --profile demo --profile observability --profile aws --profile cluster down --remove-orphans $(if $(VOLUMES),--volumes)
 
 check: lint types imports drift ## Lint, types, import contracts, and generated files against their source
 	@echo "check: all good"

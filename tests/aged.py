@@ -63,8 +63,9 @@ class Past:
         tenant = uuid4()
         self.conn.execute("insert into agentflow.tenants values (%s, 'somebody')", (tenant,))
         if ages:
-            values = (tenant, *(ages.get(kind) for kind in ("runs", "ledger", "inbox", "parked")))
-            self.conn.execute("insert into agentflow.retention values (%s, %s, %s, %s, %s)", values)
+            values = (tenant, *(ages.get(kind) for kind in ("runs", "ledger", "inbox", "parked", "spend")))
+            columns = "(tenant_id, runs, ledger, inbox, parked, spend)"
+            self.conn.execute(f"insert into agentflow.retention {columns} values (%s, %s, %s, %s, %s, %s)", values)
         return tenant
 
     def runs(

@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -27,7 +28,7 @@ import pytest
 
 from agentflow.errors import Conflict
 from agentflow.runtime.embedded_nats import EmbeddedNats
-from agentflow.runtime.embedded_postgres import EmbeddedPostgres
+from agentflow.runtime.embedded_postgres import SETTINGS, EmbeddedPostgres
 from agentflow.runtime.server_process import PROC, FolderLock, command_line
 
 Require = Callable[[object, str], None]
@@ -122,10 +123,17 @@ def _docker_runtimes() -> frozenset[str] | None:
         return None
 
 
+class QuickPostgres(EmbeddedPostgres):
+    """Does not wait for the disk: what it wrote survives its processes, though not the machine. Databases are made in
+    a fifth of the time, and dropped in a third, as fewer buffers are looked through."""
+
+    settings = MappingProxyType({**SETTINGS, "fsync": "off", "shared_buffers": "64MB"})
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A real PostgreSQL for this worker. Tests that kill or reconfigure a server start their own."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    server = QuickPostgres(tmp_path_factory.mktemp("postgres"))
     server.up()
     yield server
     server.down()

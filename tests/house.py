@@ -98,7 +98,7 @@ class House:
         (row,) = await self.rows("select * from runs where run_id = %s", run)
         return row
 
-    async def ended(self, run: UUID, *, within_s: float = 20) -> dict[str, Any]:
+    async def ended(self, run: UUID, *, within_s: float = 60) -> dict[str, Any]:
         """The run's row once it is over."""
         return await eventually(lambda: self._terminal(run), within_s=within_s)
 
@@ -107,7 +107,7 @@ class House:
         return rows[0] if rows else None
 
 
-async def eventually(look: Callable[[], Any], *, within_s: float = 20) -> Any:
+async def eventually(look: Callable[[], Any], *, within_s: float = 60) -> Any:
     """The first true value that ``look`` gives, or promises; fails the test when none comes in time."""
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s

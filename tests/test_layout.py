@@ -128,3 +128,10 @@ def test_the_locks_cover_what_the_project_asks_for() -> None:
         locked = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / name).read_text(), re.MULTILINE))
         asked = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in wanted}
         assert asked - locked == set(), f"{name} is behind pyproject.toml: make lock"
+
+
+@pytest.mark.xdist_group("together")
+def test_tests_of_a_group_stay_together(request: pytest.FixtureRequest) -> None:
+    """xdist knows a group by what it adds to a test's name, and splits groups with a pytest that does not take that."""
+    grouped = getattr(request.config.option, "loadgroup", False)
+    assert request.node.nodeid.endswith("@together") or not grouped

@@ -12,7 +12,10 @@ import typer
 
 from agentflow.terminal import carrying
 from agentflow.terminal.audit import audit_app
+from agentflow.terminal.budget_commands import budgets_app, tenant_zone
 from agentflow.terminal.importing import import_app
+from agentflow.terminal.money_commands import costs, estimate
+from agentflow.terminal.options import Database, Json
 from agentflow.terminal.pricing_commands import prices_app
 from agentflow.terminal.retention_commands import archive_app, prune, retention_app
 
@@ -37,6 +40,8 @@ app.add_typer(archive_app, name="archive")
 app.add_typer(audit_app, name="audit")
 app.add_typer(import_app, name="import")
 app.add_typer(prices_app, name="prices")
+app.add_typer(budgets_app, name="budgets")
+tenant_app.command("zone")(tenant_zone)
 
 
 class Form(Enum):
@@ -47,7 +52,6 @@ class Form(Enum):
     github = "github"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 Scope = Annotated[
     str,
@@ -56,10 +60,6 @@ Scope = Annotated[
 Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", "-i", help="name=value, or name=@file for the content of a file; repeatable."),
-]
-Database = Annotated[
-    str,
-    typer.Option(help="URL that logs in as the administrator; default: AGENTFLOW_DATABASE_URL as postgres."),
 ]
 
 
@@ -88,7 +88,10 @@ def dev(
 
 @app.command()
 def serve(
-    functions: Annotated[list[str], typer.Argument(metavar="FUNCTION...", help="plan, dispatch, … or all.")],
+    functions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FUNCTION...]", help="plan, dispatch, … or all; default: AGENTFLOW_FUNCTION."),
+    ] = None,
     push: Annotated[bool, typer.Option("--push", help="Take CloudEvents over HTTP; one function.")] = False,
     relay: Annotated[bool, typer.Option("--relay", help="Carry the relay, too.")] = False,
     replica: Annotated[  # for `agentflow dev`, which holds the other end of the input
@@ -96,7 +99,7 @@ def serve(
     ] = False,
 ) -> None:
     """Carry functions until SIGTERM: by JetStream, or with --push over HTTP."""
-    carrying.serve(functions, push=push, relay=relay, replica=replica)
+    carrying.serve(functions or [], push=push, relay=relay, replica=replica)
 
 
 @app.command("relay")
@@ -115,11 +118,45 @@ def bridge() -> None:
 
 
 @app.command()
-def migrate(database: Database = "") -> None:
+def migrate(
+    database: Database = "",
+    passwords: Annotated[
+        str, typer.Option(metavar="FILE", help="A pgpass file: the four roles get the passwords that it has for them.")
+    ] = "",
+) -> None:
     """Bring the database to this version's schema."""
     from agentflow.terminal.administration import run_migrate
 
-    carrying.run(run_migrate(carrying.settings(), database))
+    carrying.run(run_migrate(carrying.settings(), database, passwords))
+
+
+@app.command()
+def restored(
+    nothing_lost: Annotated[
+        bool, typer.Option("--nothing-lost", help="It was moved while nothing worked on it: no call is in doubt.")
+    ] = False,
+    database: Database = "",
+) -> None:
+    """Let functions begin on a database that was put back from a backup; once, when the former one is at rest."""
+    from agentflow.terminal.administration import run_restored
+
+    carrying.run(run_restored(carrying.settings(), database, nothing_lost=nothing_lost))
+
+
+@app.command("init")
+def init_command(
+    folder: Annotated[
+        str, typer.Option(help="Where the roles' passwords (pgpass) and the first tenant's key (api_key) go.")
+    ],
+    wait: Annotated[float, typer.Option(help="Seconds to wait for PostgreSQL and NATS.")] = 120.0,
+    database: Database = "",
+) -> None:
+    """Make what functions need to start: schema, the roles' passwords, streams, a tenant and its key; once or again."""
+    from pathlib import Path
+
+    from agentflow.terminal.administration import run_init
+
+    carrying.run(run_init(carrying.settings(), database, Path(folder), wait))
 
 
 # -- workflows and runs ------------------------------------------------------------------------------------
@@ -167,6 +204,9 @@ def run(
     ],
     given: Inputs = None,
     budget: Annotated[float | None, typer.Option(help="Most it may spend, in dollars.")] = None,
+    charge_to: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The named budget that it is charged to, too.")
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same run.")] = None,
     priority: Annotated[
         int | None, typer.Option(min=0, max=9, help="Among your runs that wait: 9 goes first; default: 5.")
@@ -186,6 +226,7 @@ def run(
                 workflow,
                 given or [],
                 budget=budget,
+                charge_to=charge_to,
                 key=key,
                 priority=priority,
                 wait=wait,
@@ -471,16 +512,19 @@ def tenant_create(
 def key_create(
     tenant: Annotated[str, typer.Option(help="The tenant's id; default: the embedded stack's tenant.")] = "",
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    admin: Annotated[bool, typer.Option("--admin", help="It may also correct what was spent.")] = False,
     database: Database = "",
     as_json: Json = False,
 ) -> None:
     """Create an API key; it is printed once and cannot be shown again."""
     from agentflow.terminal.administration import run_create_key
 
-    carrying.run(run_create_key(carrying.settings(), database, tenant, label, as_json=as_json))
+    carrying.run(run_create_key(carrying.settings(), database, tenant, label, admin=admin, as_json=as_json))
 
 
 app.command("prune")(prune)
+app.command("costs")(costs)
+app.command("estimate")(estimate)
 
 
 # -- the frame ---------------------------------------------------------------------------------------------

@@ -45,9 +45,15 @@ class Settings:
     )
     nats_url: str = _option("", "NATS URL; empty: start the embedded nats-server")
     nats_ca: str = _option("", "file of the certificates that NATS's own has to be signed by; empty: the system's")
+    nats_replicas: int = _option(
+        1, "copies of each stream that is made: 1, 3 or 5; one that is there keeps the copies that it has"
+    )
     http_host: str = _option("127.0.0.1", "address the API and push servers listen on")
     http_port: int = _option(
         8080, "port the API and push servers listen on; PORT wins where the platform sets it"
+    )
+    function: str = _option(
+        "", "what `agentflow serve` carries when it names nothing: a function, relay or bridge; images set it"
     )
     processes: int = _option(1, "processes of `agentflow dev` that share its work and its port, 1 to 16")
     api_url: str = _option("http://127.0.0.1:8080", "where the CLI finds the API")
@@ -112,6 +118,9 @@ class Settings:
         "how long finished runs are kept, e.g. 90d, where a tenant has not set it; forever: nothing goes",
     )
     retention_ledger: str = _option("400d", "the same for the ledger; never shorter than for runs")
+    retention_spend: str = _option(
+        "1200d", "how long a day's sums stay, which reports and estimates are made of; never shorter than the ledger"
+    )
     retention_inbox: str = _option("30d", "how long an event's id is remembered, so that it counts once")
     retention_parked: str = _option(
         "400d", "how long parked messages wait to be retried; never shorter than for runs"
@@ -134,11 +143,24 @@ class Settings:
                 mend="set it, e.g. postgresql://db.internal:5432/agentflow",
             )
         scheme, _, rest = self.database_url.partition("://")
+        if scheme not in ("postgresql", "postgres") or not rest:
+            mend = "e.g. postgresql://db.internal:5432/agentflow"
+            raise Rejected("is not a PostgreSQL URL", code="bad_setting", path="AGENTFLOW_DATABASE_URL", mend=mend)
         address, _, given = rest.rpartition("@")[2].partition("?")
         named = {option.partition("=")[0] for option in given.split("&")}
         ours = {**PATIENCE, "passfile": private_copy(self.passfile)} if self.passfile else PATIENCE
         options = [given] * bool(given) + [f"{n}={v}" for n, v in ours.items() if n not in named]
         return f"{scheme}://{user}@{address}?{'&'.join(options)}"
+
+    def bus(self) -> str:
+        """The URL of NATS. ``Rejected`` where none is configured, or it is none of NATS."""
+        path, mend = "AGENTFLOW_NATS_URL", "e.g. nats://user:password@nats.internal:4222"
+        if not self.nats_url:
+            raise Rejected("there is no NATS", code="no_nats", path=path, mend=f"set it, {mend}")
+        schemes = {url.partition("://")[0] for url in self.nats_url.split(",") if "://" in url}
+        if not schemes <= {"nats", "tls", "ws", "wss"}:
+            raise Rejected("is not a NATS URL", code="bad_setting", path=path, mend=mend)
+        return self.nats_url
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -164,8 +186,11 @@ class Settings:
                 problems.append(
                     Problem(variable, str(fault), "correct the environment variable", "bad_setting")
                 )
-        if "http_port" not in values and source.get("PORT", "").isdigit():
-            values["http_port"] = int(source["PORT"])
+        port = source.get("PORT", "")
+        if "http_port" not in values and port:
+            values["http_port"] = int(port) if port.isdigit() else 0
+            if not port.isdigit():
+                problems.append(Problem("PORT", f"must be a number, not {port!r}", "correct it", "bad_setting"))
         if "sink" not in values and source.get("K_SINK"):
             values["sink"] = source["K_SINK"]
         if source.get("DOCKER_HOST"):

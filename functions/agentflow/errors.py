@@ -2,16 +2,20 @@
 
 AgentFlowError
 ├── Rejected          terminal: trying again changes nothing; carries code, path and mend
-│   └── Invalid       many problems at once, each with its path
+│   ├── Invalid       many problems at once, each with its path
+│   └── Exhausted     money is in the way; carries the account that is short
+│       └── TooDear   what was asked for may cost more than there is; carries the estimate, too
 ├── Conflict          the same key with another content, or a state that forbids the request
 ├── RetryLater        try again after ``after`` seconds
+├── Unreadable        stored by another version: a host of that one may go on; parked after a few tries
 └── UnknownOutcome    an external effect may or may not have happened; never retried blindly
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,11 @@ class Rejected(AgentFlowError):
     def code(self) -> str:
         return self.problem.code
 
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """What a problem document says of it besides."""
+        return {}
+
     def __str__(self) -> str:
         return str(self.problem)
 
@@ -62,6 +71,40 @@ class Invalid(Rejected):
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.problems))
+
+
+class Exhausted(Rejected):
+    """A budget has nothing left, or not enough. ``account`` is what it says: limit, spent, held, remaining, reset."""
+
+    def __init__(
+        self,
+        message: str,
+        account: Mapping[str, Any],
+        *,
+        code: str = "budget_exhausted",
+        path: str = "",
+        mend: str = "",
+    ) -> None:
+        super().__init__(message, code=code, path=path, mend=mend)
+        self.account = account
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        return {"budget": self.account}
+
+
+class TooDear(Exhausted):
+    """A run may cost more than it, or an account of its tenant, may spend. ``estimate``: what it may cost."""
+
+    def __init__(
+        self, message: str, estimate: Mapping[str, Any], account: Mapping[str, Any], *, path: str, mend: str
+    ) -> None:
+        super().__init__(message, account, code="estimate_exceeds_budget", path=path, mend=mend)
+        self.estimate = estimate
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        return {"estimate": self.estimate, **super().members}
 
 
 class Conflict(AgentFlowError):
@@ -79,6 +122,10 @@ class RetryLater(AgentFlowError):
         super().__init__(message)
         self.after = after
         self.code = code
+
+
+class Unreadable(AgentFlowError):
+    """What was stored by another version of us is not understood by this one."""
 
 
 class UnknownOutcome(AgentFlowError):

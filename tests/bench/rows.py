@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROWS = ("steps", "fanout", "waiting", "flat", "scale", "idle", "cold", "timers", "fairness", "decisions")
+ROWS = ("steps", "fanout", "waiting", "flat", "scale", "idle", "cold", "timers", "fairness", "decisions", "budgets",
+        "bridge")  # fmt: skip
 HERE = Path(__file__).parent
 LONGEST_S = {False: 300, True: 7200}
 

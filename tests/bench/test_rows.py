@@ -98,6 +98,7 @@ def test_a_row_that_does_not_exist_is_refused() -> None:
             "timers.py --pending 100 --rate 20 --seconds 2 --burst 20",
             {"late_p50_ms", "late_p99_ms", "at_once_20"},
         ),
+        ("budgets.py --runs 20 --workers 1", {"plain_per_s", "without_per_s", "with_per_s", "exhausted_per_s"}),
         ("decisions.py --steps 200", {"tree_10_us", "machine_100_us", "expressions_found_percent"}),
     ],
 )

@@ -24,6 +24,7 @@ TABLES = (
     "steps",
     "history",
     "ledger",
+    "spend",
     "outbox",
     "timers",
     "subscriptions",

@@ -76,7 +76,8 @@ def _answers_too_soon(submit: Async) -> Async:
 
 
 def _sends_before_commit() -> None:
-    """A request is handed over while the transaction that it follows from is still being made."""
+    """A request is handed over while the transaction that it follows from is still being made, and the call is made
+    without a claim, which only a request that is there admits."""
     hosts: list[Any] = []
 
     def born(init: Callable[..., None]) -> Callable[..., None]:
@@ -101,8 +102,17 @@ def _sends_before_commit() -> None:
 
         return committing
 
+    def granted(_: Async) -> Async:
+        from agentflow.store.postgres import Claimed
+
+        async def granting(_: Any, calls: Any) -> Any:
+            return {(run, key): Claimed(mine=True, alive=True) for _, run, key, *_ in calls}
+
+        return granting
+
     _wrap("host", born)()
     _wrap("keep", kept)()
+    _wrap("claim", granted)()
     _wrap("commit", slow)()
     _wrap("save", slow)()
 

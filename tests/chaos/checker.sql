@@ -45,18 +45,24 @@ left join (
 where r.spent_micro <> coalesce(l.spent, 0) or r.held_micro <> coalesce(l.held, 0)
    or (r.version is not null and not r.frozen and r.spent_micro + r.held_micro > r.limit_micro);
 
--- name: money_of_tenants
--- Tenants with a budget whose account is not the sum of their runs' ledgers, or which are over their limit. What a run
--- holds for another that it has started, and settles, is that one's to charge.
-select b.tenant_id, b.limit_micro, b.spent_micro, b.held_micro, coalesce(r.spent, 0) as runs_spent,
-       coalesce(r.held, 0) as runs_held
+-- name: money_of_budgets
+-- Accounts that are not the sum of their runs' ledgers in the period at hand, or over their bound. What a run holds for
+-- another that it has started, and settles, counts for its workflow; for the rest that one's own entries do.
+select b.tenant_id, b.scope, b.period, b.bound_micro, b.spent_micro, b.held_micro, coalesce(l.spent, 0) as runs_spent,
+       coalesce(l.held, 0) as runs_held
 from agentflow.budgets b
-left join (
-  select tenant_id, sum(amount_micro) filter (where entry = 'settle') as spent, sum(held_micro) as held
-  from agentflow.ledger where price <> 'workflow' group by tenant_id
-) r using (tenant_id)
-where b.scope = 'tenant' and (b.spent_micro <> coalesce(r.spent, 0) or b.held_micro <> coalesce(r.held, 0)
-   or (not b.frozen and b.limit_micro is not null and b.spent_micro + b.held_micro > b.limit_micro));
+cross join lateral (
+  select sum(e.amount_micro) filter (
+           where e.entry = 'settle' and (b.ends_at is null or e.at >= b.ends_at - ('1 ' || b.period)::interval)
+         ) as spent, sum(e.held_micro) as held
+  from agentflow.ledger e join agentflow.runs r using (tenant_id, run_id)
+  where e.tenant_id = b.tenant_id
+    and case when b.scope = 'tenant' then e.price <> 'workflow'
+             when b.scope like 'workflow:%%' then b.scope = 'workflow:' || r.workflow
+             else b.scope = 'budget:' || r.budget and e.price <> 'workflow' end
+) l
+where b.spent_micro <> coalesce(l.spent, 0) or b.held_micro <> coalesce(l.held, 0)
+   or (not b.frozen and b.bound_micro is not null and b.spent_micro + b.held_micro > b.bound_micro);
 
 -- name: runs
 select tenant_id, run_id, workflow, version, status, seq, epoch, steps, limit_micro, spent_micro, held_micro, frozen, state,
@@ -77,6 +83,9 @@ from agentflow.history order by run_id, seq;
 
 -- name: ledger
 select tenant_id, run_id, step, attempt, entry, amount_micro, held_micro, usage, price from agentflow.ledger;
+
+-- name: spend
+select tenant_id, workflow, sum(cost_micro)::bigint as cost_micro from agentflow.spend where kind <> 'workflow' group by 1, 2;
 
 -- name: outbox
 select tenant_id, run_id, key, consumer, name, tries, created_at, due_at::text as due_at from agentflow.outbox;

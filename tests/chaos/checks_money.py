@@ -34,6 +34,20 @@ def check_accounts(books: Books) -> Iterator[Violation]:
                 yield Violation(7, f"step {step}.{attempt} was settled and never held", run_id)
 
 
+def check_sums(books: Books) -> Iterator[Violation]:
+    """7: what is rolled up for reports is what the ledger says, by tenant and workflow; a child's counts as its own."""
+    settled: Counter[tuple[str, str]] = Counter()
+    for entry in books.tables["ledger"]:
+        if entry["entry"] == "settle" and entry["price"] != "workflow" and (run := books.runs.get(entry["run_id"])):
+            settled[str(run["tenant_id"]), run["workflow"]] += entry["amount_micro"]
+    added: Counter[tuple[str, str]] = Counter()
+    for row in books.tables["spend"]:
+        added[str(row["tenant_id"]), row["workflow"]] += row["cost_micro"]
+    for key in settled.keys() | added.keys():
+        if settled[key] != added[key]:
+            yield Violation(7, f"{key[1]} of {key[0]} has settled {settled[key]}, and {added[key]} is reported")
+
+
 def check_calls(books: Books) -> Iterator[Violation]:
     """7: what was booked for an accepted call is what that call used, at the price the run has pinned."""
     settled = {

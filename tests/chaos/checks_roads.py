@@ -86,9 +86,10 @@ def check_timers(books: Books) -> Iterator[Violation]:
             continue
         lines = books.history.get(run_id, [])
         for line in lines:
-            if line["name"] != "timer.fired" or line["data"]["kind"] == "after":
-                continue  # for those that a plan sets for itself see check_histories
-            since, least_ms = _set(plan, line["data"], lines)
+            data = line["data"]
+            if line["name"] != "timer.fired" or data["kind"] in ("after", "budget") or "released" in data:
+                continue  # for those that a plan sets for itself see check_histories; budgets free steps at any time
+            since, least_ms = _set(plan, data, lines)
             took = line["at"] - since
             if took < timedelta(milliseconds=least_ms) - EARLY:
                 fired = f"fired after {took.total_seconds() * 1000:.0f} ms"
@@ -113,8 +114,9 @@ def _set(plan: Plan, data: Row, lines: list[Row]) -> tuple[datetime, int]:
     task = plan.tasks[name]
     if kind == "retry":
         failed = (line for line in lines if line["name"] == "step.completed" and line["data"]["step"] == step)
-        at = next(line["at"] for line in failed if line["data"]["attempt"] == data["attempt"])
-        return at, task.retry.after_ms(data["attempt"], 0)
+        line = next(line for line in failed if line["data"]["attempt"] == data["attempt"])
+        # What was lost with the life that made it is made again at once.
+        return line["at"], 0 if line["data"].get("again") else task.retry.after_ms(data["attempt"], 0)
     if kind == "wait":
         return at, task.for_ms or 0
     # What a halted call may cost is held for its time-out and a grace.

@@ -19,7 +19,7 @@ from chaos.workflows import BY_NAME, UNPRICED
 ENDS = {"succeeded": "run.completed", "failed": "run.failed", "cancelled": "run.cancelled"}
 PASSING = frozenset({"rate_limited", "model_unavailable", "timeout", "bad_response", "bad_result", "model_unreachable",
                      "internal", "sandbox_unavailable", "tool_failed", "outcome_unknown",
-                     "not_called"})  # fmt: skip
+                     "not_called", "connection_lost"})  # fmt: skip
 
 
 def check_submissions(books: Books) -> Iterator[Violation]:

@@ -49,7 +49,7 @@ def check_logs(around: Round) -> Iterator[Violation]:
 async def check_doors(books: Books) -> AsyncIterator[Violation]:
     """11: the API shows a tenant its own runs only, and metrics name nobody."""
     around = books.round
-    apis = [worker for worker in around.fleet.workers.values() if worker.has_api]
+    apis = [worker for worker in around.fleet.carrying() if worker.has_api]
     async with httpx.AsyncClient(base_url=apis[0].url, timeout=20) as client:
         for tenant in around.tenants:
             headers = {"Authorization": f"Bearer {tenant.key}"}
@@ -69,7 +69,7 @@ async def check_doors(books: Books) -> AsyncIterator[Violation]:
                 ):
                     yield Violation(11, f"GET /v1/runs shows tenant {tenant.id} runs of {other.id}")
     async with httpx.AsyncClient(timeout=20) as client:
-        for worker in around.fleet.workers.values():
+        for worker in around.fleet.carrying():
             metrics = (await client.get(f"{worker.url}/metrics")).text
             for tenant in around.tenants:
                 if tenant.mark in metrics:
@@ -82,7 +82,7 @@ async def check_at_rest(sql: Statements, fleet: Fleet) -> AsyncIterator[Violatio
         if (row["state"] or "").startswith("idle in transaction") and row["seconds"] > IDLE_S:
             what = f"{row['usename']} has a transaction open for {row['seconds']:.0f} s: {row['query']}"
             yield Violation(13, what)
-    for worker in fleet.workers.values():
+    for worker in fleet.carrying():
         if worker.postgres.connections > MOST_CONNECTIONS:
             yield Violation(13, f"{worker.name} has {worker.postgres.connections} connections to PostgreSQL")
 

@@ -30,7 +30,7 @@ class Client:
     """Asks any of the processes that carry the API, as behind a load balancer."""
 
     def __init__(self, urls: list[str]) -> None:
-        self._urls = urls
+        self.urls = urls
         self._http = httpx.AsyncClient(timeout=12, limits=httpx.Limits(max_connections=200))
         self.violations: list[Violation] = []
         self.retries = 0
@@ -39,7 +39,7 @@ class Client:
     @property
     def doors(self) -> int:
         """How many processes there are to ask."""
-        return len(self._urls)
+        return len(self.urls)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -52,7 +52,7 @@ class Client:
         pause, until, said = 0.1, time.monotonic() + PATIENCE_S, ""
         while True:
             try:
-                url = random.choice(self._urls) + path
+                url = random.choice(self.urls) + path
                 answer = await self._http.request(method, url, headers=headers, **more)
                 said = f"{answer.status_code} {answer.text[:300]}"
                 if answer.status_code in good:

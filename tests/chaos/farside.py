@@ -34,13 +34,15 @@ class Call:
 
 @dataclass(slots=True)
 class FarSide:
-    """The server. ``trouble``: the share of keys whose first calls go wrong; ``storm``: until then all fail."""
+    """The server. ``trouble``: the share of keys whose first calls go wrong; ``storm``: until then all fail;
+    ``charging``: until then no charge is answered."""
 
     seed: int
     trouble: float = 0.3
     storm_until: float = 0.0
     calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
     nonces: dict[str, Call] = field(default_factory=dict)
+    charging: asyncio.Event | None = None
     port: int = 0
     _server: asyncio.Server | None = None
     _clients: set[asyncio.Task[None]] = field(default_factory=set)
@@ -90,6 +92,8 @@ class FarSide:
         self.calls[key].append(call)
         self.nonces[call.nonce] = call
         kind = call.kind
+        if self.charging is not None and "/charge" in key:
+            await self.charging.wait()
         if kind == "hang":
             await asyncio.sleep(HANG_S)
             return False

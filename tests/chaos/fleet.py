@@ -16,7 +16,6 @@ from pathlib import Path
 
 import httpx
 
-import agentflow
 from chaos.control import Control
 from chaos.failpoints import COMMIT
 from chaos.link import Link
@@ -34,6 +33,7 @@ PRICES = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
 START_S, STOP_S = 60.0, 40.0
 PORTS = (12_000, 30_000)
 HOPELESS = 5  # ends of its own accord after which a worker is given up
+OURS = Path(__file__).parents[2]  # the code that workers run, unless they are told to run another version's
 
 
 @dataclass(slots=True)
@@ -112,9 +112,6 @@ class Fleet:
         }
         self._shared = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join(
-                (str(Path(__file__).parents[1]), str(Path(agentflow.__file__).parents[1]))
-            ),
             "TMPDIR": str(self.temp),
             "AGENTFLOW_HOME": str(folder / "home"),
             "AGENTFLOW_SANDBOX": "process",
@@ -129,10 +126,23 @@ class Fleet:
         passable(self.temp)
         passable(self.folder / "home")
         for name, command in FORMS[self.form].items():
-            self.workers[name] = await self._worker(name, command)
+            await self.add(name, command)
         await self.ready()
 
-    async def _worker(self, name: str, command: tuple[str, ...]) -> Worker:
+    async def add(self, name: str, command: tuple[str, ...], code: Path = OURS) -> Worker:
+        """Start one more worker, with the code of the checkout at ``code``."""
+        self.workers[name] = await self._worker(name, command, code)
+        return self.workers[name]
+
+    async def retire(self, *names: str) -> None:
+        """SIGTERM to some, for good; returns when they have ended."""
+        leaving = [self.workers[name] for name in names]
+        for worker in leaving:
+            worker.ended = True
+            worker.signal(signal.SIGTERM)
+        await asyncio.wait([w.watcher for w in leaving if w.watcher is not None], timeout=STOP_S)
+
+    async def _worker(self, name: str, command: tuple[str, ...], code: Path) -> Worker:
         loop = asyncio.get_running_loop()
         servers = self._servers
         # The servers' addresses are looked up for each connection: a restart may move them.
@@ -145,6 +155,7 @@ class Fleet:
         _, _, password = servers.nats.url.rpartition("@")[0].rpartition(":")
         port = _free_port()
         environment = self._shared | {
+            "PYTHONPATH": os.pathsep.join((str(code / "tests"), str(code / "functions"))),
             "AGENTFLOW_DATABASE_URL": f"postgresql://@/{self._database}?host={sockets}",
             "AGENTFLOW_NATS_URL": f"nats://agentflow:{password}@127.0.0.1:{nats_port}",
             "AGENTFLOW_HTTP_PORT": str(port),
@@ -189,11 +200,15 @@ class Fleet:
         """Wait until every worker says that it is."""
         until = time.monotonic() + within_s
         async with httpx.AsyncClient() as client:
-            for worker in self.workers.values():
+            for worker in self.carrying():
                 while not await worker.ready(client):
                     if time.monotonic() > until or len(worker.surprises) >= HOPELESS:
                         raise TimeoutError(f"{worker.name} is not ready: {worker.log.read_text()[-2000:]}")
                     await asyncio.sleep(0.05)
+
+    def carrying(self) -> list[Worker]:
+        """The workers that have not been retired."""
+        return [worker for worker in self.workers.values() if not worker.ended]
 
     def heal(self) -> None:
         """Undo what was done to workers and links; what was killed is being started anyway."""

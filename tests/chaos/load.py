@@ -15,7 +15,7 @@ from chaos.fleet import Fleet
 from chaos.listener import Listener
 from chaos.sampler import Sampler
 from chaos.violation import Violation
-from chaos.workflows import BY_NAME, LIMITS, UNPRICED, WORKFLOWS, Workflow
+from chaos.workflows import BY_NAME, LIMITS, TEAM, UNPRICED, WORKFLOWS, Workflow
 
 CLOUDEVENT = "application/cloudevents+json"
 
@@ -38,8 +38,9 @@ class Load:
     """Drives the runs of one round."""
 
     def __init__(self, seed: str, tenants: list[Tenant], fleet: Fleet, sampler: Sampler, listener: Listener,
-                 effect_url: str, only: str = "") -> None:  # fmt: skip
+                 effect_url: str, only: str = "", *, team: str | None = TEAM) -> None:  # fmt: skip
         self._seed = seed
+        self._team = team  # the named budget that half of the third tenant's runs are charged to
         self._tenants = tenants
         self._sampler = sampler
         self._listener = listener
@@ -97,9 +98,9 @@ class Load:
                 lambda: all(each.token in self._sampler.ended_tokens for each in warm), within_s=PATIENCE_S
             )
 
-    async def run(self, count: int, *, in_flight: int, over_s: float) -> None:
+    async def run(self, count: int, *, in_flight: int, over_s: float, first: int = 0) -> None:
         """Submit ``count`` runs, spread over some seconds, with at most so many going on at once, and see each
-        through to its end."""
+        through to its end. ``first``: the number of the first, for who does so again."""
         gate = asyncio.Semaphore(in_flight)
         began = time.monotonic()
         tasks = []
@@ -107,7 +108,7 @@ class Load:
             for number in range(count):
                 await asyncio.sleep(max(0.0, began + over_s * number / count - time.monotonic()))
                 await gate.acquire()
-                task = asyncio.create_task(self._see_through(number))
+                task = asyncio.create_task(self._see_through(first + number))
                 task.add_done_callback(lambda _: gate.release())
                 tasks.append(task)
             for ended in asyncio.as_completed(tasks):
@@ -133,6 +134,9 @@ class Load:
             await self._event(submission, "com.chaos.started", given, chance, self._known(submission))
         else:
             await self._submit(submission, chance)
+            if not submission.acknowledged:  # nothing is left for it
+                self.submissions.remove(submission)
+                return
             await SCENES.get(workflow.scene, _nothing)(self, submission, chance)
         if chance.random() < 0.05 and submission.ids:
             await self._conflict(submission)
@@ -148,11 +152,13 @@ class Load:
     # -- what clients do -------------------------------------------------------------------------------
 
     async def _submit(self, submission: Submission, chance: random.Random) -> None:
-        body = {"workflow": submission.workflow.name, "input": submission.given}
+        body: dict[str, Any] = {"workflow": submission.workflow.name, "input": submission.given}
+        if self._team and submission.tenant is self._tenants[-2] and chance.random() < 0.5:
+            body["budget"] = self._team
         headers = {"Idempotency-Key": submission.token}
         for _ in range(1 + (chance.random() < 0.2)):  # some clients ask twice
             answer = await self.client.ask(
-                submission.tenant, "POST", "/v1/runs", {200, 202}, json=body, headers=headers
+                submission.tenant, "POST", "/v1/runs", {200, 202, 402}, json=body, headers=headers
             )
             if answer.status_code in (200, 202):
                 submission.ids.add(answer.json()["id"])

@@ -119,7 +119,7 @@ class Sampler:
             subscribed = await sql.rows("subscribed")
             parked = await sql.rows("parked_payloads")
             accounts = await sql.rows("money_of_runs")
-            tenants = await sql.rows("money_of_tenants")
+            budgets = await sql.rows("money_of_budgets")
         finally:
             await sql.rollback()
         self.open = {run["run_id"]: run for run in runs}
@@ -127,7 +127,7 @@ class Sampler:
         self.timers = len(timers)
         self.subscribed = {row["run_id"] for row in subscribed}
         self.parked = [(row["consumer"], bytes(row["payload"])) for row in parked]
-        self._money(accounts, tenants)
+        self._money(accounts, budgets)
         self._remember(ended, closed)
         waiting: dict[UUID, set[str]] = defaultdict(set)
         for row in timers:
@@ -158,7 +158,7 @@ class Sampler:
             if waits == "child" and (child in self.open or waiting.get(child)):
                 yield f"{step}.{attempt}"
 
-    def _money(self, accounts: list[Row], tenants: list[Row]) -> None:
+    def _money(self, accounts: list[Row], budgets: list[Row]) -> None:
         for row in accounts:
             self._note(
                 Violation(
@@ -168,9 +168,10 @@ class Sampler:
                     row["run_id"],
                 )
             )
-        for row in tenants:
-            what = f"tenant {row['tenant_id']}: spent {row['spent_micro']} + held {row['held_micro']} of "
-            what += f"{row['limit_micro']}, while its runs have spent {row['runs_spent']} and hold {row['runs_held']}"
+        for row in budgets:
+            what = f"{row['scope']} ({row['period']}) of tenant {row['tenant_id']}: spent {row['spent_micro']} + "
+            what += f"held {row['held_micro']} of {row['bound_micro']}, while its runs have "
+            what += f"spent {row['runs_spent']} and hold {row['runs_held']}"
             self._note(Violation(7, what))
 
     def _remember(self, ended: list[Row], closed: list[Row]) -> None:

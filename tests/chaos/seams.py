@@ -25,7 +25,7 @@ SEAMS: Mapping[str, str] = {
     "relay": "agentflow.runtime.relay:Relay._move",
     # waits of a minute that would only make every round a minute longer
     "fact_ms": "agentflow.runtime.batch:FACT_MS",
-    "hold_grace_ms": "agentflow.core.decide.turn:HOLD_GRACE_MS",
+    "hold_grace_ms": "agentflow.core.decide.settlement:HOLD_GRACE_MS",
     "backoff_s": "agentflow.runtime.parking:BACKOFF_S",
     # where bugs are planted
     "advance": "agentflow.core.decide.turn:advance",

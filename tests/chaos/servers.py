@@ -73,12 +73,12 @@ class Servers:
             cursor = conn.cursor(row_factory=dict_row)
             return await (await cursor.execute(query.encode(), params or None)).fetchall()
 
-    async def fresh(self) -> str:
+    async def fresh(self, template: str = TEMPLATE) -> str:
         """The name of a new, migrated, empty database; the bus is emptied, too."""
         self._numbers += 1
         name = f"chaos_{self._numbers}"
         async with self.admin() as conn:
-            await conn.execute(f"create database {name} template {TEMPLATE}")
+            await conn.execute(f"create database {name} template {template}")
         import nats
 
         connection = await nats.connect(self.nats.url)

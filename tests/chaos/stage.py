@@ -13,6 +13,7 @@ from psycopg.types.json import Json
 
 from agentflow.core.canonical import digest
 from agentflow.store.admin import create_tenant, issue_key
+from agentflow.store.budgets import set_budget
 from chaos.client import Tenant
 from chaos.farside import FarSide
 from chaos.fleet import Fleet
@@ -22,7 +23,7 @@ from chaos.report import Script
 from chaos.sampler import Sampler
 from chaos.servers import Servers
 from chaos.statements import Statements
-from chaos.workflows import UNPRICED
+from chaos.workflows import TEAM, UNPRICED, WORKFLOWS
 
 PEPPER = "local-development-pepper"
 POOR_MICRO = 8_000  # what the last tenant may spend in a round: some of its runs run out of money
@@ -81,10 +82,15 @@ async def stage(servers: Servers, script: Script, folder: Path) -> AsyncIterator
 
 
 async def _tenants(dsn: str) -> list[Tenant]:
-    """Three tenants: one without a budget, one with a large one, one with too small a one."""
+    """Four tenants: one without a budget, one with a large one, one with an account for every workflow and a named one
+    besides, per day, month and in total, and one with too small a budget."""
     tenants = []
-    for number, limit in enumerate((None, RICH_MICRO, POOR_MICRO)):
+    for number, limit in enumerate((None, RICH_MICRO, RICH_MICRO, POOR_MICRO)):
         tenant: UUID = await create_tenant(dsn, f"tenant-{number}", limit_micro=limit)
         key = await issue_key(dsn, tenant, PEPPER)
         tenants.append(Tenant(tenant, str(key), f"mark{uuid4().hex[:12]}"))
+    scopes = [f"workflow:{workflow.name}" for workflow in WORKFLOWS] + [f"budget:{TEAM}"]
+    for number, scope in enumerate(["tenant", *scopes]):
+        period = ("day", "month", "total")[number % 3] if scope != "tenant" else "day"
+        await set_budget(dsn, tenants[-2].id, scope, period, limit_micro=RICH_MICRO, soft_micro=RICH_MICRO // 2)
     return tenants

@@ -286,6 +286,9 @@ UNPRICED = Workflow(
 )
 """Its model has no known price: it may not even be registered, and if it is, none of its calls may be made."""
 
+TEAM = "team"
+"""The named budget that some runs of the third tenant are charged to."""
+
 LIMITS = {
     "tenant": {"concurrency": 15}, "workflow:waits": {"concurrency": 2}, "model:small": {"concurrency": 4},
     "tool:std.echo": {"per_second": 40, "burst": 10},

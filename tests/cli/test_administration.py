@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+
+from agentflow.store.passfile import passwords
 
 from .conftest import PEPPER, Served, run
 from .test_main import one_line
@@ -26,6 +29,28 @@ async def test_a_new_database_is_migrated_once(administrator: pytest.MonkeyPatch
     assert first.code == 0
     assert "applied 0001_house.sql" in first.out
     assert "up to date" in (await run("migrate", "--database", dsn)).out
+
+
+async def test_a_migration_gives_the_roles_the_passwords_of_a_file(
+    administrator: pytest.MonkeyPatch, postgres: Any, tmp_path: Path
+) -> None:
+    dsn, file = postgres.dsn(database="passwords"), tmp_path / "pgpass"
+    async with await psycopg.AsyncConnection.connect(postgres.dsn(), autocommit=True) as admin:
+        await admin.execute("create database passwords")
+        file.write_text("# ours\ndb:5432:*:agentflow_engine:a\\:b\n")
+        command = ("migrate", "--database", dsn, "--passwords", str(file))
+        one_line(await run(*command), "no password for agentflow_api", "host:port:database:agentflow_api:password")
+        one_line(await run(*command[:-1], str(tmp_path / "none")), "cannot be read", "name a file")
+        with file.open("a") as more:
+            more.writelines(f"db:5432:*:agentflow_{role}:c\n" for role in ("engine", "api", "relay", "keeper"))
+        assert "gave agentflow_engine" in (await run(*command)).out
+        query = "select rolname, rolpassword from pg_authid where rolname like 'agentflow\\_%' and rolcanlogin"
+        kept = dict(await (await admin.execute(query)).fetchall())
+        assert len(kept) == 4 and all(word.startswith("SCRAM-SHA-256$") for word in kept.values())
+        for role in kept:
+            await admin.execute(f"alter role {role} password null")
+        await admin.execute("drop database passwords")
+    assert passwords(file)["agentflow_engine"] == "a:b"  # the first line counts, as for libpq
 
 
 async def test_a_tenant_and_a_key_open_the_api(administrator: pytest.MonkeyPatch, served: Served) -> None:

@@ -59,7 +59,7 @@ def test_what_containers_run_needs_no_library_for_command_lines(command: str) ->
         ("serve plan run-tool", (["plan", "run-tool"], [])),
         ("serve --push api", (["api"], ["push"])),
         ("serve all --relay --replica", (["all"], ["relay", "replica"])),
-        ("serve", None),
+        ("serve", ([], [])),
         ("serve --help", None),
         ("serve plan --help", None),
         ("serve plan --push=1", None),

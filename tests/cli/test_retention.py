@@ -29,10 +29,10 @@ def past(database: Any, environment: pytest.MonkeyPatch) -> Iterator[Past]:
 async def test_a_tenant_sets_and_sees_what_it_keeps(agentflow: Command) -> None:
     assert "as the installation says" in (await agentflow("retention", "show")).out
     made = await agentflow("retention", "set", "--runs", "90d", "--inbox", "7d", "--json")
-    assert made.json == {"runs": "90d", "ledger": None, "inbox": "7d", "parked": None, "fixed": False}
+    assert made.json == {"runs": "90d", "ledger": None, "inbox": "7d", "parked": None, "spend": None, "fixed": False}
     await agentflow("retention", "set", "--runs", "forever", "--inbox", "default")
     shown = (await agentflow("retention", "show", "--json")).json
-    assert shown == {"runs": "forever", "ledger": None, "inbox": None, "parked": None, "fixed": False}
+    assert shown == {"runs": "forever", "ledger": None, "inbox": None, "parked": None, "spend": None, "fixed": False}
 
 
 async def test_what_is_no_age_is_refused(agentflow: Command) -> None:

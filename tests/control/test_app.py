@@ -79,6 +79,13 @@ async def test_a_database_that_is_away_is_a_passing_fault(world: World) -> None:
     await store.close()
 
 
+async def test_a_database_that_was_restarted_meanwhile_is_no_fault_at_all(world: World) -> None:
+    assert (await world.a.http.get("/v1/runs")).status_code == 200
+    with psycopg.connect(world.database.admin, autocommit=True) as admin:
+        admin.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = 'agentflow_api'")
+    assert (await world.a.http.get("/v1/runs")).status_code == 200
+
+
 async def test_the_callers_trace_is_kept_and_named_in_problems(world: World) -> None:
     headers = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
     document = problem(await world.a.http.get("/v1/runs/x", headers=headers), 404, "not_found")

@@ -8,6 +8,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from house import eventually
+
+from agentflow.store.budgets import set_budget
 
 from .world import WAITER, Tenant, World, problem
 
@@ -141,6 +144,33 @@ async def test_the_new_run_has_a_budget_of_its_own(world: World) -> None:
     poor = await fork(world, old, 3, budget_micro=150)
     assert (poor["status"], poor["limit_micro"], poor["spent_micro"]) == ("failed", 150, 100)
     assert "budget_exhausted" in poor["error"]["message"]
+
+
+async def test_a_fork_is_refused_as_any_run_is_but_for_what_is_paid_for(world: World) -> None:
+    async def left(micro: int) -> None:
+        await set_budget(world.database.admin, world.a.id, "tenant", "total", limit_micro=300 + micro)
+
+    async def forked(at: int) -> Any:
+        return await world.a.http.post(f"/v1/runs/{old}/fork", json={"at": at})
+
+    await left(0)
+    await world.register(CHAIN.replace("name: chain", "name: careful").replace("usd: 1}", "usd: 1, preflight: refuse}"))
+    old = (await world.finished(await world.start("careful")))["id"]
+    await left(250)  # a call is 100; two that the fork at 4 goes on with are paid for
+    told = problem(await forked(1), 402, "estimate_exceeds_budget")
+    assert (told["estimate"], told["budget"]["remaining_micro"]) == ({"most_micro": 300}, 250)
+    assert (await forked(3)).status_code == 202
+    await eventually(lambda: spent(world, 500))
+    told = problem(await forked(3), 402, "estimate_exceeds_budget")
+    assert (told["estimate"], told["budget"]["remaining_micro"]) == ({"most_micro": 200}, 50)
+    await left(200)
+    told = problem(await forked(4), 402, "budget_exhausted")
+    assert (told["budget"]["spent_micro"], told["budget"]["remaining_micro"]) == (500, 0)
+    assert len((await world.a.http.get("/v1/runs")).json()["items"]) == 2
+
+
+async def spent(world: World, micro: int) -> bool:
+    return (await rows(world, "select spent_micro, held_micro from budgets"))[0] == (micro, 0)
 
 
 REFUSED: list[tuple[Any, str, str]] = [

@@ -9,7 +9,7 @@ import jsonschema
 
 from agentflow.control.openapi import document, document_bytes, main
 from agentflow.control.routes import ROUTES
-from agentflow.wire.contracts import contracts_path
+from agentflow.wire.place import contracts_path
 
 from .world import WAITER, World
 
@@ -21,7 +21,7 @@ def test_the_committed_file_is_the_generated_one() -> None:
 
 
 def test_drift_is_found(monkeypatch: Any, tmp_path: Any, capsys: Any) -> None:
-    monkeypatch.setattr("agentflow.wire.contracts.contracts_path", lambda: tmp_path)
+    monkeypatch.setattr("agentflow.wire.place.contracts_path", lambda: tmp_path)
     (tmp_path / "schemas").mkdir()
     assert main(["--check"]) == 1
     assert "drifted" in capsys.readouterr().err

@@ -35,6 +35,13 @@ from agentflow.runs, generate_series(1, {many}) n where run_id = '{run}';
 insert into agentflow.parked (tenant_id, parked_id, consumer, subject, reason, headers, payload, tries)
 select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'plan', 's', 'r', '{{}}', 'x', 1
 from agentflow.tenants, generate_series(1, {many}) n;
+insert into agentflow.spend
+select t.tenant_id, date '2026-01-01' + n / 20, 'w' || n % 20, 1, '', 'llm', 'p', 'm', 'v', 0, '', 1, 1, 1, 0, 0, 0, 1,
+       1, 1 from agentflow.tenants t, generate_series(0, {many} - 1) n;
+insert into agentflow.run_spend
+select tenant_id, day, workflow, version, case when extract(day from day) > 15 then 't' else '' end, 0, 1, 1, 1, 1, 1,
+       1, 1, 0, 0, 0 from agentflow.spend;
+analyze agentflow.spend, agentflow.run_spend;
 analyze agentflow.subscriptions, agentflow.workflows, agentflow.runs, agentflow.steps, agentflow.history,
   agentflow.parked;
 """
@@ -44,6 +51,11 @@ DEEP = "2026-01-01T01:00:00Z"
 NONE = {"at": None, "run": RUN, "status": None, "workflow": None}
 REUSED = {
     "from": RUN, "step": MANY // 4, "attempt": 1, "limit": 50, "last": MANY, "open": [1, 2], "younger": [],
+}  # fmt: skip
+
+COSTS = {
+    "by": "workflow", "period": "day", "workflow": None, "place": None, "limit": 101, "after_workflow": "",
+    "after_task": "", "after_agent": "", "after_provider": "", "after_name": "",
 }  # fmt: skip
 
 STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
@@ -63,6 +75,9 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("newest_version", {"name": "w3", "first": 3, "last": 40}, 1),
     ("list_human", {"run": None, "step": None, "after_run": UUID(int=9), "after_step": 1, "limit": 51}, 55),
     ("list_human", {"run": UUID(int=7), "step": 1, "after_run": UUID(int=0), "after_step": 0, "limit": 1}, 1),
+    ("list_costs", COSTS | {"since": "2026-02-01", "until": "2026-02-03"}, 90),
+    ("list_costs", COSTS | {"since": "2026-02-01", "until": "2026-02-03", "by": "model"}, 90),
+    ("read_observed", {"workflow": "w3", "version": 1, "days": 10_000}, 2 * MANY // 20),
     ("list_parked", {"after": UUID(int=MANY // 2), "limit": 51}, 51),
     ("read_run", {"run": RUN}, 1),
     ("read_run_status", {"run": RUN}, 1),

@@ -8,7 +8,7 @@ from agentflow.store.ages import write_ages
 
 from .world import World, problem
 
-UNSET = {"runs": None, "ledger": None, "inbox": None, "parked": None, "fixed": False}
+UNSET = {"runs": None, "ledger": None, "inbox": None, "parked": None, "spend": None, "fixed": False}
 
 
 async def test_nothing_is_set_at_first(world: World) -> None:

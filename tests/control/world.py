@@ -138,6 +138,9 @@ class KnownModels:
     def aliases(self) -> list[str]:
         return ["small"]
 
+    def window(self, alias: str) -> int | None:
+        return None
+
 
 @dataclass
 class Tenant:

@@ -15,12 +15,12 @@ from uuid import UUID
 import pytest
 
 from agentflow.core import conversation
+from agentflow.core.budgets import Account, Headroom
 from agentflow.core.decide import account_cost, api, dispatch, plan, record
 from agentflow.core.decision import (
     Decided,
     Decision,
     Facts,
-    Headroom,
     LedgerEntry,
     RunEnded,
     StepClosed,
@@ -28,6 +28,7 @@ from agentflow.core.decision import (
     TimerCleared,
     TimerSet,
     Unsubscribed,
+    Waiting,
     Withdrawn,
 )
 from agentflow.core.message import Message
@@ -107,10 +108,18 @@ CATCHING = compile_document({
 })  # fmt: skip
 
 
+def at_limit(compiled: Any, way: str) -> Any:
+    """The same plan, but for what becomes of steps that do not fit."""
+    document = {**compiled.document, "name": way, "limits": {**compiled.document["limits"], "at_limit": way}}
+    return compile_document(document)
+
+
 class World:
     """A reactor, a store and a far side, as small as they can be."""
 
-    def __init__(self, compiled: Any, limit: int | None, budget: int | None) -> None:
+    def __init__(
+        self, compiled: Any, limit: int | None, budget: int | None, given: dict[str, Any] | None = None
+    ) -> None:
         self.plan = compiled
         self.run: Run | None = None
         self.pending: dict[tuple[str, str], Message] = {}
@@ -123,18 +132,21 @@ class World:
         self.history: list[Decided] = []
         self.endings: list[str] = []
         self.owners: dict[int, int] = {}  # inner step -> the step of its agent
+        self.inputs: dict[int, Any] = {}  # what steps were given that call something
         self.limit = limit
         self.spent = self.held = 0
-        data = {"run": str(RUN), "workflow": compiled.name, "version": 1, "input": {"n": 1}}
-        data["budget_micro"] = budget
+        data = {"run": str(RUN), "workflow": compiled.name, "version": 1}
+        data |= {"input": {"n": 1} if given is None else given, "budget_micro": budget}
         self.deliver("api", Message("run.requested", TENANT, RUN, "requested", data))
 
     def deliver(self, consumer: str, message: Message) -> None:
         before = self.run
         price = Price("scripted", "m", 1_000_000, 2_000_000, "v1")
-        headroom = Headroom(self.limit, self.spent, self.held)
+        headroom = Headroom({"tenant": [Account("tenant", "total", self.limit, self.spent, self.held)]})
         step = message.data.get("step")
-        facts = Facts(0, self.plan, 1, lambda _: price, headroom, step_input={"n": step or 0})
+        given = self.inputs.get(step, {"n": step or 0})
+        claimed = (step or 0) % 2 == 0
+        facts = Facts(0, self.plan, 1, lambda _: price, headroom=headroom, step_input=given, claimed=claimed)
         try:
             decision = DECIDE[consumer](before, message, facts)
         except RetryLater:
@@ -161,6 +173,8 @@ class World:
             entry.model.model_validate(message.data)  # what is sent is what the catalogue says
             if message.name in ("run.completed", "run.failed", "run.cancelled"):
                 self.endings.append(message.name)
+            if message.name in ("llm.requested", "tool.requested"):
+                self.inputs[message.data["step"]] = message.data["input"]
             for consumer in entry.consumers:
                 self.pending[consumer, message.key] = message
 
@@ -177,6 +191,9 @@ class World:
                 self.timers.pop(row.key, None)
             case Subscribed():
                 self.subscriptions.add(row.step)
+            case Waiting():
+                timer = TimerSet(f"budget:{row.step}", "budget", row.after_ms, row.step, row.attempt)
+                self.timers[timer.key] = timer
             case Unsubscribed():
                 self.subscriptions.discard(row.step)
             case Withdrawn():
@@ -206,8 +223,10 @@ class World:
         self.check_agents(run)
         if run.status == "running":
             assert run.open, "a running run waits for something"
-            waiting_for_events = {step for step, opened in run.open.items() if opened.waits == "event"}
-            assert self.subscriptions == waiting_for_events
+            listening = {step for step, opened in run.open.items() if opened.waits in ("event", "approval")}
+            assert self.subscriptions == listening
+            short = {step for step, opened in run.open.items() if opened.waits in ("budget", "approval")}
+            assert set(run.short) == short
             for timer in self.timers.values():
                 if timer.kind == "after":
                     assert awaits(run.plan, timer.step or 0), f"{timer.key} wakes nobody"
@@ -221,11 +240,16 @@ class World:
                     "retry": f"retry:{step}" in self.timers or self.fired(f"retry:{step}"),
                     "timer": f"wait:{step}" in self.timers or self.fired(f"wait:{step}"),
                     "event": step in self.subscriptions,
+                    "approval": step in self.subscriptions,
+                    "budget": f"budget:{step}" in self.timers
+                    or self.fired(f"budget:{step}")
+                    or (run.short.get(step, ("",))[0] == "run" and run.held_micro > 0),
                     "planner": any(inner in run.open for inner, owner in self.owners.items() if owner == step),
                 }[opened.waits]
                 assert waiting, f"step {step} waits for a {opened.waits} that nobody will bring"
         if run.terminal:
             assert not run.open
+            assert not run.short
             assert not self.subscriptions
             assert all(timer.kind == "hold" for timer in self.timers.values())
 
@@ -240,6 +264,15 @@ class World:
             assert opened.used_micro == cost + sum(run.holds.get(key, 0) for key in out)
             cap = self.plan.tasks[opened.task].price_cap_micro
             assert opened.used_micro <= cap, "an agent uses more than its task may cost"
+
+    def answer(self, step: int, approve: bool) -> None:
+        told = {"run": str(RUN), "step": step, "output": {"approve": approve, "micro": 0}, "by": "me"}
+        self.deliver("dispatch", Message("step.answered", TENANT, RUN, f"answer:{step}:{len(self.seen)}", told))
+
+    def asked(self) -> list[int]:
+        """Steps that wait for a person's approval."""
+        assert self.run is not None
+        return [step for step, opened in sorted(self.run.open.items()) if opened.waits == "approval"]
 
     def fired(self, timer: str) -> bool:
         return any(m.name == "timer.fired" and m.data["timer"] == timer for m in self.pending.values())
@@ -278,12 +311,15 @@ class World:
 SEEDS = 1500
 
 
-@pytest.mark.parametrize("compiled", [TREE, MACHINE, AGENT, CATCHING], ids=lambda plan: plan.name)
+WAITING = [at_limit(TREE, "wait"), at_limit(TREE, "ask")]
+
+
+@pytest.mark.parametrize("compiled", [TREE, MACHINE, AGENT, CATCHING, *WAITING], ids=lambda plan: plan.name)
 def test_every_order_of_events_keeps_the_invariants(compiled: Any) -> None:
     ended: Counter[str] = Counter()
     for seed in range(SEEDS):
         chance = random.Random(seed)
-        few, many = (350, 700) if compiled is not AGENT else (9_000, 19_000)
+        few, many = (350, 700) if not compiled.has_agents else (9_000, 19_000)
         world = World(compiled, chance.choice([None, None, few, many]), chance.choice([None, None, few, many]))
         try:
             play(world, chance)
@@ -314,6 +350,8 @@ def play(world: World, chance: random.Random) -> None:
             world.deliver(*chance.choice(world.seen))
         elif action == "fire" and world.timers:
             world.fire(chance.choice(sorted(world.timers)))
+        elif action == "event" and world.asked():
+            world.answer(chance.choice(world.asked()), chance.random() < 0.8)
         elif action == "event":
             body = {"id": "1", "source": "/x", "type": "com.example.x", "data": {"n": chance.randint(0, 1)}}
             for step in sorted(world.subscriptions):
@@ -328,7 +366,11 @@ def play(world: World, chance: random.Random) -> None:
 def drain(world: World) -> None:
     """Left alone, with every call answered and every timer fired, a run ends, owes nothing and holds nothing."""
     for _ in range(500):
-        if world.pending:
+        if world.limit is not None:
+            world.limit += 100  # whoever waits for the tenant's limit to be raised does not wait in vain
+        if world.asked():
+            world.answer(world.asked()[0], approve=True)
+        elif world.pending:
             (consumer, _), message = next(iter(world.pending.items()))
             if consumer in ("invoke_llm", "run_tool"):
                 world.report(consumer, message, "good")
@@ -430,7 +472,7 @@ def test_of_pauses_and_resumes_the_one_asked_for_last_counts(asked: str, ends: s
     compiled = compile_document(WAITS)
 
     def facts(now_ms: int) -> Facts:
-        return Facts(now_ms, compiled, 1, lambda _: Price("scripted", "m", 1, 1, "v1"), Headroom(None, 0, 0))
+        return Facts(now_ms, compiled, 1, lambda _: Price("scripted", "m", 1, 1, "v1"))
 
     run = Run(TENANT, RUN, compiled.name, 1, status="running", limit_micro=10)
     said: list[Message] = []

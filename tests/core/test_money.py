@@ -183,7 +183,8 @@ def test_more_than_was_held_is_billed_in_full_and_said() -> None:
 
 
 def test_a_call_without_a_word_of_usage_costs_what_was_held_where_it_may_have_been_billed() -> None:
-    assert billed(calls=0, error="timeout") == money.Bill(10_000)
+    for code in ("timeout", "connection_lost", "bad_response"):
+        assert billed(calls=0, error=code) == money.Bill(10_000)
     assert billed(calls=0, error="model_unreachable") == money.Bill(0)
 
 
@@ -204,8 +205,9 @@ def test_a_tool_costs_what_the_tenant_was_told_else_what_the_workflow_says() -> 
     report = {"usage": {"calls": 1}, "error": None, "duration_ms": 400}
     assert money.bill(run, plan, task, report, 32) == money.Bill(31)
     assert money.bill(told, plan, task, report, 32) == money.Bill(7)
-    silent = {"usage": {"calls": 0}, "error": {"code": "outcome_unknown"}, "duration_ms": 400}
-    assert money.bill(run, plan, task, silent, 32) == money.Bill(32)
+    for code in ("outcome_unknown", "call_lost", "timeout", "internal"):
+        silent = {"usage": {"calls": 0}, "error": {"code": code}, "duration_ms": 400}
+        assert money.bill(run, plan, task, silent, 32) == money.Bill(32), "whom it has asked may bill it"
     failed = {"usage": {"calls": 0}, "error": {"code": "tool_failed"}, "duration_ms": 400}
     assert money.bill(run, plan, task, failed, 32) == money.Bill(1), "its seconds are over all the same"
     builtin: Any = SimpleNamespace(kind="tool", use="std.echo", timeout_ms=None, price_cap_micro=9)

@@ -38,6 +38,12 @@ def test_money_and_parked_messages_are_never_kept_shorter_than_runs() -> None:
     assert Ages(90, 30, 30, 30).with_own({}) == Ages(90, 90, 30, 90)
     assert Ages(None, 30, 30, 30).with_own({}) == Ages(None, None, 30, None)
     assert Ages(90, None, 30, None).with_own({}) == Ages(90, None, 30, None)
+
+
+def test_sums_of_money_are_never_kept_shorter_than_the_ledger() -> None:
+    assert Ages(90, 30, 30, 30, 60).with_own({}).spend == 90
+    assert Ages(90, 400, 30, 30, 60).with_own({"spend": "500d"}).spend == 500
+    assert Ages(None, 400, 30, 30, 1200).with_own({}).spend is None
     assert Ages(90, 400, 30, 400).with_own({"runs": "500d"}) == Ages(500, 500, 30, 500)
 
 

@@ -50,3 +50,16 @@ def test_a_state_survives_its_column() -> None:
     )
     column = orjson.loads(orjson.dumps(run.state_json()))
     assert RUN._replace(**unpack_state(column, 3)) == run
+
+
+def test_what_a_later_version_keeps_in_the_state_outlives_this_one() -> None:
+    """Members that nobody knows come back as they were; places at the end of lists are passed over."""
+    later = {
+        "vars": {}, "cursor": None, "mood": {"of": [1]}, "open": {"1": ["t", 1, 0, "call", 0, None, 0, "", 0, "new"]},
+        "models": {"small": [*Price("p", "m", 1, 2, "v"), "new"]}, "parent": [str(UUID(int=3)), 1, 1, 0, 1, "new"],
+    }  # fmt: skip
+    run = RUN._replace(**unpack_state(later, 1))
+    assert run.open[1] == OpenStep("t", 1, 0, "call")
+    state = run.but(epoch=1).state_json()
+    assert state["mood"] == {"of": [1]}
+    assert RUN._replace(**unpack_state(state, 1)) == run

@@ -264,7 +264,7 @@ async def test_calls_of_other_tools_cost_no_statement_more(
     monkeypatch.setattr(Pipeline, "run", noted)
     plan = document("sleep2")
     tool = plan["tools"]["charge"]
-    tool |= {"effects": effects}
+    tool |= {"effects": effects, "usd": 0}
     plan["tools"]["charge"] = {name: value for name, value in tool.items() if value is not None}
     await house.register(plan)
     async with house.host() as host:
@@ -275,7 +275,10 @@ async def test_calls_of_other_tools_cost_no_statement_more(
 
 
 async def test_a_halted_call_takes_its_claim_along(house: House, far: FarSide) -> None:
-    await house.register(document("sleep15"))
+    """Where it costs nothing: else the claim says what becomes of the hold."""
+    plan = document("sleep15")
+    plan["tools"]["charge"]["usd"] = 0
+    await house.register(plan)
     async with house.host() as host:
         run = await house.submit(host, "charges", {"url": far.url, "order": "o1"})
         await eventually(lambda: called(far))

@@ -24,6 +24,10 @@ POD = {
     "serviceAccountName", "automountServiceAccountToken", "enableServiceLinks", "terminationGracePeriodSeconds",
     "securityContext", "topologySpreadConstraints", "containers", "volumes", "restartPolicy", "runtimeClassName",
     "nodeSelector", "tolerations",
+}
+CONTAINER = {
+    "name", "image", "args", "env", "envFrom", "ports", "startupProbe", "readinessProbe", "livenessProbe", "lifecycle",
+    "resources", "securityContext", "volumeMounts",
 }  # fmt: skip
 FIELDS: dict[str, dict[str, set[str]]] = {
     "Namespace": {},
@@ -40,7 +44,44 @@ FIELDS: dict[str, dict[str, set[str]]] = {
     "PodMonitor": {"spec": {"selector", "podMetricsEndpoints"}},
     "PrometheusRule": {"spec": {"groups"}},
     "ExternalSecret": {"spec": {"refreshInterval", "secretStoreRef", "target", "dataFrom"}},
-    "ClusterImagePolicy": {"spec": {"images", "authorities"}},
+    "ClusterImagePolicy": {"spec": {"mode", "images", "authorities"}},
+    "Service": {"spec": {"selector", "ports", "clusterIP", "publishNotReadyAddresses"}},
+    "StatefulSet": {
+        "spec": {"serviceName", "replicas", "podManagementPolicy", "updateStrategy", "selector", "template",
+                 "volumeClaimTemplates"},
+        "spec.template.spec": POD,
+        "spec.template.spec.containers.0": CONTAINER,
+        "spec.volumeClaimTemplates.0.spec": {"accessModes", "resources", "storageClassName"},
+    },
+    # cert-manager
+    "Issuer": {"spec": {"selfSigned", "ca"}},
+    "Certificate": {"spec": {"isCA", "commonName", "secretName", "duration", "renewBefore", "privateKey", "issuerRef",
+                             "usages", "dnsNames"}},
+    # CloudNativePG and its plugin for object stores
+    "ImageCatalog": {"spec": {"images"}, "spec.images.0": {"major", "image"}},
+    "Cluster": {
+        "spec": {"instances", "imageCatalogRef", "postgresUID", "postgresGID", "bootstrap", "enableSuperuserAccess",
+                 "managed", "certificates", "postgresql", "resources", "storage", "walStorage", "affinity", "plugins"},
+        "spec.imageCatalogRef": {"apiGroup", "kind", "name", "major"},
+        "spec.bootstrap": {"initdb", "recovery"},
+        "spec.bootstrap.initdb": {"database", "owner", "dataChecksums"},
+        "spec.managed": {"roles", "services"},
+        "spec.managed.roles.0": {"name", "ensure", "login", "inherit", "passwordSecret"},
+        "spec.managed.services": {"additional", "disabledDefaultServices"},
+        "spec.managed.services.additional.0": {"selectorType", "serviceTemplate", "updateStrategy"},
+        "spec.certificates": {"serverAltDNSNames"},
+        "spec.postgresql": {"synchronous", "pg_hba", "parameters"},
+        "spec.postgresql.synchronous": {"method", "number", "dataDurability"},
+        "spec.affinity": {"enablePodAntiAffinity", "topologyKey", "podAntiAffinityType"},
+        "spec.plugins.0": {"name", "isWALArchiver", "parameters"},
+    },
+    "ObjectStore": {
+        "spec": {"retentionPolicy", "configuration"},
+        "spec.configuration": {"destinationPath", "s3Credentials", "wal", "data", "endpointURL"},
+    },
+    "ScheduledBackup": {
+        "spec": {"schedule", "immediate", "backupOwnerReference", "cluster", "method", "pluginConfiguration"},
+    },
 }
 ANNOTATIONS: dict[str, Any] = {
     "autoscaling.knative.dev/min-scale": int,
@@ -132,7 +173,7 @@ def _field_faults(each: Manifest) -> list[str]:
     for path, known in FIELDS[each["kind"]].items():
         place: Any = each
         for part in filter(None, path.split(".")):
-            place = place.get(part, {})
+            place = place[int(part)] if part.isdigit() else place.get(part, {})
         found += [f"{path}.{field} is not known" for field in place.keys() - known]
     return found
 
@@ -173,5 +214,5 @@ def of_kind(found: list[Manifest], kind: str) -> list[Manifest]:
 def pods(found: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
     """The pods that manifests lead to, with their names."""
     for each in found:
-        if each["kind"] in ("Deployment", "Job") or each["apiVersion"] == "serving.knative.dev/v1":
+        if each["kind"] in ("Deployment", "Job", "StatefulSet") or each["apiVersion"] == "serving.knative.dev/v1":
             yield each["metadata"]["name"], each["spec"]["template"]

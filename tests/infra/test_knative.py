@@ -24,6 +24,11 @@ pytestmark = pytest.mark.usefixtures("programs")
 
 GOLDEN = Path(__file__).parent / "golden"
 OVERLAYS = ("dev", "production")
+MEASURED_BY_OTHERS = {  # Kubernetes, cert-manager, CloudNativePG and its plugin for backups
+    "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes",
+    "certmanager_certificate_expiration_timestamp_seconds", "cnpg_pg_stat_archiver_seconds_since_last_archival",
+    "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
+}  # fmt: skip
 OURS = {f"agentflow/{name}" for name in ("plan", "dispatch", "invoke-llm", "run-tool", "account-cost", "api")}
 OURS |= {"agentflow/bridge", "agentflow/relay"}
 
@@ -223,10 +228,10 @@ def test_every_alert_asks_for_what_is_measured_and_has_its_runbook(flavours: dic
     measured = {f"{each.name}{end}" for each in families for end in ("", "_total", "_bucket", "_count", "_sum")}
     books = (INFRA / "operations" / "runbooks.md").read_text()
     sections = {title.lower().replace(" ", "-") for title in re.findall(r"^## ([A-Za-z -]+)$", books, re.MULTILINE)}
-    assert len(alerts) == 10
+    assert len(alerts) == 14
     for alert in alerts:
-        asked = set(re.findall(r"agentflow_\w+", alert["expr"]))
-        assert asked <= measured, alert["alert"]
+        asked = set(re.findall(r"\b[a-z]+_\w+(?=[{\[)]| [-/])", alert["expr"])) - {"histogram_quantile"}
+        assert asked <= measured | MEASURED_BY_OTHERS, alert["alert"]
         assert asked or "up{" in alert["expr"], alert["alert"]
         place, _, section = alert["annotations"]["runbook"].partition("#")
         assert place == "infra/operations/runbooks.md"
@@ -263,3 +268,49 @@ def test_what_being_warm_costs_is_what_the_walk_through_says(flavours: dict[str,
     for name in OVERLAYS:
         count, cores, memory = sizes(flavours[name])
         assert f"| {name} | {count} | {cores / 1000:.2f} | {memory / 1024:.2f} GiB |" in text
+
+
+def matches(glob: str, image: str) -> bool:
+    """As policy-controller has it: `*` stays within a part of the name, `**` does not, and all of it has to match."""
+    parts = [".*".join(map(re.escape, each.split("**"))) for each in [glob]]
+    return re.fullmatch(parts[0].replace(r"\*", "[^/]*"), image) is not None
+
+
+def test_no_image_of_ours_starts_unless_it_is_signed_and_says_what_it_is(flavours: dict[str, list[Manifest]]) -> None:
+    found = flavours["production"]
+    (namespace,) = of_kind(found, "Namespace")
+    assert namespace["metadata"]["labels"]["policy.sigstore.dev/include"] == "true"
+    policies = {each["metadata"]["name"]: each["spec"] for each in of_kind(found, "ClusterImagePolicy")}
+    digest = f"@sha256:{'0' * 64}"
+    queue = f"registry.internal/knative-releases/knative.dev/serving/cmd/queue{digest}"
+    for image in {pod["spec"]["containers"][0]["image"] for _, pod in pods(found)} | {queue}:
+        name = image if image == queue else f"registry.internal:5000/team/{image.partition(':')[0]}{digest}"
+        asked = {each for each, spec in policies.items() if any(matches(i["glob"], name) for i in spec["images"])}
+        assert asked == ({"agentflow-knative-queue"} if image == queue else {"agentflow-signed", "agentflow-attested"})
+    for stranger in ("registry.internal/other/plan", "registry.internal/agentflow-x/plan"):
+        assert not any(matches(i["glob"], f"{stranger}{digest}") for s in policies.values() for i in s["images"])
+    assert {spec["mode"] for spec in policies.values()} == {"enforce"}
+    # Of several authorities one is enough: each policy has one, which names what it trusts.
+    signed, attested, knative = (
+        policies[name]["authorities"][0]
+        for name in ("agentflow-signed", "agentflow-attested", "agentflow-knative-queue")
+    )
+    assert all(len(spec["authorities"]) == 1 for spec in policies.values())
+    assert signed["key"] == attested["key"] == {"secretRef": {"name": "agentflow-signing"}}
+    assert "attestations" not in signed
+    types = {each["name"]: each["predicateType"] for each in attested["attestations"]}
+    assert types == {"sbom": "https://cyclonedx.org/bom", "provenance": "https://slsa.dev/provenance/v1"}
+    assert [each.keys() for each in knative["keyless"]["identities"]] == [{"issuer", "subject"}]
+    assert "agentflow-signing --from-file=cosign.pub" in (KNATIVE / "README.md").read_text()
+
+
+def test_the_provenance_that_is_asked_for_is_the_one_that_is_written(flavours: dict[str, list[Manifest]]) -> None:
+    script = (INFRA / "supply-chain" / "provenance.py").read_text()
+    (build_type,) = re.findall(r'BUILD_TYPE = "(.+)"', script)
+    policies = {each["metadata"]["name"]: each for each in of_kind(flavours["production"], "ClusterImagePolicy")}
+    asked = policies["agentflow-attested"]["spec"]["authorities"][0]["attestations"]
+    (policy,) = [each["policy"] for each in asked if "policy" in each]
+    assert policy["type"] == "cue"
+    assert f'buildType: "{build_type}"' in policy["data"]
+    assert 'internalParameters: standIn: ""' in policy["data"]
+    assert '"standIn":' in script

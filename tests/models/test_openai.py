@@ -337,6 +337,25 @@ async def test_a_server_that_is_not_there_may_come_up() -> None:
     assert caught.value.code == "model_unreachable"
 
 
+async def test_what_breaks_off_once_it_was_asked_may_have_been_billed(server: ChatServer, model: OpenAIModel) -> None:
+    async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(nothing, "127.0.0.1", 0) as breaking:
+        host, port = breaking.sockets[0].getsockname()
+        other = OpenAIModel("local", base_url=f"http://{host}:{port}/v1", api_key="")
+        with pytest.raises(RetryLater, match=r"the connection to local at .* broke off") as caught:
+            await other.complete(ask())
+        await other.close()
+    assert caught.value.code == "connection_lost"
+    for status, code in ((504, "connection_lost"), (524, "connection_lost"), (503, "model_unavailable")):
+        server.answers = [lambda _, status=status: Response("too late", status)]
+        with pytest.raises(RetryLater) as caught:
+            await model.complete(ask())
+        assert caught.value.code == code
+
+
 async def test_a_server_without_keys_is_asked_without_one_of_ours(
     server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,3 +204,18 @@ async def test_a_call_of_what_is_not_found_is_the_rules_fault(tmp_path: Path) ->
     model = scripted(tmp_path, "rules: [{prompt: x, call: {search: {query: '{what}'}}}]")
     with pytest.raises(Invalid, match="is not found by the rule"):
         await model.complete(ask("x"))
+
+
+async def test_of_several_replies_one_follows_from_the_conversation(tmp_path: Path) -> None:
+    model = scripted(tmp_path, "rules: [{prompt: 'say (?P<what>.+)', replies: ['{what}', '{what}, {what}', {a: 1}]}]")
+    said = [(await model.complete(ask(f"say x{n}"))).text for n in range(60)]
+    assert said == [(await model.complete(ask(f"say x{n}"))).text for n in range(60)], "the same has the same reply"
+    kinds = [0 if text.startswith("{") else 1 + text.count(",") for text in said]
+    assert {kinds.count(kind) > 8 for kind in (0, 1, 2)} == {True}
+
+
+async def test_a_rule_has_a_reply_or_several(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"rules\[0\].reply: has `replies`, too"):
+        await scripted(tmp_path, "rules: [{prompt: x, reply: a, replies: [b]}]").complete(ask("x"))
+    with pytest.raises(Invalid, match=r"\{what\} is not found"):
+        await scripted(tmp_path, "rules: [{prompt: x, replies: ['{what}']}]").complete(ask("x"))

@@ -1,13 +1,19 @@
 """Metrics: what a scraper reads, and that no label can grow without bound."""
 
 import re
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from agentflow.core.message import Message
 from agentflow.observe import metrics
+from agentflow.runtime.batch import Item, Leaving
+from agentflow.runtime.observed import committed
 
 
 def sample(name: str, **labels: str) -> float:
@@ -40,6 +46,18 @@ def test_runs_transactions_resends_parked_and_flights_are_counted() -> None:
     assert sample("agentflow_outbox_resent_total") >= 3
     assert sample("agentflow_parked_total", function="plan") >= 1
     assert sample("agentflow_calls_in_flight", function="invoke_llm") == 1
+
+
+def test_a_budget_that_is_frozen_is_counted_where_it_is_committed() -> None:
+    """AgentFlowBudgetFrozen asks for it."""
+    run = UUID(int=1)
+    item = Item("account_cost", Message("step.completed", run, run, "1.1:done", {}))
+    before = sample("agentflow_budget_violations_total", frozen="yes")
+    for frozen in (True, False):
+        fact = Message("budget.violation", run, run, "1.1:violation", {"frozen": frozen})
+        batch: Any = SimpleNamespace(decided=[(item, None)], leaving=[Leaving("facts", fact, b"")], reached=set())
+        committed(batch, 0.001)
+    assert sample("agentflow_budget_violations_total", frozen="yes") == before + 1
 
 
 def test_values_a_label_may_not_have_are_counted_together() -> None:

@@ -341,7 +341,7 @@ async def test_what_operators_do_is_sealed_with_their_names(books: Books) -> Non
     assert [row["kind"] for row in kinds] == ["api_keys.insert", "api_keys.update"]
     assert kinds[0]["data"]["by"] == "postgres"
     assert kinds[0]["data"]["row"] == {
-        "tenant_id": str(house.tenant), "key_id": key.id, "label": "for ci", "revoked_at": None,
+        "tenant_id": str(house.tenant), "key_id": key.id, "label": "for ci", "revoked_at": None, "admin": False,
     }  # fmt: skip
     assert str(key) not in str(kinds)
     assert await books.findings() == []

@@ -30,8 +30,8 @@ class Yard:
         await self.store.restore(Message("tool.requested", tenant, run, key, {}), consumer, b'{"epoch": 3}')
 
     async def claim(self, claimant: UUID, *, epoch: int = 3, ms: int = 60_000) -> tuple[bool, bool] | None:
-        found = await self.store.claim(self.twin, epoch, claimant, ms)
-        return None if found is None else (found.mine, found.alive)
+        found = await self.store.claim([(*self.twin, epoch, claimant, ms)])
+        return next(((claimed.mine, claimed.alive) for claimed in found.values()), None)
 
     async def due_s(self) -> float:
         query = "select extract(epoch from due_at - clock_timestamp()) from agentflow.outbox"

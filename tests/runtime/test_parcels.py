@@ -38,10 +38,10 @@ def leaving(
 
 
 def test_results_of_one_tenant_share_a_parcel() -> None:
-    both = [leaving(to, "step.completed", n) for n in range(3) for to in ("dispatch", "account_cost")]
+    both = [leaving(to, "step.completed", n) for n in (1, 2, 3) for to in ("dispatch", "account_cost")]
     others = [leaving("dispatch", "step.completed", 9, tenant=TENANTS[1])]
     first, second = packed([*both, *others])
-    assert [event.id for event in first.events] == [f"{UUID(int=n)}:1.1:done" for n in range(3)]
+    assert [event.id for event in first.events] == [f"{UUID(int=n)}:1.1:done" for n in (1, 2, 3)]
     assert [event.tenant for event in second.events] == [TENANTS[1]]
 
 

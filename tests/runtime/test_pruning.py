@@ -294,3 +294,48 @@ async def test_archived_again_after_a_crash_runs_are_the_same_object(past: Past,
 
 def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+SPEND = """
+insert into agentflow.spend
+select %s, %s, 'w', 1, 't' || n, 'llm', 'p', 'm', 'v', 0, '', 1, 1, 1, 0, 0, 0, 1, 7, 9 from generate_series(1, 3) n"""
+RUN_SPEND = "insert into agentflow.run_spend values (%s, %s, 'w', 1, '', 0, 1, 1, 1, 1, 1, 1, 7, 0, 0, 0)"
+
+
+async def test_sums_of_money_outlive_their_runs_and_go_day_by_day(past: Past) -> None:
+    tenant, other = past.tenant(runs="30d", ledger="60d", spend="100d"), past.tenant()
+    past.runs(tenant, 70)
+    for owner in (tenant, other):
+        for days_ago in (70, 101.5, 150):
+            day = (NOW - days_ago * DAY).date()
+            past.conn.execute(SPEND, (owner, day))
+            past.conn.execute(RUN_SPEND, (owner, day))
+    dry = await swept(past, dry=True)
+    report = await swept(past)
+    assert report.rows[tenant]["spend"] == dry.rows[tenant]["spend"] == 6
+    assert report.rows[tenant]["run_spend"] == 2
+    left = past.one("select sum(cost_micro) from agentflow.spend where tenant_id = %s", tenant)
+    assert left == 21, "of a run long gone"
+    assert past.one("select count(*) from agentflow.runs where tenant_id = %s", tenant) == 0
+    assert past.one("select count(*) from agentflow.spend where tenant_id = %s", other) == 9
+
+
+async def test_days_that_are_over_are_folded_and_say_the_same(past: Past) -> None:
+    tenant = past.tenant()
+    sums = "select count(*), sum(calls), sum(cost_micro), sum(held_micro) from agentflow.spend where day = %s"
+    runs = "select count(*), sum(runs), sum(cost_micro), sum(calls) from agentflow.run_spend where day = %s"
+    days = [(NOW - days_ago * DAY).date() for days_ago in (0, 1, 2, 3, 70)]
+    for day in days:
+        past.conn.execute(SPEND, (tenant, day))
+        past.conn.execute(RUN_SPEND, (tenant, day))
+        for shard in (3, 7):
+            past.conn.execute(SPEND.replace("'v', 0", f"'v', {shard}"), (tenant, day))
+            past.conn.execute(RUN_SPEND.replace("'', 0", f"'', {shard}"), (tenant, day))
+    await swept(past, dry=True)
+    assert past.one("select count(*) from agentflow.spend where day = %s", days[-1]) == 9
+    for _ in range(2):  # the second sweep finds nothing to do
+        await swept(past)
+        for day in days:
+            over = day < (NOW - 2 * DAY).date()
+            assert past.conn.execute(sums, (day,)).fetchone() == (3 if over else 9, 9, 63, 81)
+            assert past.conn.execute(runs, (day,)).fetchone() == (1 if over else 3, 3, 21, 3)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from agentflow.runtime.relay import SQL, Relay
@@ -15,6 +17,14 @@ class Database:
     def __init__(self, next_ms: int | None, asked: Callable[[], None]) -> None:
         self._next_ms = next_ms
         self._asked = asked
+        self.door, self.server = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self.door.fileno()
+
+    def close(self) -> None:
+        self.door.close()
+        self.server.close()
 
     async def execute(self, statement: Any, params: Any = None) -> Database:
         if statement == SQL["next_timer"]:
@@ -28,6 +38,13 @@ class Database:
         return (self._next_ms,) if self._next_ms is not None else None
 
 
+@contextmanager
+def database(next_ms: int | None, asked: Callable[[], None]) -> Iterator[Any]:
+    found = Database(next_ms, asked)
+    yield found
+    found.close()
+
+
 def relay_at_rest() -> Relay:
     relay = Relay("", lambda leaving: None)
     relay._resend_all = False
@@ -36,17 +53,28 @@ def relay_at_rest() -> Relay:
 
 async def test_a_timer_set_while_it_asks_for_the_next_is_not_slept_through() -> None:
     relay = relay_at_rest()
-    conn: Any = Database(None, lambda: relay.timer_set(40))
     loop = asyncio.get_running_loop()
-    await relay._once(conn)
+    with database(None, lambda: relay.timer_set(40)) as conn:
+        await relay._once(conn)
     assert relay._next_timer <= loop.time() + 0.04
 
 
 async def test_it_sleeps_until_the_timer_it_has_found() -> None:
     relay = relay_at_rest()
-    conn: Any = Database(120, lambda: None)
     loop = asyncio.get_running_loop()
-    await relay._once(conn)
-    began = loop.time()
-    await relay._sleep()
+    with database(120, lambda: None) as conn:
+        await relay._once(conn)
+        began = loop.time()
+        await relay._sleep(conn)
     assert 0.1 < loop.time() - began < 2, "neither again and again nor until the next sweep"
+
+
+async def test_it_sleeps_no_longer_than_until_the_database_says_something() -> None:
+    relay = relay_at_rest()
+    loop = asyncio.get_running_loop()
+    with database(None, lambda: None) as conn:
+        await relay._once(conn)
+        began = loop.time()
+        loop.call_later(0.1, conn.server.send, b"!")
+        await relay._sleep(conn)
+    assert 0.09 < loop.time() - began < 5, "the sweep is after thirty seconds"

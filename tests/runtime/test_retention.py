@@ -171,6 +171,7 @@ class Server:
         ("retention_ledger", "0d"),
         ("retention_inbox", "-1d"),
         ("retention_parked", "soon"),
+        ("retention_spend", "3 years"),
     ],
 )
 def test_a_malformed_age_is_refused_at_the_start(setting: str, value: str) -> None:

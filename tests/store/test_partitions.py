@@ -15,8 +15,9 @@ import pytest
 from aged import DAY, NOW, Past, week
 from psycopg import errors as pg
 
-from agentflow.store.migrate import migrate, migrations
+from agentflow.store.migrate import migrate
 from agentflow.store.postgres import PostgresStore
+from agentflow.store.readiness import migrations
 
 TABLES = ("history", "inbox", "ledger", "steps")
 PROVIDE = "select agentflow.provide_partitions(%s, %s)"

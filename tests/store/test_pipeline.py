@@ -59,17 +59,28 @@ async def test_more_than_a_socket_takes_goes_both_ways_at_once(pool: Pool) -> No
         assert [pipeline.rows(result) for result in results] == [[(text,)]] * 40
 
 
-async def test_a_broken_connection_is_replaced(pool: Pool, database: Any) -> None:
-    async with pool.pipeline() as pipeline:
-        await pipeline.run(SQL["add"].calls([(1,)]))
+def end_all(database: Any) -> None:
+    """As a server that is restarted does; returns when all are gone."""
     with psycopg.connect(database.admin, autocommit=True) as conn:
         conn.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> "
-            "pg_backend_pid()"
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
         )
-    with pytest.raises(psycopg.OperationalError):
-        await numbers(pool)
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_not_handed_out(pool: Pool, database: Any) -> None:
+    async with pool.pipeline(), pool.pipeline() as pipeline:
+        await pipeline.run(SQL["add"].calls([(1,)]))
+    end_all(database)
     assert await numbers(pool) == [1]
+
+
+async def test_a_connection_that_breaks_in_use_is_replaced(pool: Pool, database: Any) -> None:
+    async with pool.pipeline() as pipeline:
+        await asyncio.to_thread(end_all, database)
+        with pytest.raises(psycopg.OperationalError):
+            await pipeline.run(SQL["add"].calls([(1,)]))
+    assert await numbers(pool) == []
 
 
 async def test_a_call_that_is_given_up_closes_its_connection(pool: Pool) -> None:

@@ -48,6 +48,11 @@ select tenant_id, 'blob:sha256:' || md5(run_id::text) || md5(run_id::text), run_
 insert into agentflow.audit
 select tenant_id, row_number() over (partition by tenant_id), created_at, 'runs',
        json_build_object('runs', json_build_array(json_build_array(run_id, 1, ''))), '', '' from agentflow.runs;
+insert into agentflow.spend
+select t, date '2026-07-20' + n / 20, 'w' || n % 20, 1, '', '', '', '', '', 0, '', 1, 1, 1, 0, 0, 0, 1, 1, 1
+from unnest('{{{a},{b}}}'::uuid[]) t, generate_series(0, {many} - 1) n;
+insert into agentflow.run_spend
+select tenant_id, day, workflow, 1, '', 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0 from agentflow.spend;
 insert into agentflow.timers (tenant_id, run_id, key, kind, fire_at)
 select tenant_id, gen_random_uuid(), 'k', 'wait', now() from agentflow.runs;
 insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, due_at)
@@ -80,9 +85,14 @@ MOST = {
     "runs": 110,
     "refs": 110,
     "empty_audit": 110,
+    "delete_spend": 20,
+    "delete_run_spend": 20,
+    "fold_spend": 20,
+    "fold_run_spend": 20,
 }
 # These look at all there is of something by their nature: tenants, partitions, or what a dry run counts.
-ALL = {"tenants", "partitions", "count_entries", "count_inbox", "count_parked", "refs_on_the_road"}
+ALL = {"tenants", "partitions", "refs_on_the_road"}
+ALL |= {"count_entries", "count_inbox", "count_parked", "count_spend", "count_run_spend"}
 DOORS = {"lead", "provide", "drop_partition", "name_tenant", "row_bytes"}
 STATEMENTS = [("agentflow_keeper", name) for name in retention.SQL] + [
     ("agentflow_engine", name) for name in run_rows.SQL

@@ -47,8 +47,22 @@ ROWS: dict[str, dict[str, Any]] = {
     "blob_uses": {"ref": "blob:sha256:0", "run_id": RUN},
     "limits": {"scope": "tenant", "concurrency": 1},
     "prices": {"scope": "model:small", "version": 1, "card": "{}"},
+    "corrections": {
+        "key": "k", "scope": "tenant", "amount_micro": 1, "why": "w", "made_by": "k", "request_hash": "",
+    },
     "templates": {"key": "k", "workflow": "w"},
     "claims": {"run_id": RUN, "key": "1.1", "epoch": 0, "claimant": RUN, "until": BORN},
+    "spend": {
+        "day": "2026-01-01", "workflow": "w", "version": 1, "task": "t", "kind": "llm", "provider": "p", "name": "m",
+        "price": "v", "shard": 1, "agent": "", "calls": 1, "input_tokens": 1, "output_tokens": 1,
+        "cache_read_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0,
+        "ms": 1, "cost_micro": 1, "held_micro": 2,
+    },
+    "run_spend": {
+        "day": "2026-01-01", "workflow": "w", "version": 1, "task": "", "shard": 1, "runs": 1, "succeeded": 1,
+        "starts": 1, "calls": 1, "input_tokens": 1, "output_tokens": 1, "cost_micro": 1, "expected_runs": 0,
+        "expected_micro": 0, "expected_cost_micro": 0,
+    },
     "gatekeeper": {"epoch": 1},
     "unsealed": {"kind": "k"},
     "audit": {"n": 1, "at": "now", "kind": "runs", "data": "{}", "digest": b"d", "link": b"l"},
@@ -84,10 +98,12 @@ KEEPERS = {
     "blobs": {"tenant_id", "ref", "used_at"},
     "blob_uses": {"tenant_id", "ref", "run_id"},
     "claims": {"tenant_id", "run_id"},
-    "retention": {"tenant_id", "runs", "ledger", "inbox", "parked", "fixed", "updated_at"},
+    "retention": {"tenant_id", "runs", "ledger", "inbox", "parked", "fixed", "updated_at", "spend"},
     "leftovers": {"tenant_id", "born", "run_id", "removed_at", "rows"},
     "upkeep": {"tenant_id", "chore", "detail", "done_at"},
     "audit": {"tenant_id", "n", "at", "kind", "data"},
+    # Sums, which it folds.
+    **{table: {"tenant_id", *ROWS[table]} for table in ("spend", "run_spend")},
 }
 
 

@@ -16,11 +16,11 @@ from wire_strategies import events
 
 from agentflow.errors import Invalid
 from agentflow.wire import catalogue, json_format
-from agentflow.wire.contracts import contracts_path
 from agentflow.wire.event import Event
 from agentflow.wire.examples import example
 from agentflow.wire.http import from_http
 from agentflow.wire.nats import from_nats
+from agentflow.wire.place import contracts_path
 
 pytestmark = pytest.mark.contracts
 

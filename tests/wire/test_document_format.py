@@ -39,7 +39,7 @@ VECTORS = [
     for vector in yaml.safe_load(path.read_text())
 ]
 SAMPLES = [path for path in sorted((ROOT / "local" / "workflows").glob("*.yaml")) if ".model." not in path.name]
-FEW = settings(max_examples=40)
+FEW = settings(max_examples=20)
 
 
 def as_text(value: dict[str, Any]) -> bytes:

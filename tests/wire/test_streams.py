@@ -16,10 +16,10 @@ from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from agentflow.wire import catalogue
-from agentflow.wire.contracts import contracts_path
 from agentflow.wire.event import Event
 from agentflow.wire.examples import TENANT, example, outside
 from agentflow.wire.nats import from_nats, message_id, to_nats
+from agentflow.wire.place import contracts_path
 from agentflow.wire.streams import CONSUMERS, STREAMS
 
 OTHER = UUID("018f3a5e-7d2c-7b1a-9c55-3f1f6f2a9b10")

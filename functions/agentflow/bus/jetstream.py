@@ -20,6 +20,7 @@ from nats.js import JetStreamContext
 
 from agentflow.bus.making import make
 from agentflow.bus.parts import Again, Delivered, parts
+from agentflow.bus.readiness import unready
 from agentflow.errors import Rejected, RetryLater
 from agentflow.wire.event import Event
 from agentflow.wire.nats import message_id, to_nats, to_nats_batch
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 HINTS = "agentflow.hints"
 PULL_EXPIRES_S = 30
+CLOSE_S = 3.0
 WIDTH_OF = 16  # messages that the average of their events is taken of
 Handler = Callable[[Delivered], Awaitable[None]]
 
 
 class JetStream:
-    """One connection to NATS. ``on_wipe`` is awaited when streams had to be made anew after a reconnect; ``ca`` is a
-    file of certificates, one of which has to have signed the server's; ``more`` are consumers beside the
-    catalogue's."""
+    """One connection to NATS. ``on_wipe`` is awaited when streams had to be made anew after a reconnect; those that are
+    made here have so many ``replicas``. ``ca`` is a file of certificates, one of which has to have signed the server's;
+    ``more`` are consumers beside the catalogue's."""
 
     def __init__(
         self,
@@ -48,8 +50,10 @@ class JetStream:
         on_wipe: Callable[[], Awaitable[None]] | None = None,
         ca: str = "",
         more: Sequence[Consumer] = (),
+        replicas: int = 1,
     ):
         self._url = url
+        self._replicas = replicas
         self._consumers = (*CONSUMERS, *more)
         self._ca = ca
         self._name = name
@@ -59,21 +63,42 @@ class JetStream:
         self._pulls: list[Pull] = []
         self._repair: asyncio.Task[None] | None = None
         self._births: dict[str, Any] = {}
+        self._heard = ""  # what the client last complained of
+        self._said: set[str] = set()  # and what of it was logged since the connection was lost
         self._whole = False  # whether all streams and consumers are known to be there
 
     @property
     def connected(self) -> bool:
         return self._nc.is_connected
 
-    async def open(self, *, wait_s: float = 10.0) -> None:
-        """Connect and make the streams and consumers of the catalogue. ``RetryLater`` when NATS stays away."""
+    @property
+    def trouble(self) -> str:
+        """What is in the way of a connection that was lost, in one line; empty while there is one."""
+        if self.connected:
+            return ""
+        return str(unready(ConnectionError("connection lost"), self._url, self._heard))
+
+    async def open(self, *, wait_s: float = 5.0) -> None:
+        """Connect and make the streams and consumers of the catalogue. ``RetryLater`` when NATS stays away, or has
+        streams that are not ours; may be called again after that."""
         self._nc = Client()
+        self._heard = ""
         try:
             await asyncio.wait_for(self._connect(), wait_s)
             self._js = self._nc.jetstream(timeout=5)
             await self.ensure()
+        except RetryLater:
+            await self._leave()
+            raise
         except (TimeoutError, OSError, nats.errors.Error, nats.js.errors.Error) as fault:
-            raise RetryLater(f"NATS can't be reached: {fault or type(fault).__name__}") from fault
+            await self._leave()
+            raise unready(fault, self._url, self._heard) from fault
+
+    async def _leave(self) -> None:
+        """Give a connection up that was of no use."""
+        self._js = None
+        with contextlib.suppress(Exception):
+            await self._nc.close()
 
     async def _connect(self) -> None:
         await self._nc.connect(
@@ -117,7 +142,9 @@ class JetStream:
         elif self._nc.is_connected:
             await self._nc.drain()
         elif not self._nc.is_closed:
-            await self._nc.close()
+            # In the middle of a handshake that fails the client waits for an end that does not come.
+            with contextlib.suppress(TimeoutError, OSError):
+                await asyncio.wait_for(self._nc.close(), CLOSE_S)
 
     async def ensure(self) -> bool:
         """Make the streams and consumers that are missing or broken; returns whether a stream is not the one it was
@@ -128,12 +155,12 @@ class JetStream:
         for stream in STREAMS:
             consumers = [consumer for consumer in self._consumers if consumer.stream == stream.name]
             try:
-                births[stream.name] = await make(self._js, stream, consumers)
+                births[stream.name] = await make(self._js, stream, consumers, self._replicas)
             except nats.js.errors.ServerError as fault:
                 # Its files are damaged. What of it is ours is sent again from the outbox.
                 log.warning("a stream is broken and made anew", stream=stream.name, reason=str(fault))
                 await self._js.delete_stream(stream.name)
-                births[stream.name] = await make(self._js, stream, consumers)
+                births[stream.name] = await make(self._js, stream, consumers, self._replicas)
         # Whoever reconnects first makes the streams anew; every host has to notice that they are new.
         wiped = bool(self._births) and births != self._births
         self._births = births
@@ -191,7 +218,15 @@ class JetStream:
     # -- when NATS comes and goes --------------------------------------------------------------------
 
     async def _on_error(self, fault: Exception) -> None:
-        log.debug("nats", reason=str(fault) or type(fault).__name__)
+        heard = str(fault) or type(fault).__name__
+        if self._js is not None and not self.connected and heard not in self._said:
+            self._said.add(heard)
+            log.warning("nats stays away", reason=str(unready(fault, self._url)))
+        self._heard = heard
+        log.debug("nats", reason=heard)
+        if self._ca and not self.connected:  # who signs servers may have changed, and the file with it
+            with contextlib.suppress(Rejected):
+                self._nc.options["tls"] = self._trusting()
 
     async def _on_disconnect(self) -> None:
         self._whole = False
@@ -200,6 +235,8 @@ class JetStream:
 
     async def _on_reconnect(self) -> None:
         log.info("nats reconnected")
+        self._heard = ""
+        self._said.clear()
         if self._repair is not None:
             self._repair.cancel()
         self._repair = asyncio.create_task(self._restore(), name="nats-restore")
@@ -210,7 +247,7 @@ class JetStream:
             try:
                 wiped = await self.ensure()
                 break
-            except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+            except (nats.errors.Error, nats.js.errors.Error, OSError, RetryLater) as fault:
                 log.warning("jetstream is not ready", reason=str(fault) or type(fault).__name__)
                 await asyncio.sleep(0.2)
         for pull in self._pulls:

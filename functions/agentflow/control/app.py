@@ -16,6 +16,7 @@ from agentflow.config import Settings
 from agentflow.control import problems
 from agentflow.control.auth import Keys
 from agentflow.control.call import Call, Models, Services, Waits
+from agentflow.control.estimates import Bases
 from agentflow.control.origins import Origins
 from agentflow.control.ports import Engine
 from agentflow.control.registry import PlanLimits, Registry
@@ -38,7 +39,7 @@ def create_app(engine: Engine, control_store: ControlStore, settings: Settings, 
     """
     origins = Origins(control_store, settings.fork_lines)
     limits = PlanLimits(settings.plan_bytes, settings.plan_nodes, settings.plan_steps, settings.plan_states)
-    services = Services(engine, control_store, Registry(control_store, models, limits), Waits(), origins)
+    services = Services(engine, control_store, Registry(control_store, models, limits), Waits(), origins, Bases())
     keys = Keys(control_store, settings.key_pepper)
     routes = [_starlette_route(route, services, keys) for route in ROUTES]
     routes.append(_only(StarletteRoute("/openapi.json", _openapi, methods=["GET"])))

@@ -19,6 +19,7 @@ from agentflow.observe import metrics
 from agentflow.store.control import ControlStore
 
 if TYPE_CHECKING:
+    from agentflow.control.estimates import Bases
     from agentflow.control.origins import Origins
     from agentflow.control.registry import Registry
 
@@ -34,6 +35,8 @@ class Models(Protocol):
     def resolve(self, alias: str, told: Told | None = None) -> Price: ...
 
     def aliases(self) -> list[str]: ...
+
+    def window(self, alias: str) -> int | None: ...
 
 
 class Waits:
@@ -69,6 +72,7 @@ class Services:
     registry: Registry
     waits: Waits
     origins: Origins
+    bases: Bases
 
 
 @dataclass(frozen=True, slots=True)

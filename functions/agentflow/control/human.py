@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,11 +12,13 @@ from agentflow.control import cursors, shapes
 from agentflow.control.bodies import read_json, read_query
 from agentflow.control.call import Call, answer, no_run, page
 from agentflow.control.fitting import misfits
+from agentflow.core.budgets import Account
 from agentflow.core.message import Message
-from agentflow.errors import Conflict, Invalid
+from agentflow.errors import Conflict, Invalid, Problem
 from agentflow.store.control import ACTOR, NO_RUN
 
 MAX_ANSWER = 256 * 1024
+MOST_USD = 1_000_000
 
 
 async def list_tasks(call: Call) -> Response:
@@ -38,18 +41,52 @@ async def answer_task(call: Call) -> Response:
         if await call.services.store.run_status(call.tenant, run) is None:
             raise no_run()
         raise Conflict(f"step {step} does not wait for a person (see GET /v1/tasks)", code="not_waiting")
-    _, plan = await call.services.registry.plan(call.tenant, rows[0]["workflow"], rows[0]["version"])
-    out = plan.tasks[rows[0]["task"]].out
-    if out is not None and (faults := misfits(asked.result, out, "result")):
-        raise Invalid(faults, code="invalid_answer")
+    result = asked.result
+    if rows[0]["short"] is not None:
+        result = _approval(result)
+    else:
+        _, plan = await call.services.registry.plan(call.tenant, rows[0]["workflow"], rows[0]["version"])
+        out = plan.tasks[rows[0]["task"]].out
+        if out is not None and (faults := misfits(result, out, "result")):
+            raise Invalid(faults, code="invalid_answer")
     by = asked.by or f"key:{ACTOR.get()}"
-    data = {"run": str(run), "step": step, "output": asked.result, "by": by}
+    data = {"run": str(run), "step": step, "output": result, "by": by}
     message = Message("step.answered", call.tenant, run, f"answer:{step}:{uuid4()}", data, call.trace)
     await call.services.engine.submit(message)
     return answer(shapes.Noted, {"id": run}, 202, {"location": f"/v1/runs/{run}"})
 
 
+def _approval(result: Any) -> dict[str, Any]:
+    """Whether a run may spend more than a limit says, and how much."""
+    approve, usd = result.get("approve"), result.get("usd")
+    faults = [
+        Problem(f"result.{name[:64]}", "is not asked for", "asked for is approve: bool, and if need be usd", "unknown")
+        for name in result
+        if name not in ("approve", "usd")
+    ]
+    if not isinstance(approve, bool):
+        faults.append(Problem("result.approve", "is no bool", "say whether it may be spent: true or false", "type"))
+    if usd is not None and (isinstance(usd, bool) or not isinstance(usd, int | float) or not 0 <= usd <= MOST_USD):
+        faults.append(Problem("result.usd", "is no amount", f"give dollars from 0 to {MOST_USD}", "type"))
+    if faults:
+        raise Invalid(faults, code="invalid_answer")
+    return {"approve": approve, "micro": 0 if usd is None else int(Decimal(str(usd)) * 1_000_000)}
+
+
+async def _budget(call: Call, row: dict[str, Any]) -> dict[str, Any]:
+    """What a step lacks that a limit does not admit, as a task for a person."""
+    scope, period, needed, *_ = row["short"]
+    accounts = [Account("run", "total", row["limit_micro"], row["spent_micro"], row["held_micro"])]
+    if scope != "run":
+        accounts = await call.services.store.accounts(call.tenant, [scope])
+    known = (account.told() for account in accounts if account.period == period)
+    asked = {**next(known, {"scope": scope, "period": period}), "needed_micro": needed, "input": row["input"]}
+    return {**row, "use": "budget", "input": asked, "out": {"approve": "bool"}}
+
+
 async def _described(call: Call, row: dict[str, Any]) -> dict[str, Any]:
+    if row["short"] is not None:
+        return await _budget(call, row)
     _, plan = await call.services.registry.plan(call.tenant, row["workflow"], row["version"])
     task = plan.tasks[row["task"]]
     out = None if task.out is None else {name: type_.name for name, type_ in task.out.items()}

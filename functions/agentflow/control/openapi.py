@@ -106,6 +106,7 @@ def _answer(answer: Answer, names: dict[type[BaseModel], str]) -> dict[str, Any]
     described: dict[str, Any] = {"description": answer.meaning}
     if answer.body is not None:
         described["content"] = {answer.media: {"schema": {"$ref": names[answer.body]}}}
+        described["content"] |= {media: {"schema": {"type": "string"}} for media in answer.others}
     elif answer.media != "application/json":
         described["content"] = {answer.media: {"schema": {"type": "string"}}}
     return described
@@ -156,7 +157,7 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
 
 def main(arguments: list[str]) -> int:
     """Write the file, or compare it; the exit code says whether it was up to date."""
-    from agentflow.wire.contracts import contracts_path
+    from agentflow.wire.place import contracts_path
 
     path = contracts_path() / "schemas" / "openapi.json"
     if "--check" not in arguments:

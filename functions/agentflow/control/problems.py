@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -19,6 +20,9 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "bad_query": 400,
     "bad_header": 400,
     "unauthorized": 401,
+    "budget_exhausted": 402,
+    "estimate_exceeds_budget": 402,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "body_timeout": 408,
@@ -68,6 +72,7 @@ def response(fault: AgentFlowError, *, instance: str, trace_id: str) -> Response
         return write(
             status, problem.code, problem.message, instance=instance, trace_id=trace_id, mend=problem.mend,
             errors=[problem] if problem.path else [], headers=headers,
+            more=fault.members,
         )  # fmt: skip
     mend = MEND_OF_CONFLICT.get(code, "")
     if isinstance(fault, RetryLater):
@@ -92,6 +97,7 @@ def write(
     mend: str = "",
     errors: list[Problem] | None = None,
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     """The problem document as a response."""
     document = {
@@ -106,6 +112,7 @@ def write(
         "errors": [
             {"path": e.path, "message": e.message, "mend": e.mend, "code": e.code} for e in errors or []
         ],
+        **(more or {}),
     }
     try:
         body = orjson.dumps(document)

@@ -13,7 +13,7 @@ from agentflow.control.call import Models, no_workflow
 from agentflow.core.canonical import as_written
 from agentflow.core.compile_tree import MAX_NODES
 from agentflow.core.goal import AUTHOR
-from agentflow.core.plan import Child, Plan
+from agentflow.core.plan import Child, Plan, Task
 from agentflow.core.planner import advance
 from agentflow.core.price import Told, told_price
 from agentflow.core.proof import STATES, proven
@@ -138,17 +138,24 @@ class Registry:
         for task in plan.tasks.values():
             if task.kind != "llm":
                 continue
-            try:
-                self.models.resolve(task.use, told)
-            except Rejected as refusal:
-                found = refusal.problem
-                within = plan.tasks[task.part_of].agent if task.part_of else None
-                path = f"agents.{within.name}.model" if within else f"tasks.{task.name}.use"
-                fault = Problem(path, found.message, found.mend, found.code)
-                problems.append(as_written(fault, AUTHOR))
+            for alias in task.aliases:
+                try:
+                    self.models.resolve(alias, told)
+                except Rejected as refusal:
+                    found = refusal.problem
+                    fault = Problem(_place(plan, task, alias), found.message, found.mend, found.code)
+                    problems.append(as_written(fault, AUTHOR))
         if problems:
             raise Invalid(list(dict.fromkeys(problems)), code="invalid_plan")
         return plan
+
+
+def _place(plan: Plan, task: Task, alias: str) -> str:
+    """Where a document names the model that an llm task may ask."""
+    if alias != task.use:
+        return f"tasks.{task.part_of or task.name}.cheaper"
+    within = plan.tasks[task.part_of].agent if task.part_of else None
+    return f"agents.{within.name}.model" if within else f"tasks.{task.name}.use"
 
 
 def _object(document: Any) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from agentflow.control import shapes
 from agentflow.control.bodies import read_json
 from agentflow.control.call import Call, answer
 
-UNSET = {"runs": None, "ledger": None, "inbox": None, "parked": None, "fixed": False}
+UNSET = {"runs": None, "ledger": None, "inbox": None, "parked": None, "spend": None, "fixed": False}
 
 
 async def get_retention(call: Call) -> Response:

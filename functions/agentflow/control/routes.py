@@ -10,6 +10,10 @@ from starlette.responses import Response
 
 from agentflow.control import (
     audit,
+    budgets,
+    corrections,
+    costs,
+    estimates,
     events,
     forks,
     human,
@@ -32,6 +36,7 @@ YAML = "application/yaml"
 CLOUDEVENT = "application/cloudevents+json"
 CLOUDEVENTS = "application/cloudevents-batch+json"
 STREAM = "text/event-stream"
+CSV = "text/csv"
 
 HEADERS = {
     "Idempotency-Key": "1 to 200 visible ASCII characters: the same key and request count once.",
@@ -46,6 +51,8 @@ class Answer:
     meaning: str
     body: type[BaseModel] | None = None
     media: str = JSON
+    others: tuple[str, ...] = ()
+    """Media types that it may have besides, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +95,28 @@ ROUTES = (
         (400, 404), query=shapes.VersionQuery,
     ),
     Route(
+        "POST", "/v1/workflows/{name}/estimate", estimates.estimate_run, "Estimate what a run may cost",
+        {200: Answer("Least, expected and most, by task and in all.", shapes.Estimate)},
+        (400, 404, 408, 413, 415, 422), {JSON: shapes.EstimateRequest}, optional_body=True,
+    ),
+    Route(
         "POST", "/v1/validate", workflows.validate_workflow, "Check a workflow without registering it",
         {200: Answer("The document is valid.", shapes.Checked)},
         (400, 408, 413, 415, 422), _DOCUMENT,
     ),
     Route(
         "POST", "/v1/runs", runs.start_run, "Start a run",
-        {202: Answer("Accepted and durable.", shapes.Accepted), 200: Answer("It has ended.", shapes.Run)},
-        (400, 404, 408, 413, 415, 422), {JSON: shapes.RunRequest},
+        {202: Answer("Accepted and durable.", shapes.AcceptedRun), 200: Answer("It has ended.", shapes.Run)},
+        (400, 402, 404, 408, 413, 415, 422), {JSON: shapes.RunRequest},
         query=shapes.WaitQuery, headers=("Idempotency-Key",),
     ),
     Route(
         "POST", "/v1/plans", plans.write_plan, "Have a plan written for a goal",
         {
-            202: Answer("A run that ends with the plan: its output names the workflow.", shapes.Accepted),
+            202: Answer("A run that ends with the plan: its output names the workflow.", shapes.AcceptedRun),
             200: Answer("It has ended.", shapes.Run),
         },
-        (400, 404, 408, 413, 415, 422), {JSON: shapes.PlanRequest},
+        (400, 402, 404, 408, 413, 415, 422), {JSON: shapes.PlanRequest},
         query=shapes.WaitQuery, headers=("Idempotency-Key",),
     ),
     Route(
@@ -137,8 +149,8 @@ ROUTES = (
     ),
     Route(
         "POST", "/v1/runs/{run}/fork", forks.fork_run, "Start a run from a point of another one",
-        {202: Answer("Accepted and durable.", shapes.Accepted), 200: Answer("It has ended.", shapes.Run)},
-        (400, 404, 408, 409, 413, 415, 422), {JSON: shapes.ForkRequest},
+        {202: Answer("Accepted and durable.", shapes.AcceptedRun), 200: Answer("It has ended.", shapes.Run)},
+        (400, 402, 404, 408, 409, 413, 415, 422), {JSON: shapes.ForkRequest},
         query=shapes.WaitQuery, headers=("Idempotency-Key",),
     ),
     Route(
@@ -230,6 +242,29 @@ ROUTES = (
         "GET", "/v1/prices/{scope:path}", prices.get_price, "Get a price",
         {200: Answer("What it costs, and has cost.", shapes.PriceHistory)},
         (404, 422),
+    ),
+    Route(
+        "GET", "/v1/budgets", budgets.list_budgets, "List budgets",
+        {200: Answer("A page of budgets: limit, spent, held, remaining, reset time.", shapes.Budgets)},
+        (400,), query=shapes.PageQuery,
+    ),
+    Route(
+        "POST", "/v1/corrections", corrections.correct_spend, "Correct what was spent",
+        {
+            201: Answer("It counts from now on.", shapes.Correction),
+            200: Answer("It was made before.", shapes.Correction),
+        },
+        (400, 403, 404, 408, 413, 415, 422), {JSON: shapes.CorrectionRequest}, headers=("Idempotency-Key",),
+    ),
+    Route(
+        "GET", "/v1/corrections", corrections.list_corrections, "List corrections",
+        {200: Answer("A page of corrections.", shapes.Corrections)},
+        (400,), query=shapes.PageQuery,
+    ),
+    Route(
+        "GET", "/v1/costs", costs.list_costs, "Report what was spent",
+        {200: Answer("A page of sums, the newest period first.", shapes.Costs, others=(CSV,))},
+        (400,), query=shapes.CostsQuery,
     ),
     Route(
         "GET", "/v1/audit", audit.list_audit, "List the audit chain",

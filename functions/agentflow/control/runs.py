@@ -6,8 +6,8 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
-from decimal import ROUND_FLOOR, Decimal
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -18,7 +18,9 @@ from starlette.responses import Response
 
 from agentflow.control import cursors, shapes
 from agentflow.control.bodies import SMALL, idempotency_key, read_json, read_query
+from agentflow.control.budgets import named
 from agentflow.control.call import Call, answer, no_run, page
+from agentflow.control.estimates import before, micro
 from agentflow.control.files import check_out
 from agentflow.control.fitting import misfits
 from agentflow.control.waiting import ended
@@ -213,14 +215,16 @@ async def _submit(
     name, _, version = asked.workflow.partition("@")
     number, plan = await call.services.registry.plan(call.tenant, name, int(version) if version else None)
     given = await take_in(call, plan, asked.input)
-    budget = None
-    if asked.budget_usd is not None:
-        budget = int((Decimal(str(asked.budget_usd)) * 1_000_000).to_integral_value(ROUND_FLOOR))
+    accounts = await named(call, plan, asked.budget)
+    budget = None if asked.budget_usd is None else micro(asked.budget_usd)
+    limit = plan.limits.micro if budget is None else min(budget, plan.limits.micro)
+    more = await before(call, plan, number, given, limit, accounts)
+    warnings = more.pop("warnings", [])
     data = {
         "run": str(run), "workflow": name, "version": number, "input": given, "budget_micro": budget,
-        "priority": asked.priority, "request_hash": digest,
+        "priority": asked.priority, "request_hash": digest, "budget": asked.budget, **more,
     } | ({"only_plan": True} if only_plan else {})  # fmt: skip
-    return await submitted(call, run, data)
+    return {**await submitted(call, run, data), "warnings": [asdict(each) for each in warnings]}
 
 
 async def submitted(call: Call, run: UUID, data: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +241,7 @@ async def _started(call: Call, known: Mapping[str, Any], wait_s: float) -> Respo
         row = await call.services.store.run(call.tenant, run)
         assert row is not None
         return answer(shapes.Run, _whole(row), 200, _location(run))
-    return answer(shapes.Accepted, {**known, "id": run}, 202, _location(run))
+    return answer(shapes.AcceptedRun, {"warnings": [], **known, "id": run}, 202, _location(run))
 
 
 async def _tell(call: Call, run: UUID, name: str, key: str, data: dict[str, Any]) -> None:
@@ -247,6 +251,8 @@ async def _tell(call: Call, run: UUID, name: str, key: str, data: dict[str, Any]
 def _digest(asked: shapes.RunRequest) -> str:
     """Tells two requests apart, but not two ways of writing the same one."""
     whole = {"workflow": asked.workflow, "input": asked.input, "budget_usd": asked.budget_usd}
+    if asked.budget is not None:
+        whole["budget"] = asked.budget
     if asked.priority != DEFAULT:
         whole["priority"] = asked.priority
     return sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -6,11 +6,11 @@ Money is integer micro-dollars (``_micro``); ``budget_usd`` is the one place whe
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agentflow.core.fair import DEFAULT, HIGHEST, LOWEST
 from agentflow.core.limits import MAX_COUNT, MAX_RATE, MAX_WEIGHT, MIN_RATE
@@ -87,9 +87,23 @@ class RunRequest(Request):
             ge=0.000001, le=1_000_000, description="Most the run may spend; the workflow's own limit stays."
         ),
     ] = None
+    budget: Annotated[
+        str | None,
+        Field(pattern=NAME, description="The named budget that it is charged to, in place of the workflow's."),
+    ] = None
     priority: Annotated[
         int, Field(ge=LOWEST, le=HIGHEST, description="Among what its tenant has waiting; 9 goes first.")
     ] = DEFAULT
+
+
+class EstimateRequest(Request):
+    """What the run would be asked for with; nothing is kept of it."""
+
+    input: Annotated[Json, Field(description="As for a run.")] = {}
+    version: Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Of the workflow; null: the newest.")] = None
+    budget_usd: Annotated[
+        float | None, Field(ge=0.000001, le=1_000_000, description="As for a run.")
+    ] = None
 
 
 class PlanRequest(RunRequest):
@@ -166,12 +180,66 @@ class RetentionRequest(Request):
     parked: Annotated[
         str | None, Field(pattern=AGE, description="Parked messages; never shorter than `runs`.")
     ] = None
+    spend: Annotated[
+        str | None, Field(pattern=AGE, description="Sums of what was spent, by day; never shorter than `ledger`.")
+    ] = None
+
+
+class CorrectionRequest(Request):
+    """Correct what was spent, of a run or in a scope."""
+
+    amount_micro: Annotated[
+        int,
+        Field(ge=-(10**12), le=10**12, description="Micro-dollars that were spent besides; negative: given back."),
+    ]
+    reason: Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S", description="E.g. the invoice.")]
+    run: Annotated[UUID | None, Field(strict=False, description="The run; without it the scope is corrected.")] = None
+    step: Annotated[
+        int | None, Field(ge=1, le=2**31 - 1, description="The run's step whose call it is about.")
+    ] = None
+    scope: Annotated[
+        str,
+        Field(
+            pattern=r"^(tenant|(workflow|budget):[a-z][a-z0-9_-]{0,63})$",
+            description="Without a run: `tenant`, `workflow:<name>` or `budget:<name>`; the tenant's accounts follow.",
+        ),
+    ] = "tenant"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CorrectionRequest:
+        if not self.amount_micro:
+            raise ValueError("amount_micro is 0: there is nothing to correct")
+        if self.run is not None and self.scope != "tenant":
+            raise ValueError("a run is charged to all its scopes: give `run` or `scope`")
+        return self
 
 
 class PageQuery(Query):
     """A page of a list."""
 
     limit: Limit = 50
+    cursor: Cursor = None
+
+
+class CostsQuery(Query):
+    """What to add up, and over what time."""
+
+    by: Annotated[
+        Literal["tenant", "workflow", "agent", "model", "tool", "step"],
+        Field(description="step: each task of each workflow."),
+    ] = "workflow"
+    period: Annotated[
+        Literal["day", "month", "total"] | None,
+        Field(description="day (the last 31), month (the last 12) or total; with `from` or `to`: total."),
+    ] = None
+    since: Annotated[date | None, Field(alias="from", description="First day; days are the tenant's own.")] = None
+    until: Annotated[date | None, Field(alias="to", description="The day after the last one.")] = None
+    workflow: Annotated[str | None, Field(pattern=NAME, description="Only of this workflow.")] = None
+    format: Annotated[
+        Literal["json", "csv"] | None,
+        Field(description="csv: columns as FOCUS names them, as with Accept: text/csv; Link has the next page."),
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=1000, description="Most items of the page.")] = 100
     cursor: Cursor = None
 
 
@@ -278,6 +346,12 @@ class Accepted(Answer):
     status: Status
 
 
+class AcceptedRun(Accepted):
+    """A run that was asked for just now."""
+
+    warnings: Annotated[list[Fault], Field(description="What was said against it, and did not keep it from starting.")]
+
+
 class RunSummary(Accepted):
     """A run, without what went in and came out."""
 
@@ -286,6 +360,8 @@ class RunSummary(Accepted):
     limit_micro: Annotated[int, Field(description="Most it may spend, in micro-dollars.")]
     spent_micro: int
     held_micro: Annotated[int, Field(description="Reserved for calls that are being made.")]
+    # Recordings of before there were named budgets have none.
+    budget: Annotated[str | None, Field(description="The named budget that it is charged to.")] = None
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
@@ -434,6 +510,7 @@ class Retention(Answer):
     ledger: str | None
     inbox: str | None
     parked: str | None
+    spend: str | None
     fixed: Annotated[bool, Field(description="Set by the operator, and not to be changed here.")]
 
 
@@ -497,6 +574,93 @@ class PriceHistory(PriceShown):
     versions: list[ToldPrice]
 
 
+class Range(Answer):
+    """From the least to the most; null: nothing but the run's limit bounds it."""
+
+    least: Annotated[int, Field(description="Of a run that succeeds.")]
+    expected: int
+    most: int | None
+
+
+class TaskEstimate(Answer):
+    """What one task may come to in a run."""
+
+    task: str
+    kind: str
+    use: str
+    starts: Annotated[Range, Field(description="How often it is started, retries aside.")]
+    cost_micro: Range
+    input_tokens: Range
+    output_tokens: Range
+    observed: Annotated[bool, Field(description="What is expected follows from runs that have ended.")]
+
+
+class Estimate(Answer):
+    """What a run may cost before it starts, in micro-dollars, and how many tokens it may take."""
+
+    workflow: str
+    version: int
+    cost_micro: Range
+    input_tokens: Range
+    output_tokens: Range
+    plan_most_micro: Annotated[int | None, Field(description="What the plan may come to by itself; null: no bound.")]
+    limit_micro: Annotated[int, Field(description="What the run may spend.")]
+    bounded_by: Annotated[str, Field(description="`plan`, `limits.usd` or `budget_usd`: what the most follows from.")]
+    tenant_remaining_micro: Annotated[
+        int | None, Field(description="The least that is left in the accounts it is charged to; null: no limit.")
+    ]
+    runs_observed: Annotated[int, Field(description="Runs of the last 90 days that what is expected follows from.")]
+    version_observed: Annotated[int | None, Field(description="Whose runs these were; null: of several versions.")]
+    note: Annotated[str, Field(description="Whether it is a guess.")]
+    tasks: list[TaskEstimate]
+    unbounded: Annotated[list[Fault], Field(description="What nothing but the run's limit bounds, with the mend.")]
+
+
+class Estimated(Answer):
+    """Of runs of which it was said beforehand what they would cost: what that was, and what they came to."""
+
+    runs: int
+    expected_micro: int
+    cost_micro: int
+    ratio: Annotated[float | None, Field(description="What they came to, in parts of what was expected.")]
+
+
+class Cost(Answer):
+    """What was spent in a period on one thing. Money in micro-dollars, tokens as they were billed."""
+
+    starts_at: Annotated[datetime, Field(description="A day or month begins at midnight where the tenant is.")]
+    ends_at: datetime
+    tenant: UUID
+    workflow: str | None
+    task: Annotated[str | None, Field(description="By step: the task whose steps these were; empty: not known.")]
+    agent: str | None
+    provider: str | None
+    model: str | None
+    tool: str | None
+    cost_micro: Annotated[int, Field(description="Corrections included.")]
+    corrected_micro: Annotated[int, Field(description="Of it what administrators have corrected, up or down.")]
+    children_micro: Annotated[int, Field(description="What runs that these have started cost, counted as their own.")]
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: Annotated[int, Field(description="Of the input.")]
+    cache_write_tokens: Annotated[int, Field(description="Of the input.")]
+    reasoning_tokens: Annotated[int, Field(description="Of the output.")]
+    seconds: Annotated[float, Field(description="That the calls took together.")]
+    prices: Annotated[list[str], Field(description="Versions of the price lists that counted.")]
+    runs: Annotated[int | None, Field(description="By tenant or workflow: runs that have ended, forks left out.")]
+    runs_succeeded: int | None
+    run_mean_micro: Annotated[int | None, Field(description="What a run cost at the mean, with those it has started.")]
+    estimated: Estimated | None
+
+
+class Costs(Answer):
+    """What was spent, the newest period first."""
+
+    items: list[Cost]
+    next: Next
+
+
 class AuditEntry(Answer):
     """One entry of the audit chain."""
 
@@ -510,11 +674,71 @@ class AuditEntry(Answer):
     link: Annotated[str, Field(description="What the chain comes to with this entry, hexadecimal.")]
 
 
+class Budget(Answer):
+    """A limit of what is spent in a scope and period, and how much of it is left."""
+
+    scope: Annotated[str, Field(description="`tenant`, `workflow:<name>` or `budget:<name>`.")]
+    period: Literal["day", "month", "total"]
+    limit_micro: Annotated[int | None, Field(description="In micro-dollars; null: there is none, only an account.")]
+    soft_micro: Annotated[int | None, Field(description="`budget.warning` is told once so much is spent.")]
+    spent_micro: Annotated[int, Field(description="In the period at hand.")]
+    held_micro: Annotated[int, Field(description="Reserved for calls that are being made.")]
+    remaining_micro: Annotated[int | None, Field(description="What may still be reserved; null: as much as one likes.")]
+    frozen: Annotated[bool, Field(description="A provider has billed more than was held: nothing more is admitted.")]
+    resets_at: Annotated[datetime | None, Field(description="When the period ends; null: never.")]
+
+
+class Budgets(Answer):
+    """Budgets, by scope and period."""
+
+    items: list[Budget]
+    next: Next
+
+
+class Correction(Answer):
+    """What an administrator has corrected about what was spent."""
+
+    key: Annotated[str, Field(description="The Idempotency-Key that it counts once for.")]
+    scope: Annotated[str, Field(description="`run`, `tenant`, `workflow:<name>` or `budget:<name>`.")]
+    run: UUID | None
+    step: int | None
+    amount_micro: int
+    reason: str
+    by: Annotated[str, Field(description="The API key.")]
+    made_at: datetime
+
+
+class Corrections(Answer):
+    """Corrections, the newest first."""
+
+    items: list[Correction]
+    next: Next
+
+
 class AuditPage(Answer):
     """Entries of the audit chain, oldest first."""
 
     items: list[AuditEntry]
     next: Next
+
+
+class AccountShort(Answer):
+    """An account that has not enough left."""
+
+    scope: Annotated[str, Field(description="`run`, `tenant`, `workflow:<name>` or `budget:<name>`.")]
+    period: Literal["day", "month", "total"]
+    limit_micro: int
+    spent_micro: Annotated[int, Field(description="In the period at hand.")]
+    held_micro: Annotated[int, Field(description="Reserved for calls that are being made.")]
+    remaining_micro: int
+    resets_at: Annotated[datetime | None, Field(description="When the period ends; null: never.")]
+    needed_micro: Annotated[int | None, Field(description="What would have to be left.")] = None
+
+
+class Dearest(Answer):
+    """What a run may cost at most."""
+
+    most_micro: Annotated[int | None, Field(description="By its plan; null: that has no bound.")]
 
 
 class ProblemDocument(Answer):
@@ -531,3 +755,7 @@ class ProblemDocument(Answer):
     errors: Annotated[
         list[Fault], Field(description="Every fault found; empty when the request as such is at fault.")
     ]
+    budget: Annotated[AccountShort | None, Field(description="With 402: the account that is in the way.")] = None
+    estimate: Annotated[
+        Dearest | None, Field(description="With `estimate_exceeds_budget`: what was asked for may cost so much.")
+    ] = None

@@ -21,6 +21,7 @@ class Size:
     source: str
     most: int
     expr: Expr
+    fixed = False
 
     def at(self, inputs: Mapping[str, JSON]) -> int:
         try:
@@ -39,6 +40,7 @@ class Limit:
 
     name: str
     most: int
+    fixed = True
 
     def at(self, inputs: Mapping[str, JSON]) -> int:
         return self.most
@@ -52,6 +54,10 @@ class Largest:
     """The largest of several bounds: of ways that exclude each other."""
 
     of: tuple[Bound, ...]
+
+    @property
+    def fixed(self) -> bool:
+        return all(each.fixed for each in self.of)
 
     @property
     def most(self) -> int:
@@ -84,6 +90,11 @@ class Bound:
     def at(self, inputs: Mapping[str, JSON]) -> int:
         """The bound for these inputs (all that the plan declares)."""
         return sum(number * prod(factor.at(inputs) for factor in factors) for number, factors in self.terms)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is the same for all inputs."""
+        return all(factor.fixed for _, factors in self.terms for factor in factors)
 
     @property
     def limited(self) -> bool:

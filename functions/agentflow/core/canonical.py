@@ -62,7 +62,7 @@ STATE_CEL: Cel = (("reason",), ())
 TRANSITION_CEL: Cel = (("if",), ("set",))
 RAISED_CEL: Cel = (("if",), ("data",))
 RAISED_WHOLE_CEL: Cel = (("if", "data"), ())
-TRIGGER_CEL: Cel = (("if",), ("input",))
+TRIGGER_CEL: Cel = (("if", "budget"), ("input",))
 
 
 def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

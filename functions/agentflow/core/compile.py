@@ -86,7 +86,6 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
     draft.tools = compile_tasks.tools(draft)
     draft.agents = compile_agents.agents(draft)
     compile_tasks.tasks(draft)
-    limits = document["limits"]
     fsm = document["kind"] == "fsm"
     machine = compile_fsm.machine(draft) if fsm else None
     tree = None if fsm else compile_tree.tree(draft)
@@ -95,7 +94,7 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
         kind=document["kind"],
         name=document["name"],
         hash=digest(document),
-        limits=Limits(limits["steps"], micro(limits.get("usd", 0)), milliseconds(limits.get("wall", "24h"))),
+        limits=_limits(document["limits"]),
         input=inputs,
         vars=variables,
         tasks={**draft.tasks, **compile_agents.inner(draft)},
@@ -107,6 +106,19 @@ def _build(draft: Draft, document: Mapping[str, Any]) -> Plan:
         compensates=any(task.kind == "compensate" for task in draft.tasks.values()),
         has_agents=any(task.agent for task in draft.tasks.values()),
         document=dict(document),
+    )
+
+
+def _limits(limits: Mapping[str, Any]) -> Limits:
+    wall_ms = milliseconds(limits.get("wall", "24h"))
+    way = limits.get("at_limit", "reject")
+    return Limits(
+        limits["steps"],
+        micro(limits.get("usd", 0)),
+        wall_ms,
+        preflight=limits.get("preflight", ""),
+        budget=limits.get("budget"),
+        at_limit=way,
     )
 
 

@@ -146,6 +146,9 @@ def _task(draft: Draft, name: str, entry: Table) -> Task:
         scope=entry.get("scope", "") if kind == "compensate" else "",
         agent=agent,
         turns=entry.get("turns", TURNS) if agent else 0,
+        min_tokens=_fewest(draft, path, entry),
+        cheaper=entry.get("cheaper", ""),
+        at_limit=entry.get("at_limit", ""),
         fields=_fields("" if "reply" in entry else kind, out),
     )
 
@@ -177,6 +180,13 @@ def _retry(draft: Draft, entry: Table, path: str) -> Retry:
             draft.note(f"{path}.max_backoff", "is less than `backoff`", "make it at least as long")
         retry = replace(retry, max_backoff_ms=retry.backoff_ms)
     return retry
+
+
+def _fewest(draft: Draft, path: str, entry: Table) -> int | None:
+    fewest: int | None = entry.get("min_tokens")
+    if fewest is not None and fewest > entry.get("max_tokens", MAX_TOKENS):
+        draft.note(f"{path}.min_tokens", "is more than max_tokens", "make it at most as many")
+    return fewest
 
 
 def _agent(draft: Draft, path: str, entry: Table) -> Agent | None:
@@ -304,7 +314,8 @@ def trigger(draft: Draft, inputs: dict[str, Type]) -> Trigger | None:
             draft.unknown(f"trigger.input.{name}", "input", name, draft.names)
     condition = draft.expr(entry["if"], scope, BOOL, "trigger.if") if "if" in entry else None
     exprs = draft.exprs(known, scope, "trigger.input", draft.names)
-    return Trigger(entry["type"], condition, tuple(exprs.items()))
+    budget = draft.expr(entry["budget"], scope, STRING, "trigger.budget") if "budget" in entry else None
+    return Trigger(entry["type"], condition, tuple(exprs.items()), budget)
 
 
 def output(draft: Draft) -> tuple[tuple[str, Expr], ...] | None:

@@ -7,10 +7,10 @@ same decision, on any host. Rows are written and messages sent by the reactor, i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from agentflow.core.budgets import UNLIMITED, Headroom
 from agentflow.core.message import Message
 from agentflow.core.money import Count
 from agentflow.core.plan import Plan
@@ -22,6 +22,9 @@ JSON = Any
 CHILD = "workflow"
 """In place of a price list's version: the entry is what a child run may spend or has spent, which its own entries tell
 the tenant's account."""
+
+CORRECTION = "correction"
+"""The same for an entry that no call stands behind: an administrator has made it."""
 
 PERSON = "agentflow.human"
 """What a step that waits for a person subscribes to: no event has this type."""
@@ -100,7 +103,8 @@ class TemplateKept(NamedTuple):
 
 
 class LedgerEntry(NamedTuple):
-    """``entry`` is hold, settle or release; ``held_micro`` is what it adds to or takes from the hold."""
+    """``entry`` is hold, dispatch, settle, release or correct; ``held_micro`` is what it adds to or takes from the
+    hold."""
 
     step: int
     attempt: int
@@ -109,6 +113,76 @@ class LedgerEntry(NamedTuple):
     held_micro: int
     price: str
     usage: Mapping[str, JSON] | None = None
+
+
+class Corrected(NamedTuple):
+    """An administrator's correction of what was spent: so much more, or less, in a ``scope`` (``run``: the run that it
+    is decided upon, whose entry says the same). ``key``: the one it counts once for."""
+
+    tenant: UUID
+    key: str
+    scope: str
+    amount_micro: int
+    reason: str
+    by: str
+    request_hash: str
+    step: int | None = None
+
+
+class PeriodEnded(NamedTuple):
+    """The period of a scope's account is over: it is rolled now, and not only by whoever charges it next."""
+
+    tenant: UUID
+    scope: str
+
+
+class Spent(NamedTuple):
+    """What one call has come to, for the reports: of which task (and agent), what was called, who serves it and which
+    price counted. ``tokens`` are those of ``spending.TOKENS``. Kind workflow: a child run, whose own calls count too.
+    """
+
+    task: str
+    agent: str
+    kind: str
+    provider: str
+    name: str
+    price: str
+    tokens: tuple[int, ...]
+    ms: int
+    cost_micro: int
+    held_micro: int
+
+
+class RunSpent(NamedTuple):
+    """What a run has come to, for what the next one is expected to cost. ``tasks``: by task how often it could have
+    started, calls, tokens in and out, and micro-dollars. ``runs`` 0: more of one that is counted. ``expected_micro``:
+    what was expected of it."""
+
+    runs: int
+    status: str
+    tasks: Mapping[str, tuple[int, ...]]
+    cost_micro: int
+    expected_micro: int | None = None
+
+
+class Waiting(NamedTuple):
+    """A step waits for headroom: it is woken when the scope has so much, in the order of ``since_ms``, and in any case
+    after ``after_ms``, when the period ends."""
+
+    step: int
+    attempt: int
+    scope: str
+    period: str
+    needed_micro: int
+    after_ms: int
+    since_ms: int
+
+
+class Refused(NamedTuple):
+    """A hold that did not fit: so much is needed in the scope before it is worth another try."""
+
+    scope: str
+    needed_micro: int
 
 
 class Decided(NamedTuple):
@@ -132,12 +206,19 @@ Row = (
     | PlanFrozen
     | TemplateKept
     | LedgerEntry
+    | Corrected
+    | PeriodEnded
+    | Spent
+    | RunSpent
+    | Refused
+    | Waiting
     | Decided
 )
 
 
 class Decision(NamedTuple):
-    """``run`` is the run's next value (None: unchanged or there is none)."""
+    """``run`` is the run's next value (None: unchanged or there is none). Where there is none, only rows that name
+    their tenant can be written."""
 
     run: Run | None = None
     rows: tuple[Row, ...] = ()
@@ -147,34 +228,17 @@ class Decision(NamedTuple):
 NOTHING = Decision()
 
 
-@dataclass(frozen=True, slots=True)
-class Headroom:
-    """What a tenant may still spend, in micro-dollars; None: unlimited."""
-
-    limit_micro: int | None = None
-    spent_micro: int = 0
-    held_micro: int = 0
-    frozen: bool = False
-
-    def admits(self, amount: int) -> bool:
-        if self.frozen:
-            return False
-        return self.limit_micro is None or self.spent_micro + self.held_micro + amount <= self.limit_micro
-
-
-UNLIMITED = Headroom()
-
-
 class Facts(NamedTuple):
     """What a decision may know besides the run and the message; read in the same transaction.
 
     ``now_ms``: the database's clock, milliseconds since the epoch. ``plan``/``version``: the run's compiled plan.
     ``price(alias)``: the model an alias stands for today, and what it costs the tenant. ``tool_price(name)``: what the
     tenant was told of a tool. ``tokens(alias)``: what counts the tokens of texts, where a tokenizer is at hand.
-    ``headroom``: the tenant's. ``step_input``: the input of the step a retry timer names. ``triggered``: for
+    ``window(alias)``: how much a model takes, where that is known.
+    ``headroom``: the tenant's accounts. ``step_input``: the input of the step a retry timer names. ``triggered``: for
     event.received, the plans that declare a trigger on the event's type (by workflow, with version) and the steps
-    subscribed to it (run id, step). ``waits``: whether a run that is asked for has to wait for its turn. ``template``:
-    the workflow that has reached the plan's goal before.
+    subscribed to it (run id, step). ``waits``: whether a run that is asked for has to wait for its turn. ``claimed``:
+    whether a halted call may have been made. ``template``: the workflow that has reached the plan's goal before.
     """
 
     now_ms: int
@@ -186,6 +250,8 @@ class Facts(NamedTuple):
     triggered: tuple[tuple[Plan, int], ...] = ()
     subscribers: tuple[tuple[UUID, int], ...] = ()
     waits: bool = False
+    claimed: bool = False
     template: str | None = None
     tool_price: Callable[[str], ToolPrice | None] | None = None
     tokens: Callable[[str], Count | None] | None = None
+    window: Callable[[str], int | None] | None = None

@@ -18,8 +18,14 @@ CALL_MS = 60_000
 TOKENS_PER_MESSAGE = 16
 # What a provider tells a model about tools in general, and how it frames each, is some hundred tokens.
 TOKENS_FOR_TOOLS = 1_024
-# Failures after which a provider may bill a call that told us no usage: the whole hold counts as spent.
-MAYBE_BILLED = frozenset({"timeout", "bad_response", "outcome_unknown", "internal"})
+# Failures after which a model's provider, or whom a tool has asked, may bill a call that told us no usage: the whole
+# hold counts as spent.
+CONNECTION_LOST = "connection_lost"
+MAYBE_BILLED = frozenset({"timeout", "bad_response", "outcome_unknown", "internal", CONNECTION_LOST})
+
+LOST, NOT_CALLED = "call_lost", "not_called"
+"""Failures of calls that are made again, whatever their tasks say: one that was begun by a life that has ended, which
+may have been made and counts as its whole hold; and one that its claimant came too late to make."""
 
 Count = Callable[[str], int]
 """How many tokens a text is at most."""
@@ -91,11 +97,11 @@ def tool_hold(price: ToolPrice, task: Task) -> int:
     return prices.tool_micro(price, call_ms(task))
 
 
-def price_version(run: Run, plan: Plan, task: Task) -> str:
-    """Which price a call of the task is held and settled at."""
+def price_version(run: Run, plan: Plan, task: Task, alias: str | None = None) -> str:
+    """Which price a call of the task is held and settled at; ``alias``: the model, where it is not the task's own."""
     if task.kind == "tool":
         return tool_price(run, plan, task).price_version
-    price = run.models.get(task.use or "")
+    price = run.models.get(alias or task.use or "")
     return price.price_version if price else prices.FROM_PLAN
 
 
@@ -104,13 +110,13 @@ def bill(run: Run, plan: Plan, task: Task, report: Mapping[str, Any], held: int)
     usage = report["usage"]
     ms = min(report["duration_ms"], call_ms(task))  # beyond it nobody worked for us
     code = (report["error"] or {}).get("code")
-    if not usage["calls"] and (code == UNKNOWN or (task.kind == "llm" and code in MAYBE_BILLED)):
+    if not usage["calls"] and (code in (UNKNOWN, LOST) or code in MAYBE_BILLED):
         return Bill(held)
     if task.kind == "tool":
         return Bill(prices.tool_micro(tool_price(run, plan, task), ms, min(usage["calls"], 1)))
     if task.kind != "llm" or not usage["calls"]:
         return Bill(0)
-    price = run.models[task.use or ""]
+    price = run.models[report.get("alias") or task.use or ""]
     used, fault = believed(usage)
     fault = usage.get("fault") or fault
     micro = prices.llm_micro(price, used, ms)

@@ -43,11 +43,19 @@ NO_EXPRS: MappingProxyType[str, Expr] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run may use: steps started, micro-dollars (0 when nothing costs money), wall time."""
+    """What a run may use: steps started, micro-dollars (0 when nothing costs money), wall time.
+
+    ``preflight``: refuse or warn where it may cost more than there is; '' neither. ``budget``: the named budget that it
+    is charged to, unless whoever starts it names another. ``at_limit``: what becomes of steps that do not fit, where
+    their tasks do not say: reject, wait or ask.
+    """
 
     steps: int
     micro: int
     wall_ms: int
+    preflight: str = ""
+    budget: str | None = None
+    at_limit: str = "reject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +96,12 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The CloudEvent that starts a run: its type, a condition on it, and where the run's input comes from."""
+    """The CloudEvent that starts a run: its type, a condition on it, where the run's input and its budget come from."""
 
     type: str
     condition: Expr | None
     input: tuple[tuple[str, Expr], ...]
+    budget: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +180,12 @@ class Task:
     agent: Agent | None = None
     turns: int = 0
     part_of: str = ""
+    min_tokens: int | None = None
+    """What a model's reply may be shortened to before a limit; None: half of ``max_tokens``."""
+    cheaper: str = ""
+    """The model alias that is asked where the own one does not fit."""
+    at_limit: str = ""
+    """What becomes of a step that does not fit: reject, wait or ask; '' as the plan's limits say."""
     keyed: bool = False
     """Whether it says a key of its own; of a task that only subtrees run, ``key`` is known where it runs."""
     fields: tuple[tuple[str, str, Type], ...] = field(default=(), repr=False)
@@ -180,6 +195,16 @@ class Task:
         """Whether it calls a tool whose calls are never repeated blindly."""
         tool = tools.get(self.use) if self.kind == "tool" else None
         return tool is not None and tool.once
+
+    @property
+    def fewest_tokens(self) -> int:
+        """The least that a model's reply may be limited to."""
+        return self.min_tokens or -(-self.max_tokens // 2)
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The models that an llm task may ask, in that order."""
+        return (self.use, self.cheaper) if self.cheaper else (self.use,)
 
     @property
     def most_steps(self) -> int:
@@ -253,3 +278,9 @@ class Plan:
     has_agents: bool = False
     document: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The canonical document (short forms written out, descriptions kept)."""
+
+    @property
+    def aliases(self) -> list[str]:
+        """The models that its tasks may ask."""
+        asking = (task.aliases for task in self.tasks.values() if task.kind == "llm" and task.use)
+        return sorted({alias for aliases in asking for alias in aliases})

@@ -186,6 +186,14 @@ def match_trigger(plan: Plan, event: Mapping[str, JSON]) -> dict[str, JSON] | No
     return {name: _value(expr, local) for name, expr in trigger.input}
 
 
+def budget_of(plan: Plan, event: Mapping[str, JSON]) -> str | None:
+    """The named budget that a run which ``event`` starts is charged to, as its trigger says; None: it says nothing."""
+    if plan.trigger is None or plan.trigger.budget is None:
+        return None
+    value = _value(plan.trigger.budget, {"event": dict(event)})
+    return value if isinstance(value, str) and value else None
+
+
 def match_event(plan: Plan, task: str, state: PlanState, step: int, event: Mapping[str, JSON]) -> bool:
     """Whether ``event`` (a CloudEvent as an object) is the one that ``step``, of the event task ``task``, waits for.
 

@@ -70,8 +70,8 @@ class Price(NamedTuple):
 
     @classmethod
     def unpacked(cls, values: Sequence[Any]) -> Price:
-        """What ``packed`` gave, by this version or an earlier one."""
-        price = cls(*values)
+        """What ``packed`` gave, by this version, an earlier one or a later one, whose list may be longer."""
+        price = cls(*values[: len(cls._fields)])
         return price._replace(tiers=tuple(Tier(*tier) for tier in price.tiers)) if price.tiers else price
 
     @property

@@ -1,7 +1,7 @@
 """How long things are kept: what was set, by whom, and what follows for a week that is over. Values only.
 
 Ages are whole days; None means for ever. Money and parked messages are never kept shorter than the runs they are
-about.
+about, and sums of money never shorter than what they are the sums of.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ _AGE = re.compile(r"[1-9][0-9]{0,4}d")
 
 class Ages(NamedTuple):
     """Days that each kind of row is kept: finished runs (with steps and history) from their end, entries of the
-    ledger from when they were made, ids of clients' events from their receipt, parked messages from their parking."""
+    ledger from when they were made, ids of clients' events from their receipt, parked messages from their parking, sums
+    of what was spent from their day."""
 
     runs: int | None = None
     ledger: int | None = None
     inbox: int | None = 30
     parked: int | None = None
+    spend: int | None = None
 
     def with_own(self, own: Mapping[str, str | None]) -> Ages:
         """These ages where a tenant's own row (texts by kind) says nothing else."""
         said = {kind: parse_age(text) for kind in self._fields if (text := own.get(kind)) is not None}
         ages = self._replace(**said)
-        return ages._replace(ledger=_longer(ages.ledger, ages.runs), parked=_longer(ages.parked, ages.runs))
+        ages = ages._replace(ledger=_longer(ages.ledger, ages.runs), parked=_longer(ages.parked, ages.runs))
+        return ages._replace(spend=_longer(ages.spend, ages.ledger))
 
 
 def parse_age(text: str, path: str = "") -> int | None:

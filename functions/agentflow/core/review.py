@@ -13,6 +13,7 @@ from agentflow.core.machine import Machine
 from agentflow.core.plan import Plan
 from agentflow.core.review_effects import effects
 from agentflow.core.review_handlers import unhandled
+from agentflow.core.review_money import at_limit
 from agentflow.core.review_names import unused
 from agentflow.core.review_shadows import overruled, shadowed
 from agentflow.core.review_spin import endless, idle
@@ -45,6 +46,7 @@ def _all(plan: Plan) -> Iterator[Problem]:
         yield from dead_branches(plan.tree)
         yield from idle(plan.tree)
     yield from effects(plan)
+    yield from at_limit(plan)
     yield from _fuel(plan)
     yield from unused(plan)
 

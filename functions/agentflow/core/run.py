@@ -32,9 +32,11 @@ class OpenStep(NamedTuple):
 
     ``waits`` says for what: ``call`` (an effect is out), ``decision`` (its result is recorded), ``retry`` (the next
     attempt's timer), ``timer`` (a wait task), ``event`` (a CloudEvent), ``person`` (an answer), ``child`` (another
-    run), ``planner`` (which carries it out itself) or ``resume`` (the run is paused). ``at_ms`` is when it was opened;
+    run), ``planner`` (which carries it out itself), ``resume`` (the run is paused), ``budget`` (headroom; see
+    ``Run.short``) or ``approval`` (that a person gives it some). ``at_ms`` is when it was opened;
     ``input`` what it was given, unless a request that is out says so; ``used_micro`` what an agent's inner steps have
-    cost, or may cost; ``key`` the idempotency key of its calls, where its task says one.
+    cost, or may cost; ``key`` the idempotency key of its calls, where its task says one; ``lost`` how many of its
+    attempts were lost with the life that made them, and do not count.
     """
 
     task: str
@@ -45,10 +47,23 @@ class OpenStep(NamedTuple):
     input: Mapping[str, JSON] | None = None
     used_micro: int = 0
     key: str = ""
+    lost: int = 0
 
     def packed(self) -> tuple[JSON, ...]:
-        """As JSON; without the key where it has none, as most."""
-        return tuple(self) if self.key else self[:-1]
+        """As JSON; without the key, and what it has lost, where there is none, as of most."""
+        if self.lost:
+            return tuple(self)
+        return self[:-1] if self.key else self[:-2]
+
+
+class Shortage(NamedTuple):
+    """What a step waits for that does not fit: so much, in a scope (``run``: the run's own limit). ``since_ms``: its
+    place among those that wait for an account."""
+
+    scope: str
+    period: str
+    needed_micro: int
+    since_ms: int = 0
 
 
 class Parent(NamedTuple):
@@ -86,7 +101,7 @@ class Run(NamedTuple):
     plan: PlanState | None = None
     open: Map[int, OpenStep] = EMPTY  # there may be 10,000 of these; a new version costs the same however many
     holds: Map[str, int] = EMPTY
-    halted: Map[str, bool] = EMPTY  # of the holds: those of calls that nobody waits for, which may yet report
+    halted: Map[str, str] = EMPTY  # of the holds: those of calls that nobody waits for, with their tasks' names
     models: Mapping[str, Price] = NONE
     plan_hash: str = ""
     cancel_reason: str | None = None
@@ -102,8 +117,15 @@ class Run(NamedTuple):
     slot: bool = False  # whether it had to wait for its turn, and holds a place until it ends
     parent: Parent | None = None
     forked: Mapping[str, JSON] | None = None  # the run it goes on from, and until it has begun all of core/fork.py
+    tally: Map[str, tuple[int, ...]] | None = None  # what it has spent, by task: see core/spending.py
+    starts: Mapping[str, int] = NONE  # how often tasks may start at most, where that depends on its inputs
+    expected_micro: int | None = None  # what it was expected to cost when it was asked for
+    short: Map[int, Shortage] = EMPTY  # open steps that wait for money
+    budget: str | None = None  # the named budget that it is charged to, besides its tenant's and its workflow's
     chain: bytes | None = None  # of the rows it has left behind, as it was last written (store/chain.py)
+    corrections: int = 0  # of what it has spent, by administrators
     tools: Mapping[str, ToolPrice] = NONE  # what the tenant has been told that its tools cost, where it has been
+    beyond: Mapping[str, JSON] = NONE  # what a later version keeps in the state: it gets that back as it was
 
     @property
     def terminal(self) -> bool:
@@ -128,7 +150,7 @@ class Run(NamedTuple):
 
     def state_json(self) -> dict[str, JSON]:
         """What the ``state`` column holds: everything that has no column of its own."""
-        state: dict[str, JSON] = {}
+        state: dict[str, JSON] = dict(self.beyond)
         if self.plan is not None:
             state["vars"] = self.plan.vars
             state["cursor"] = self.plan.cursor
@@ -141,7 +163,7 @@ class Run(NamedTuple):
         if self.holds:
             state["holds"] = dict(self.holds)
         if self.halted:
-            state["halted"] = sorted(self.halted)
+            state["halted"] = dict(self.halted)
         if self.models:
             state["models"] = {alias: price.packed() for alias, price in self.models.items()}
         if self.tools:
@@ -160,6 +182,16 @@ class Run(NamedTuple):
             state["parent"] = [str(self.parent.run), *self.parent[1:]]
         if self.forked is not None:
             state["forked"] = self.forked
+        if self.tally is not None:
+            state["tally"] = dict(self.tally)
+        if self.starts:
+            state["starts"] = self.starts
+        if self.expected_micro is not None:
+            state["expected"] = self.expected_micro
+        if self.corrections:
+            state["corrections"] = self.corrections
+        if self.short:
+            state["short"] = {str(step): tuple(shortage) for step, shortage in self.short.items()}
         return state
 
 
@@ -174,23 +206,35 @@ def without(table: Map[str, Any], key: str) -> Map[str, Any]:
 
 
 _PLACE = {name: place for place, name in enumerate(Run._fields)}
+_OPEN, _SHORT = len(OpenStep._fields), len(Shortage._fields)
+
+
+_STATE = frozenset((
+    "vars", "cursor", "undo", "agents", "open", "holds", "halted", "models", "tools", "plan", "cancel", "priority",
+    "steered", "slot", "parent", "forked", "tally", "starts", "expected", "corrections", "short",
+))  # fmt: skip
+"""What ``Run.state_json`` packs."""
 
 
 def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
-    """The keyword arguments of ``Run`` that ``Run.state_json`` packed."""
+    """The keyword arguments of ``Run`` that ``Run.state_json`` packed, in this version, an earlier or a later one:
+    lists may be longer than is known here, and members that are not known are kept for whoever knows them."""
     fields: dict[str, Any] = {}
+    if unknown := state.keys() - _STATE:
+        fields["beyond"] = {name: state[name] for name in sorted(unknown)}
     if "vars" in state:
         fields["plan"] = PlanState(state["vars"], state["cursor"], steps, state.get("undo"), state.get("agents"))
     if "open" in state:
-        fields["open"] = Map({int(step): OpenStep(*opened) for step, opened in state["open"].items()})
+        fields["open"] = Map({int(step): OpenStep(*opened[:_OPEN]) for step, opened in state["open"].items()})
     if "holds" in state:
         fields["holds"] = Map(state["holds"])
     if "halted" in state:
-        fields["halted"] = Map(dict.fromkeys(state["halted"], True))
+        known = state["halted"]  # without names where an earlier version wrote it
+        fields["halted"] = Map(known if isinstance(known, dict) else dict.fromkeys(known, ""))
     if "models" in state:
         fields["models"] = {alias: Price.unpacked(price) for alias, price in state["models"].items()}
     if "tools" in state:
-        fields["tools"] = {tool: ToolPrice(*price) for tool, price in state["tools"].items()}
+        fields["tools"] = {tool: ToolPrice(*price[: len(ToolPrice._fields)]) for tool, price in state["tools"].items()}
     fields["plan_hash"] = state.get("plan", "")
     fields["cancel_reason"] = state.get("cancel")
     fields["priority"] = state.get("priority", 5)
@@ -198,8 +242,15 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     fields["slot"] = state.get("slot", False)
     if "parent" in state:
         around, *place = state["parent"]
-        fields["parent"] = Parent(UUID(around), *place)
+        fields["parent"] = Parent(UUID(around), *place[: len(Parent._fields) - 1])
     fields["forked"] = state.get("forked")
+    if "tally" in state:
+        fields["tally"] = Map({task: tuple(counts) for task, counts in state["tally"].items()})
+    fields["starts"] = state.get("starts", NONE)
+    fields["expected_micro"] = state.get("expected")
+    fields["corrections"] = state.get("corrections", 0)
+    if "short" in state:
+        fields["short"] = Map({int(step): Shortage(*shortage[:_SHORT]) for step, shortage in state["short"].items()})
     return fields
 
 

@@ -11,6 +11,9 @@ from agentflow.core.machine import ANY, OWN_EVENTS, Machine, State, Transition
 FINAL = {"success": "done", "failure": "failed"}
 """What a final state makes of the state around it."""
 
+PLACES = ("atomic", *FINAL, "parallel")
+"""Kinds of states that a run can be in."""
+
 
 def reachable(machine: Machine) -> set[int]:
     """The indexes of all states that some run may enter."""

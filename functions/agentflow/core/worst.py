@@ -6,7 +6,7 @@ than a run can use; it may say more, where it depends on values which of two way
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import replace
 
 from agentflow.core.bound import Bound, Limit, Size, largest, number
@@ -14,6 +14,7 @@ from agentflow.core.expressions import always, names_read, names_set, never
 from agentflow.core.money import tool_hold, tool_price
 from agentflow.core.node import Node, Tree
 from agentflow.core.plan import Plan, Task
+from agentflow.core.variables import inside, unchanged
 from agentflow.core.worst_fsm import entries
 
 Weight = Callable[[Task], int]
@@ -104,6 +105,7 @@ class _Walk:
         self.plan = plan
         self.weight = weight
         self.assigned = names_set(tree)
+        self.known = unchanged(plan)
         self.dearest = 0
 
     def of(self, node: Node) -> Bound:
@@ -163,13 +165,15 @@ class _Walk:
         if not over.names:
             items = over.value({})
             return each * (min(len(items), node.max) if isinstance(items, list) else node.max)
-        if self._is_input(set(over.names)):
+        if self.known.issuperset(over.names):  # what they were when the run began
             return each * Size(over.source, node.max, over)
         return each * node.max
 
-    def _is_input(self, names: Set[str]) -> bool:
-        """Whether all of them are what they were when the run began."""
-        return names <= (self.plan.input.keys() | self.plan.vars.keys()) - self.assigned
+    def _subtree(self, node: Node) -> Bound:
+        around, self.known = self.known, inside(node, self.known)
+        found = self._sum(node)
+        self.known = around
+        return found
 
 
 _RULES: dict[str, Callable[[_Walk, Node], Bound]] = {
@@ -186,7 +190,7 @@ _RULES: dict[str, Callable[[_Walk, Node], Bound]] = {
     "timeout": _Walk._sum,
     "once": _Walk._sum,
     "try": _Walk._sum,
-    "subtree": _Walk._sum,
+    "subtree": _Walk._subtree,
     "retry": _Walk._again,
     "keep": _Walk._again,
     "repeat": _Walk._again,

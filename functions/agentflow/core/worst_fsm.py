@@ -15,6 +15,7 @@ from agentflow.core.graph import looping
 from agentflow.core.machine import Machine, State, Transition
 from agentflow.core.structure import (
     FINAL,
+    PLACES,
     counted,
     entered_again,
     may_cause,
@@ -23,8 +24,6 @@ from agentflow.core.structure import (
     reachable,
     transitions_of,
 )
-
-PLACES = ("atomic", *FINAL, "parallel")
 
 
 def entries(machine: Machine) -> Iterator[tuple[State, int | None]]:

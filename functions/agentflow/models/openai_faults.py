@@ -7,10 +7,15 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from agentflow.core.money import CONNECTION_LOST
 from agentflow.errors import AgentFlowError, Rejected, RetryLater
 
 LONGEST_PAUSE_S = 3600.0
 PASSING = frozenset({408, 409, 425, 429})
+# What something between us and the provider says that has waited too long: the provider may have worked, and bill it.
+GIVEN_UP = frozenset({504, 524})
+# Faults of httpx before a request is on its way.
+NEVER_ASKED = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
 # Said with 429 or 403 when the account has no money left: waiting does not help.
 QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
@@ -27,7 +32,7 @@ def error_from(fault: Any, provider: str, model: str, api_key: str, *, tools: bo
     if fault.code in QUOTA or fault.type in QUOTA:
         return Rejected(message, code="model_quota", mend="check the account's plan and billing")
     if status in PASSING or status >= 500:
-        code = "rate_limited" if status == 429 else "model_unavailable"
+        code = CONNECTION_LOST if status in GIVEN_UP else "rate_limited" if status == 429 else "model_unavailable"
         return RetryLater(message, after=pause(fault.response.headers), code=code)
     if status in (401, 403):
         return Rejected(message, code="model_unauthorized", mend="check AGENTFLOW_LLM_API_KEY")
@@ -40,10 +45,13 @@ def error_from(fault: Any, provider: str, model: str, api_key: str, *, tools: bo
 
 
 def unreachable(fault: Any, provider: str, base_url: str) -> RetryLater:
-    """An ``openai.APIConnectionError``: the server may come up, so it is worth another try."""
+    """An ``openai.APIConnectionError``: the server may come up, so it is worth another try. What breaks off once there
+    was a connection may have been answered, and may be billed for."""
     cause = fault.__cause__ or fault
     reason = f"{type(cause).__name__}: {cause}".rstrip(": ")
-    return RetryLater(f"{provider} cannot be reached at {base_url} ({reason})"[:500], code="model_unreachable")
+    if type(cause).__name__ in NEVER_ASKED:
+        return RetryLater(f"{provider} cannot be reached at {base_url} ({reason})"[:500], code="model_unreachable")
+    return RetryLater(f"the connection to {provider} at {base_url} broke off ({reason})"[:500], code=CONNECTION_LOST)
 
 
 def pause(headers: Any) -> float:

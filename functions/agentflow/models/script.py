@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,6 +48,7 @@ class _WrittenRule(_Part):
     role: Literal["system", "user", "tool"] | None = None
     find: dict[str, Pattern] = {}
     reply: str | dict[str, Any] = ""
+    replies: Annotated[list[str | dict[str, Any]], Field(max_length=1000)] = []
     call: dict[str, Arguments | list[Arguments]] = {}
     latency_ms: Millis = 0
     finish: Finish = "stop"
@@ -69,6 +71,14 @@ class Rule:
     error: ScriptedError | None
     role: str | None = None
     calls: tuple[tuple[str, Arguments], ...] = ()
+    replies: tuple[str | dict[str, Any], ...] = ()
+
+    def choose(self, messages: Sequence[Mapping[str, Any]]) -> str | dict[str, Any]:
+        """The reply; of several the one that follows from the conversation, so that the same has always the same."""
+        if not self.replies:
+            return self.reply
+        digest = blake2b(_text(messages).encode(), digest_size=8).digest()
+        return self.replies[int.from_bytes(digest) % len(self.replies)]
 
     def match(self, model: str, messages: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
         """What the rule finds in the conversation, by name; None when it does not apply."""
@@ -123,14 +133,18 @@ def _compile(rule: _WrittenRule, path: str) -> Rule:
     calls = tuple(
         (name, given) for name, many in rule.call.items() for given in (many if isinstance(many, list) else [many])
     )
-    for wanted in sorted(_wanted([rule.reply, *(given for _, given in calls)])):
+    for wanted in sorted(_wanted([rule.reply, *rule.replies, *(given for _, given in calls)])):
         if wanted not in names:
             mend = "name a group of prompt, (?P<name>...), or a key of find"
             message = f"{{{wanted}}} is not found by the rule"
             raise Invalid([Problem(f"{path}.reply", message, mend, "bad_script")], code="bad_script")
+    if rule.reply and rule.replies:
+        message = "has `replies`, too: one of them is given"
+        raise Invalid([Problem(f"{path}.reply", message, "keep one of both", "bad_script")], code="bad_script")
     return Rule(
-        rule.model, tuple(patterns), rule.reply, rule.latency_ms, rule.finish, rule.error, rule.role, calls
-    )
+        rule.model, tuple(patterns), rule.reply, rule.latency_ms, rule.finish, rule.error, rule.role, calls,
+        tuple(rule.replies),
+    )  # fmt: skip
 
 
 def fill(reply: Any, found: dict[str, str]) -> Any:

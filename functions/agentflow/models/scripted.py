@@ -5,6 +5,7 @@
         prompt: 'Severity of (?P<what>.+)' # regular expression, searched in the whole conversation
         find: {errors: 'errors: (\\d+)'}    # more values; the rule applies only where all are found
         reply: {severity: high, errors: '{errors:int}', text: '{what} has {errors} errors'}
+        replies: [short, somewhat longer]  # in place of reply: one of them, by what the conversation is
         latency_ms: 40                     # optional, as are the next two
         finish: stop                       # or length, refusal, content_filter
         error: {code: rate_limited, message: slow down, retry_after_ms: 50, times: 2}
@@ -61,7 +62,7 @@ class ScriptedModel:
             if rule.latency_ms:
                 await asyncio.sleep(rule.latency_ms / 1000)
             self._fail(number, rule)
-            reply = fill(rule.reply, found)
+            reply = fill(rule.choose(request.messages), found)
             said = reply if isinstance(reply, str) else orjson.dumps(reply).decode()
             calls = [
                 Call(f"call_{place}", name, orjson.dumps(fill(given, found)).decode())

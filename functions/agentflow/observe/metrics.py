@@ -33,6 +33,7 @@ VALUES: dict[str, frozenset[str]] = {
     "kind": frozenset({"llm", "agent", "tool", "human", "wait", "event", "workflow", "compensate"}),
     "function": frozenset({"api", "plan", "dispatch", "invoke_llm", "run_tool", "account_cost", "relay"}),
     "direction": frozenset({"input", "output", "cached"}),
+    "frozen": frozenset({"yes", "no"}),
     "method": frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}),
 }
 
@@ -68,6 +69,12 @@ TRANSACTION_SECONDS = Histogram(
 )
 RESENT = Counter("agentflow_outbox_resent", "Messages the relay sent again.", registry=registry)
 PARKED = Counter("agentflow_parked", "Messages that could not be handled.", ["function"], registry=registry)
+VIOLATIONS = Counter(
+    "agentflow_budget_violations",
+    "Calls that were not billed as they had to be; frozen: their accounts admit nothing more.",
+    ["frozen"],
+    registry=registry,
+)
 CALLS = Gauge("agentflow_calls_in_flight", "External calls being made.", ["function"], registry=registry)
 REQUESTS = Counter(
     "agentflow_http_requests", "API requests answered.", ["method", "route", "code"], registry=registry
@@ -123,6 +130,11 @@ def resent(count: int = 1) -> None:
 def parked(function: str) -> None:
     """Count a message that was parked."""
     PARKED.labels(label("function", function)).inc()
+
+
+def violated(*, frozen: bool) -> None:
+    """Count a call that was not billed as it had to be."""
+    VIOLATIONS.labels("yes" if frozen else "no").inc()
 
 
 def in_flight(function: str, change: int) -> None:

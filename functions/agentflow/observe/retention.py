@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge
 
 from agentflow.observe.metrics import registry
 
-TABLES = frozenset({"runs", "steps", "history", "ledger", "inbox", "parked", "blobs"})
+TABLES = frozenset({"runs", "steps", "history", "ledger", "inbox", "parked", "blobs", "spend", "run_spend"})
 
 REMOVED = Counter(
     "agentflow_retention_removed_rows",

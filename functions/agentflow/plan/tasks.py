@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, get_args, get_origin
+from typing import Any, Literal, TypedDict, get_args, get_origin
 
 from agentflow.plan.expression import Exprs
 from agentflow.plan.part import Part
 
 TypeName = type[Any] | str
 """A type of Python (``str``, ``int``, ``float``, ``bool``, ``object``, ``list[str]``, ...) or of plans."""
+
+AtLimit = Literal["reject", "wait", "ask"]
+"""What becomes of a step that a limit of money does not admit."""
 
 _TYPES = {
     str: "string",
@@ -43,6 +46,7 @@ class Policy(TypedDict, total=False):
     retry: Retry
     timeout: str
     usd: float
+    at_limit: AtLimit
 
 
 class Task(Part):

@@ -13,7 +13,7 @@ from agentflow.plan.nodes import Child, Node
 from agentflow.plan.nodes import task as task_node
 from agentflow.plan.part import Part, Placed, Places, written
 from agentflow.plan.states import Action, State, Way, all_named, named, transition
-from agentflow.plan.tasks import Agent, Policy, Task, Tool, TypeName, type_text, types
+from agentflow.plan.tasks import Agent, AtLimit, Policy, Task, Tool, TypeName, type_text, types
 from agentflow.plan.tasks import named as task_name
 
 if TYPE_CHECKING:
@@ -30,9 +30,12 @@ class Workflow(Part):
         steps: int,
         usd: float | None = None,
         wall: str | None = None,
+        preflight: str | None = None,
+        budget: str | None = None,
+        at_limit: AtLimit | None = None,
         description: str | None = None,
     ) -> None:
-        limits = Part(steps=steps, usd=usd, wall=wall)
+        limits = Part(steps=steps, usd=usd, wall=wall, preflight=preflight, budget=budget, at_limit=at_limit)
         super().__init__(agentflow="plan/v1", kind=None, name=name, description=description, limits=limits)
         self.name = name
 
@@ -52,9 +55,11 @@ class Workflow(Part):
         """The run's result; all variables when not given."""
         self.keys["output"] = Placed(values)
 
-    def trigger(self, type: str, *, input: Exprs | None = None, if_: Condition | None = None) -> None:
+    def trigger(
+        self, type: str, *, input: Exprs | None = None, if_: Condition | None = None, budget: Value | None = None
+    ) -> None:
         """The CloudEvent that starts a run."""
-        self.keys["trigger"] = Part(type=type, if_=if_, input=input)
+        self.keys["trigger"] = Part(type=type, if_=if_, input=input, budget=budget)
 
     def signal(self, name: str, **carries: TypeName) -> None:
         """What a signal carries in ``event.data``, by name and type."""
@@ -111,12 +116,14 @@ class Workflow(Part):
         *,
         prompt: str | None = None,
         turns: int | None = None,
+        cheaper: str | None = None,
         undo: Task | str | None = None,
         **policy: Unpack[Policy],
     ) -> Task:
         """An agent works in turns with its tools until it answers: with text, or an object of the shape ``out``."""
         used = use.name if isinstance(use, Agent) else use
-        return self._task(name, "agent", policy, use=used, prompt=prompt, turns=turns, undo=task_name(undo))
+        keys = {"prompt": prompt, "turns": turns, "cheaper": cheaper, "undo": task_name(undo)}
+        return self._task(name, "agent", policy, use=used, **keys)
 
     def llm(
         self,
@@ -126,10 +133,16 @@ class Workflow(Part):
         *,
         system: str | None = None,
         max_tokens: int | None = None,
+        min_tokens: int | None = None,
+        cheaper: str | None = None,
         **policy: Unpack[Policy],
     ) -> Task:
-        """A model answers a prompt with {placeholders}: with text, or with an object of the shape ``out``."""
-        return self._task(name, "llm", policy, use=use, prompt=prompt, system=system, max_tokens=max_tokens)
+        """A model answers a prompt with {placeholders}: with text, or with an object of the shape ``out``.
+
+        Where a limit is in the way the reply may be shortened to ``min_tokens``, or a ``cheaper`` model asked.
+        """
+        keys = {"system": system, "max_tokens": max_tokens, "min_tokens": min_tokens, "cheaper": cheaper}
+        return self._task(name, "llm", policy, use=use, prompt=prompt, **keys)
 
     def tool(
         self,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from agentflow.core.decision import CHILD, UNLIMITED, Decision, Facts, Headroom, LedgerEntry
+from agentflow.core.budgets import UNLIMITED, Headroom, scopes
+from agentflow.core.decision import CHILD, Decision, Facts, LedgerEntry
 from agentflow.core.limits import GATED
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
@@ -118,8 +119,8 @@ class Batch:
         for after, decision in decisions:
             for row in decision.rows:
                 changes.row(after, row)
-                if row.__class__ is LedgerEntry:
-                    self._charge(after.tenant, row)
+                if row.__class__ is LedgerEntry and after is not None:
+                    self._charge(after, row)
         for leave in leaving:
             self._keep(leave, run)
         if item.twin is not None:
@@ -133,10 +134,10 @@ class Batch:
 
     def _fuse(
         self, item: Item, run: Run | None
-    ) -> tuple[Run | None, list[tuple[Run, Decision]], list[Leaving], Plan | None]:
+    ) -> tuple[Run | None, list[tuple[Run | None, Decision]], list[Leaving], Plan | None]:
         first = item.message
         queue = deque([(item.consumer, first)])
-        decisions: list[tuple[Run, Decision]] = []
+        decisions: list[tuple[Run | None, Decision]] = []
         leaving: list[Leaving] = []
         facts = self.facts(item, run, self.headroom.get(first.tenant, UNLIMITED))
         functions = self.routes.functions
@@ -156,7 +157,6 @@ class Batch:
             if decision.run is not None:
                 run = decision.run
             if decision.rows:
-                assert run is not None
                 decisions.append((run, decision))
             for out in decision.messages:
                 sent = out if trace is None else out._replace(trace=trace)
@@ -193,12 +193,10 @@ class Batch:
         """Whether the gatekeeper counts the call that is reported with this item."""
         return self.gating is not None and item.consumer in EFFECTS and self.gating.counts(item.message, plan)
 
-    def _charge(self, tenant: UUID, entry: LedgerEntry) -> None:
+    def _charge(self, run: Run, entry: LedgerEntry) -> None:
         """What one item of the batch holds is no longer there for the next."""
-        seen = self.headroom.get(tenant)
-        if seen is None or entry.price == CHILD:
+        seen = self.headroom.get(run.tenant)
+        if seen is None:
             return
-        spent = entry.amount_micro if entry.entry == "settle" else 0
-        self.headroom[tenant] = replace(
-            seen, held_micro=seen.held_micro + entry.held_micro, spent_micro=seen.spent_micro + spent
-        )
+        spent = entry.amount_micro if entry.entry in ("settle", "correct") else 0
+        self.headroom[run.tenant] = seen.charged(scopes(run, child=entry.price == CHILD), entry.held_micro, spent)

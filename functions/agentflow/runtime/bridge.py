@@ -21,7 +21,7 @@ from agentflow.runtime.function import NAMES
 from agentflow.runtime.parking import Parking
 from agentflow.runtime.posts import MOST, Posts
 from agentflow.runtime.receive import minding
-from agentflow.runtime.serve import not_found, until_signalled, with_probes
+from agentflow.runtime.serve import STARTING, not_found, until_signalled, with_probes
 from agentflow.store.postgres import PostgresStore
 from agentflow.wire.catalogue import tenant_of_subject
 from agentflow.wire.nats import from_nats
@@ -76,19 +76,20 @@ class Bridge:
         self._urls = urls
         self._store = PostgresStore(engine_dsn, connections=2)
         self._parking = Parking(self._store)
-        more = [SINK] if settings.sink else []
-        self._bus = JetStream(nats_url, name="bridge", ca=settings.nats_ca, more=more)
+        copies, more = settings.nats_replicas, [SINK] if settings.sink else []
+        self._bus = JetStream(nats_url, name="bridge", ca=settings.nats_ca, more=more, replicas=copies)
         self._client: httpx.AsyncClient | None = None
-        self._state = "starting"
+        self._state = STARTING
 
     async def start(self) -> None:
         import httpx
 
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=512)
-        timeout = httpx.Timeout(None, connect=CONNECT_S)
-        self._client = httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False)
         await self._store.open()
         await self._bus.open()
+        from agentflow.runtime.lines import Lines
+
+        timeout = httpx.Timeout(None, connect=CONNECT_S)
+        self._client = httpx.AsyncClient(transport=Lines(), timeout=timeout, trust_env=False)
         for name, url in self._urls.items():
             forward = self._parking.guard(name, self._forward(self._posts(name, url)))
             for consumer in consumers_of(name):
@@ -108,13 +109,17 @@ class Bridge:
         if self._client is not None:
             await self._client.aclose()
 
+    def troubled(self, reason: str) -> None:
+        self._state = f"{STARTING}: {reason}"
+
     def draining(self) -> None:
         self._state = "draining"
 
     def ready(self) -> tuple[bool, str]:
         if self._state != "ready":
             return False, self._state
-        return (True, "ready") if self._bus.connected else (False, "NATS is not connected")
+        trouble = self._bus.trouble
+        return (False, trouble) if trouble else (True, "ready")
 
     def _posts(self, name: str, url: str) -> Posts:
         """Pure functions decide upon many events in one transaction, and get them together; calls are dealt out one by
@@ -138,6 +143,6 @@ async def bridge(settings: Settings) -> None:
         settings,
         function_urls(settings.function_urls),
         engine_dsn=settings.dsn("agentflow_engine"),
-        nats_url=settings.nats_url,
+        nats_url=settings.bus(),
     )
     await until_signalled(carried, with_probes(not_found, carried), settings)

@@ -12,6 +12,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 from uuid import UUID
 
@@ -82,14 +83,28 @@ async def backends(settings: Settings) -> AsyncIterator[Backends]:
 
 async def local_key(settings: Settings, running: Backends) -> str:
     """The API key of the local tenant, made at the first start and kept in the home folder."""
-    path = settings.home / KEY_FILE
-    if path.exists() and (kept := path.read_text().strip()) and await is_live(running.admin_dsn, kept):
+    return await first_key(running.admin_dsn, settings.home / KEY_FILE, settings.key_pepper)
+
+
+async def first_key(admin_dsn: str, path: Path, pepper: str) -> str:
+    """The API key in a file, if it still is one; else a new one of the local tenant, kept there."""
+    kept = _read(path)
+    if kept and await is_live(admin_dsn, kept):
         return kept
-    await create_tenant(running.admin_dsn, "local", tenant=LOCAL_TENANT)
-    key = str(await issue_key(running.admin_dsn, LOCAL_TENANT, settings.key_pepper, label="embedded"))
-    path.touch(mode=0o600)
-    path.write_text(key + "\n")
+    await create_tenant(admin_dsn, "local", tenant=LOCAL_TENANT)
+    key = str(await issue_key(admin_dsn, LOCAL_TENANT, pepper, label="local", admin=True))
+    _write(path, key + "\n")
     return key
+
+
+def _read(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Into a file that only its owner may read."""
+    path.touch(mode=0o600)
+    path.write_text(text)
 
 
 @asynccontextmanager

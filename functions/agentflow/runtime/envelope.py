@@ -23,7 +23,7 @@ def envelope(leave: Leaving) -> tuple[Event, str]:
     entry = CATALOGUE[message.name]
     event = make(
         message.name,
-        run=message.run,
+        run=message.run if message.run.int else None,  # the nil one: it is of no run
         key=message.key,
         source_function=entry.producers[0],
         tenant=message.tenant,

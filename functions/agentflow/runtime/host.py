@@ -35,7 +35,7 @@ from agentflow.runtime.reactor import Reactor
 from agentflow.runtime.receive import Receiver, once
 from agentflow.runtime.relay import Relay
 from agentflow.runtime.sealer import Sealer
-from agentflow.runtime.serve import Asgi, not_found, with_probes
+from agentflow.runtime.serve import STARTING, Asgi, not_found, with_probes
 from agentflow.runtime.watch import Watch, Watchers
 from agentflow.store.chain import ChainKeys
 from agentflow.store.changes import Changes, dump
@@ -82,9 +82,8 @@ class Host:
             sends_requests="api" in names and "plan" not in names,
             also=self._pricing.learn if "plan" in names else None,
         )
-        self._bus = JetStream(
-            nats_url, name="+".join(names) or "relay", on_wipe=self._resend_all, ca=settings.nats_ca
-        )
+        name, copies, ca = "+".join(names) or "relay", settings.nats_replicas, settings.nats_ca
+        self._bus = JetStream(nats_url, name=name, on_wipe=self._resend_all, ca=ca, replicas=copies)
         # Memory serves a host that both performs and decides: elsewhere others write in between. There, what a commit
         # costs is two round trips, and one writer that makes larger batches does more than two.
         remember = settings.remember if "dispatch" in names and EFFECTS.intersection(names) else 0
@@ -110,16 +109,20 @@ class Host:
         self._keeper = keeper(settings, keeper_dsn, engine_dsn) if keeper_dsn else None
         self._performers: dict[str, Performer] = {}
         self._pull = pull
-        self._state = "starting"
+        self._state = STARTING
 
     async def start(self) -> None:
-        """Connect, then take in work. ``RetryLater`` when Postgres or NATS stays away."""
-        if self.settings.database_url and (known := self.settings.development_secrets()):
+        """Connect, then take in work. ``RetryLater`` while Postgres or NATS is away or not as it should be: nothing
+        has begun then, and it may be called again."""
+        first = self._state == STARTING  # later tries have their reasons in it
+        if first and self.settings.database_url and (known := self.settings.development_secrets()):
             log.warning("secrets for development, which everybody knows", settings=known)
         await self.store.open()
-        await self._bus.open()
         if self._control is not None:
             await self._control.open()
+        if self._relay is not None:
+            await self._relay.open()
+        await self._bus.open()
         self._reactor.start()
         for name, each in self.functions.items():
             if each.open_effect is not None:
@@ -138,7 +141,7 @@ class Host:
                 for consumer in consumers_of(name):
                     await self._bus.pull(consumer, self._parking.guard(name, receiver.pull), limit=limit)
         if self._relay is not None:
-            await self._relay.start()
+            self._relay.start()
         if self._gatekeeper is not None:
             await self._gatekeeper.start()
         if self._sealer is not None:
@@ -146,6 +149,10 @@ class Host:
         if self._keeper is not None:
             self._keeper.start()
         self._state = "ready"
+
+    def troubled(self, reason: str) -> None:
+        """Say on /readyz what a start waits for."""
+        self._state = f"{STARTING}: {reason}"
 
     def draining(self) -> None:
         """Say on /readyz that no new work should come here."""
@@ -179,8 +186,8 @@ class Host:
         """Whether work can be taken in, and if not, what is missing."""
         if self._state != "ready":
             return False, self._state
-        if not self._bus.connected:
-            return False, "NATS is not connected"
+        if trouble := self._bus.trouble:
+            return False, trouble
         return True, "ready"
 
     # -- the reactor's outlet --------------------------------------------------------------------------

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from agentflow.core.decide.turn import UNCLAIMED
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
 from agentflow.core.run import Run
 from agentflow.runtime.batch import Item
 from agentflow.runtime.plans import ANY, Plans
 from agentflow.store.postgres import Transaction
+
+
+def looks_for_claim(message: Message) -> bool:
+    """Whether a message asks if a halted call may have been made."""
+    return message.name == "timer.fired" and str(message.data["timer"]).startswith(UNCLAIMED)
 
 
 class Known:
@@ -22,6 +28,7 @@ class Known:
         self._newest: dict[UUID, int] = {}  # of the workflow of a run that names no version
         self.fresh: set[tuple[UUID, str, str]] = set()
         self.step_inputs: dict[tuple[UUID, int], Mapping[str, Any]] = {}
+        self.claimed: set[tuple[Any, ...]] = set()  # halted calls (run, key) that may have been made
         self.templates: dict[UUID, str | None] = {}
         self.triggered: dict[UUID, tuple[Any, ...]] = {}
         self.subscribers: dict[UUID, tuple[Any, ...]] = {}
@@ -32,7 +39,7 @@ class Known:
         once = [(item.message.tenant, item.consumer, item.once) for item in items if item.once is not None]
         if once:
             known.fresh = await tx.enter_inbox([(t, c, o) for t, c, o in once if o])
-        retried = []
+        retried, halted = [], []
         for item in items:
             message = item.message
             run = runs.get(message.run)
@@ -42,6 +49,8 @@ class Known:
             if run is not None and message.name == "timer.fired" and message.data["kind"] == "retry":
                 step, attempt = message.data["step"], message.data["attempt"]
                 retried.append((message.tenant, run.created_ms, message.run, step, attempt))
+            if looks_for_claim(message):
+                halted.append((message.tenant, message.run, f"{message.data['step']}.{message.data['attempt']}"))
             if run is not None and run.version is not None:
                 await plans.ensure(tx, message.tenant, run.workflow, run.version)
                 if message.name == "run.requested":
@@ -55,6 +64,8 @@ class Known:
                     await known._template(tx, message, plans.get(message.tenant, name, newest))
         if retried:
             known.step_inputs = await tx.step_inputs(retried)
+        if halted:
+            known.claimed = set(await tx.rows("read_claims", halted))
         return known
 
     async def _template(self, tx: Transaction, message: Message, plan: Plan | None) -> None:

@@ -94,8 +94,8 @@ class Memory:
             return version is not None and self._has(message, message.data["workflow"], version)
         if run.version is None or message.name == "event.received":
             return False
-        if message.name == "timer.fired" and message.data["kind"] == "retry":
-            return False  # needs what the last attempt was given
+        if message.name == "timer.fired" and message.data["kind"] in ("retry", "hold"):
+            return False  # needs what the last attempt was given, or whether a call was claimed
         return self._has(message, run.workflow, run.version)
 
     def _has(self, message: Message, workflow: str, version: int) -> bool:

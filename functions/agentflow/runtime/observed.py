@@ -29,6 +29,10 @@ def committed(batch: Batch, seconds: float) -> None:
                 _failed(item)
         if reached and run is not None and run.id in reached:
             _run(item, run)
+    if "account_cost" in functions:
+        for leave in batch.leaving:
+            if leave.message.name == "budget.violation":
+                metrics.violated(frozen=leave.message.data["frozen"])
     for function, reports in steps.items():
         metrics.steps_ended(KINDS[function], reports)
 

@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from agentflow.core.message import Message
+from agentflow.core.money import LOST, NOT_CALLED
 from agentflow.core.performed import Begins, Effect, Performed
 from agentflow.core.plan import UNKNOWN
 from agentflow.errors import AgentFlowError, RetryLater, UnknownOutcome
@@ -22,6 +23,7 @@ from agentflow.observe import metrics, traces
 from agentflow.runtime import spans
 from agentflow.runtime.batch import Item
 from agentflow.runtime.claims import LEASE_S, Claims
+from agentflow.runtime.patience import until_taken
 from agentflow.runtime.reactor import Reactor
 from agentflow.store.postgres import PostgresStore
 
@@ -143,19 +145,20 @@ class Performer:
         return int(LEASE_S * 1000) if claimed else request.data["timeout_ms"] + LANDING_MS
 
     async def _perform(self, request: Message) -> None:
-        once = request.data.get("once", False)
+        claims = claimed(request)
         try:
-            if once and not await self._claims.take(request):
+            if claims and not await self._claims.take(request):
                 return
         except UnknownOutcome as fault:
-            await self._report(self._item(request, failure(fault), 0))
+            outcome = failure(fault) if request.data.get("once") else _failed(LOST, str(fault), retryable=True)
+            await self._report(self._item(request, outcome, 0))
             return
         began = time.perf_counter()
         metrics.in_flight(self.function, 1)
         try:
             with spans.performing(self.function, request) as span:
-                if once and not self._claims.fresh((request.run, request.key)):
-                    performed = _failed("not_called", "its claim was over before it began", retryable=True)
+                if claims and not self._claims.fresh((request.run, request.key)):
+                    performed = _failed(NOT_CALLED, "its claim was over before it began", retryable=True)
                 else:
                     performed = await attempt(self._effect.perform, request)
                 if span is not None:
@@ -184,22 +187,22 @@ class Performer:
             "duration_ms": spent_ms,
             "late": False,
         }
+        if "alias" in asked:
+            data["alias"] = asked["alias"]
         report = Message(
             "step.completed", request.tenant, request.run, f"{request.key}:done", data, request.trace
         )
         twin = (request.tenant, request.run, request.key, self.function)
-        return Item(self.function, report, twin, claimed=asked.get("once", False))
+        return Item(self.function, report, twin, claimed=claimed(request))
 
     async def _report(self, item: Item) -> None:
-        pause = 0.05
-        while True:
-            try:
-                await self._reactor.handle(item)
-                return
-            except RetryLater:
-                # The call has been made and paid for: its result is kept until the store takes it.
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+        """The call has been made and paid for: its result is kept until the store takes it."""
+        await until_taken(lambda: self._reactor.handle(item))
+
+
+def claimed(request: Message) -> bool:
+    """Whether a call is claimed before it is made: one that costs money, or must not be repeated blindly."""
+    return bool(request.data.get("once")) or request.data["hold_micro"] > 0
 
 
 async def attempt(perform: Callable[[Message, Begins], Awaitable[Performed]], request: Message) -> Performed:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from agentflow.core.plan import Plan
+from agentflow.errors import Invalid, Unreadable
 from agentflow.wire.document import compile_stored
 
 Key = tuple[UUID, str, int]
@@ -41,7 +42,7 @@ class Plans:
         self, reader: Reader, tenant: UUID, name: str, version: int | None, versions: Versions = ANY
     ) -> int | None:
         """Have a plan at hand, the newest of ``versions`` where none is named; returns its version, or None when there
-        is no such workflow."""
+        is no such workflow. ``Unreadable``: it was accepted once, and this version can't make a plan of it."""
         if version is None:
             version = await reader.newest(tenant, name, versions)
         if version is None:
@@ -54,7 +55,11 @@ class Plans:
             return None
         number, document = found
         if (tenant, name, number) not in self._plans:
-            self._plans[tenant, name, number] = compile_stored(document)
+            try:
+                self._plans[tenant, name, number] = compile_stored(document)
+            except Invalid as fault:
+                said = f"{name} version {number}, as another version of us has accepted it: {fault}"
+                raise Unreadable(said) from fault
             if len(self._plans) > self._size:
                 self._plans.popitem(last=False)
         return number

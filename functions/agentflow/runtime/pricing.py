@@ -21,6 +21,8 @@ class Catalogue(Protocol):
 
     def resolve(self, alias: str, told: Told | None = None) -> Price: ...
 
+    def window(self, alias: str) -> int | None: ...
+
 
 class Pricing:
     """``models``: None where nothing is planned. ``read`` gives what tenants were told: (tenant, scope, version, card).
@@ -58,6 +60,10 @@ class Pricing:
             return found if isinstance(found, Price) else None
 
         return lambda alias: resolve(alias, of_model)
+
+    def window(self, alias: str) -> int | None:
+        """How many tokens a model takes; None: nobody knows."""
+        return self._models.window(alias) if self._models is not None else None
 
     def tool_price(self, tenant: UUID) -> Callable[[str], ToolPrice | None] | None:
         """What a tenant was told of its tools; None: nothing."""

@@ -6,6 +6,7 @@
     leftovers      key by key, where their week stays for others
     ledger, inbox  weeks that nobody keeps any more: dropped; of weeks that somebody keeps, others' rows key by key
     parked, blobs  key by key
+    spend          day by day; days that are over are folded
 
 Each step leaves a state from which the next sweep goes on, whatever ends this one: its time, a fault, a crash.
 """
@@ -15,11 +16,12 @@ from __future__ import annotations
 import random
 
 from agentflow.runtime.old_blobs import remove_blobs, remove_parked
+from agentflow.runtime.old_days import fold_spend, remove_spend
 from agentflow.runtime.old_runs import empty_audit, empty_leftovers, remove_runs
 from agentflow.runtime.old_weeks import drop_run_weeks, end_weeks
 from agentflow.runtime.sweep import OutOfTime, Report, Sweep
 
-MEASURED = ("runs", "parked", "blobs")
+MEASURED = ("runs", "parked", "blobs", "spend", "run_spend")
 
 
 async def prune(sweep: Sweep) -> Report:
@@ -43,6 +45,9 @@ async def prune(sweep: Sweep) -> Report:
         await end_weeks(sweep)
         await remove_parked(sweep)
         await remove_blobs(sweep)
+        await remove_spend(sweep)
+        if not sweep.dry:
+            await fold_spend(sweep)
     except OutOfTime:
         sweep.report.complete = False
     return sweep.report

@@ -22,13 +22,14 @@ from uuid import UUID
 
 import structlog
 
-from agentflow.core.decision import Facts, Headroom
+from agentflow.core.budgets import Headroom
+from agentflow.core.decision import Facts
 from agentflow.core.run import Run
 from agentflow.errors import AgentFlowError, RetryLater
 from agentflow.runtime import observed
 from agentflow.runtime.batch import Batch, Decide, Item, Leaving, Routes
 from agentflow.runtime.gating import Gating
-from agentflow.runtime.known import Known
+from agentflow.runtime.known import Known, looks_for_claim
 from agentflow.runtime.lane import Lane
 from agentflow.runtime.memory import Memory
 from agentflow.runtime.plans import Plans
@@ -38,6 +39,7 @@ from agentflow.store.postgres import PostgresStore, Raced
 
 log = structlog.get_logger(__name__)
 MAX_RACES = 20
+SHORT_S = 0.5  # how long nothing is held without looking after a budget has refused
 PLANNED = frozenset({"run.requested"})  # the messages whose decisions may pin prices
 FORGET_S = 0.05  # how long the twins of facts that the bus has wait for a transaction to go with
 
@@ -86,6 +88,7 @@ class Reactor:
         self._forgetting: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._short: dict[UUID, float] = {}  # tenants whose budgets have just refused something, until when
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._drain(lane), name="reactor") for lane in self._lanes]
@@ -153,6 +156,8 @@ class Reactor:
                     for each in self._lanes:
                         each.items.weights(self._gating.limits.weights())
                 known, others = self._memory.split(batch)
+                if self._short:
+                    known, others = self._look_first(known, others)
                 if known:
                     others = await self._from_memory(known) + others
                 if others:
@@ -194,11 +199,21 @@ class Reactor:
         except Exception as fault:
             self._acknowledged.extendleft(forgotten)
             self._memory.forget(batch.runs)
+            until = time.monotonic() + SHORT_S
+            self._short |= {tenant: until for tenant, _ in batch.changes.budgets}
             if not isinstance(fault, Raced):
                 log.info("batch failed, taking the long way", items=len(items), reason=str(fault))
             return items
         self._done(batch, began)
         return []
+
+    def _look_first(self, known: list[Item], others: list[Item]) -> tuple[list[Item], list[Item]]:
+        """Where a budget has just refused something, the database is looked at before it is asked again."""
+        now = time.monotonic()
+        self._short = {tenant: until for tenant, until in self._short.items() if until > now}
+        short = self._short
+        looking = [item for item in known if item.message.tenant in short]
+        return [item for item in known if item.message.tenant not in short], others + looking
 
     async def _settle(self, items: list[Item]) -> None:
         """Handle a batch; if it fails as a whole for one item's fault, handle its halves, until that one is alone."""
@@ -224,9 +239,9 @@ class Reactor:
 
     async def _transact(self, items: list[Item]) -> None:
         began = time.perf_counter()
-        for _ in range(MAX_RACES):
+        for tries in range(MAX_RACES):
             try:
-                batch = await self._attempt(items)
+                batch = await self._attempt(items, firmly=tries > 0)
                 break
             except Raced:
                 continue
@@ -259,13 +274,14 @@ class Reactor:
         elif not item.done.done():
             item.done.set_exception(fault)
 
-    async def _attempt(self, items: list[Item]) -> Batch:
+    async def _attempt(self, items: list[Item], *, firmly: bool) -> Batch:
+        """Decide upon runs as the database has them. ``firmly``: others have been faster once, and are not again."""
         tenants = {item.message.tenant for item in items}
         forgotten = self._take_acknowledged()
         tenants.update(twin[0] for twin in forgotten)
         try:
             async with self._store.transaction(list(tenants)) as tx:
-                loaded = await tx.load({(item.message.tenant, item.message.run) for item in items})
+                loaded = await tx.load({(item.message.tenant, item.message.run) for item in items}, firmly=firmly)
                 self._store.heard(loaded)
                 known = await Known.read(tx, items, loaded.runs, self._plans)
                 batch = self._batch_of(loaded.runs, loaded.headroom, self._facts(loaded.now_ms, known))
@@ -315,10 +331,13 @@ class Reactor:
                 price=pricing.price(message.tenant) if message.name in PLANNED else None,
                 tool_price=pricing.tool_price(message.tenant) if message.name in PLANNED else None,
                 tokens=pricing.tokens,
+                window=pricing.window,
                 headroom=headroom,
                 step_input=known.step_inputs.get((message.run, message.data.get("step", 0))),
                 triggered=known.triggered.get(message.run, ()),
                 subscribers=known.subscribers.get(message.run, ()),
+                claimed=looks_for_claim(message)
+                and (message.run, f"{message.data['step']}.{message.data['attempt']}") in known.claimed,
                 template=known.templates.get(message.run),
             )
 
@@ -335,7 +354,9 @@ class Reactor:
             if message.name not in PLANNED:
                 return Facts(now_ms, plan, version, tokens=tokens)
             price, tool_price = pricing.price(message.tenant), pricing.tool_price(message.tenant)
-            return Facts(now_ms, plan, version, price, tool_price=tool_price, tokens=tokens)
+            return Facts(
+                now_ms, plan, version, price, tool_price=tool_price, tokens=tokens, window=pricing.window
+            )
 
         return facts
 

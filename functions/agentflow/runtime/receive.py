@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import orjson
 
 from agentflow.bus.jetstream import sent_again
+from agentflow.core.decide.api import CORRECT
 from agentflow.core.message import Message
 from agentflow.errors import Conflict, Invalid, Problem, Rejected, RetryLater
 from agentflow.runtime.batch import Item
@@ -119,7 +120,7 @@ async def minding(msg: Delivered, work: Coroutine[Any, Any, Any]) -> None:
 
 def once(message: Message) -> str | None:
     """The inbox key of a message that nothing else protects from being handled twice."""
-    return message.id if message.name == "signal.received" else None
+    return message.id if message.name in ("signal.received", CORRECT) else None
 
 
 def foreign(event: Event, tenant: UUID) -> Message:

@@ -21,6 +21,7 @@ from agentflow.observe import metrics
 from agentflow.runtime.batch import Leaving
 from agentflow.store.changes import dump
 from agentflow.store.queries import load
+from agentflow.store.readiness import unready
 
 log = structlog.get_logger(__name__)
 SQL = load("relay.sql")
@@ -50,12 +51,18 @@ class Relay:
         self._task: asyncio.Task[None] | None = None
         self.resent = 0
 
-    async def start(self) -> None:
-        """Begin. What is in the outbox now has been left behind by somebody; what comes later has not."""
-        async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as conn:
-            row = await (await conn.execute("select clock_timestamp()")).fetchone()
+    async def open(self) -> None:
+        """Connect. What is in the outbox now has been left behind by somebody; what comes later has not."""
+        try:
+            async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as conn:
+                row = await (await conn.execute("select clock_timestamp()")).fetchone()
+        except psycopg.Error as fault:
+            raise unready(fault) from fault
         assert row is not None
         self._until = row[0]
+
+    def start(self) -> None:
+        """Begin, once it is open."""
         self._task = asyncio.create_task(self._run(), name="relay")
 
     async def stop(self) -> None:
@@ -90,9 +97,11 @@ class Relay:
                     await conn.execute(
                         "set enable_seqscan = off"
                     )  # plans must not depend on how empty tables were
+                    conn.add_notify_handler(lambda _: None)  # that something came is all it says
+                    await conn.execute("listen agentflow_relay")
                     while True:
                         await self._once(conn)
-                        await self._sleep()
+                        await self._sleep(conn)
             except psycopg.Error as fault:
                 log.warning("relay lost PostgreSQL", reason=str(fault).strip())
                 await asyncio.sleep(0.5)
@@ -129,15 +138,21 @@ class Relay:
             self._send([leaving(row) for row in rows])
         return len(rows)
 
-    async def _sleep(self) -> None:
-        now = asyncio.get_running_loop().time()
+    async def _sleep(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """Until something is due, or somebody says so: a host, or the database itself (where a budget has headroom
+        again). What the database has sent is read with the next statement."""
+        loop = asyncio.get_running_loop()
+        now, door = loop.time(), conn.fileno()
         pause = SWEEP_S if now < self._busy_until else IDLE_S
         pause = min(pause, max(0.0, self._next_timer - now))
+        loop.add_reader(door, self._wake.set)
         try:
             async with asyncio.timeout(pause):
                 await self._wake.wait()
         except TimeoutError:
             pass
+        finally:
+            loop.remove_reader(door)
 
 
 def leaving(row: Sequence[Any]) -> Leaving:

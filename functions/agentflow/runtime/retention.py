@@ -111,6 +111,7 @@ def installation(settings: Settings) -> Ages:
         parse_age(settings.retention_ledger, "AGENTFLOW_RETENTION_LEDGER"),
         parse_age(settings.retention_inbox, "AGENTFLOW_RETENTION_INBOX"),
         parse_age(settings.retention_parked, "AGENTFLOW_RETENTION_PARKED"),
+        parse_age(settings.retention_spend, "AGENTFLOW_RETENTION_SPEND"),
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+import orjson
 import structlog
 
 from agentflow.config import Settings
@@ -29,6 +31,8 @@ STARTING = "starting"
 DEAD_LETTERS = "/dead-letters"
 """Where a function takes what a Broker could not deliver to it: it is parked, like what the bridge gives up on."""
 STOP_S = 5  # how long a start that is called off may take to notice
+PAUSE_S = 5.0  # most between two tries to start
+REMIND_S = 60.0
 GRACE_S = 25  # queue-proxy gives 30 s to drain
 
 
@@ -70,13 +74,11 @@ def with_probes(app: Any, host: Carried) -> Asgi:
             await _answer(send, 200, b'{"status":"alive"}')
         elif path in ("/readyz", "/_/ready"):
             ready, reason = host.ready()
-            body = (
-                b'{"status":"ready"}' if ready else f'{{"status":"not ready","reason":"{reason}"}}'.encode()
-            )
-            await _answer(send, 200 if ready else 503, body)
+            said = {"status": "ready"} if ready else {"status": "not ready", "reason": reason}
+            await _answer(send, 200 if ready else 503, orjson.dumps(said))
         elif path == "/metrics":
             await metrics.endpoint(scope, receive, send)
-        elif path and host.ready()[1] == STARTING:
+        elif path and host.ready()[1].startswith(STARTING):
             await _answer(send, 503, b'{"status":"starting"}')
         else:
             await app(scope, receive, send)
@@ -173,6 +175,8 @@ class Carried(Protocol):
 
     async def stop(self) -> None: ...
 
+    def troubled(self, reason: str) -> None: ...
+
     def draining(self) -> None: ...
 
     def ready(self) -> tuple[bool, str]: ...
@@ -187,6 +191,7 @@ async def until_signalled(carried: Carried, app: Any, settings: Settings, *, sha
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
+    loop.set_exception_handler(_unheard)
     address = (settings.http_host, settings.http_port)
     async with contextlib.AsyncExitStack() as listening:
         if not shared:
@@ -208,16 +213,29 @@ async def until_signalled(carried: Carried, app: Any, settings: Settings, *, sha
     await carried.stop()
 
 
+def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """uvloop complains of names that could not be found for somebody who has given up: that one says it himself."""
+    if not isinstance(context.get("exception"), socket.gaierror):
+        loop.default_exception_handler(context)
+
+
 async def _started(carried: Carried, stop: asyncio.Event) -> None:
-    pause = 0.2
+    """Start, as often as it takes. What is in the way is logged when it changes, and every minute."""
+    pause, said, quiet_s = 0.2, "", 0.0
     while not stop.is_set():
         try:
             await carried.start()
             return
         except RetryLater as fault:
-            log.warning("not ready yet", reason=str(fault))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+            reason = str(fault)
+            carried.troubled(reason)
+            if reason != said or quiet_s >= REMIND_S:
+                log.warning("not ready yet", reason=reason)
+                said, quiet_s = reason, 0.0
+            wait = pause * random.uniform(0.8, 1.2)  # a hundred hosts wait for the same server
+            await asyncio.sleep(wait)
+            quiet_s += wait
+            pause = min(pause * 2, PAUSE_S)
 
 
 async def serve(
@@ -233,7 +251,7 @@ async def serve(
         api_dsn=settings.dsn("agentflow_api") if "api" in names else None,
         relay_dsn=settings.dsn("agentflow_relay") if relay else None,
         keeper_dsn=settings.dsn("agentflow_keeper") if relay else None,
-        nats_url=settings.nats_url,
+        nats_url=settings.bus(),
         pull=not push,
     )
     app = with_probes(push_app(names[0], host), host) if push else host.http()

@@ -14,16 +14,22 @@ DRIVERS = ("gvisor", "docker", "nested", "process")
 INSTALL = "infra/gvisor/install.sh installs Docker and gVisor on Debian"
 
 
+def check_driver(settings: Settings) -> None:
+    """Whether the driver that is asked for is one at all; ``Rejected`` names those there are."""
+    wanted = settings.sandbox
+    if wanted not in ("auto", *DRIVERS):
+        mend = f"set it to auto, {', '.join(DRIVERS[:-1])} or {DRIVERS[-1]}"
+        raise Rejected(f"unknown driver {wanted!r}", code="bad_setting", path="AGENTFLOW_SANDBOX", mend=mend)
+
+
 def open_sandbox(settings: Settings) -> Sandbox:
     """The driver that ``settings.sandbox`` names; ``auto``: gvisor, else docker, else process.
 
     Asks the Docker engine, where there is one, for its runtimes and images, and nothing else: ``start`` the
     result before the first job. ``Rejected`` when the driver asked for cannot be had; ``auto`` always can.
     """
+    check_driver(settings)
     wanted = settings.sandbox
-    if wanted not in ("auto", *DRIVERS):
-        mend = f"set it to auto, {', '.join(DRIVERS[:-1])} or {DRIVERS[-1]}"
-        raise Rejected(f"unknown driver {wanted!r}", code="bad_setting", path="AGENTFLOW_SANDBOX", mend=mend)
     if wanted == "process":
         return ProcessSandbox(settings.sandbox_slots)
     if wanted == "nested":

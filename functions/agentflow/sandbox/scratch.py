@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -59,23 +60,25 @@ def remove_strays(uid: int) -> None:
 
 def remove_abandoned() -> list[Path]:
     """Remove the folders of hosts of this user that are gone; a living host holds its folder's lock."""
-    gone = []
-    for entry in os.scandir(tempfile.gettempdir()):
-        if not entry.name.startswith(PREFIX) or not entry.is_dir(follow_symlinks=False):
-            continue
-        if entry.stat(follow_symlinks=False).st_uid != os.getuid():
-            continue
-        try:
-            lock = os.open(Path(entry.path, ".lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue  # being made, or being removed
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue
-        else:
-            remove(Path(entry.path))
-            gone.append(Path(entry.path))
-        finally:
-            os.close(lock)
-    return gone
+    with os.scandir(tempfile.gettempdir()) as entries:
+        found = [Path(entry.path) for entry in entries if entry.name.startswith(PREFIX)]
+    return [folder for folder in found if _removed_if_abandoned(folder)]
+
+
+def _removed_if_abandoned(folder: Path) -> bool:
+    try:
+        at = folder.lstat()
+        if not stat.S_ISDIR(at.st_mode) or at.st_uid != os.getuid():
+            return False
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False  # being made, or removed by another host
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(folder)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(lock)

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import orjson
 import psycopg
 from psycopg import errors as pg
+from psycopg import sql
 
 from agentflow.errors import Rejected, RetryLater
 from agentflow.store.api_keys import ApiKey, mint, parse
@@ -33,30 +34,32 @@ async def create_tenant(
         mend = f"use 1 to {MAX_NAME} printable characters"
         raise Rejected("is not a tenant's name", code="bad_name", path="name", mend=mend)
     tenant = tenant or uuid4()
-    async with _connection(admin_dsn) as conn:
+    async with administering(admin_dsn) as conn:
         await conn.execute(SQL["create_tenant"], {"tenant": tenant, "name": name})
         if limit_micro is not None:
             await conn.execute(SQL["limit_tenant"], {"tenant": tenant, "limit": limit_micro})
     return tenant
 
 
-async def issue_key(admin_dsn: str, tenant: UUID, pepper: str, *, label: str = "") -> ApiKey:
-    """Create an API key; ``str()`` of it is stored nowhere. ``Rejected`` for an unknown tenant."""
+async def issue_key(admin_dsn: str, tenant: UUID, pepper: str, *, label: str = "", admin: bool = False) -> ApiKey:
+    """Create an API key; ``str()`` of it is stored nowhere. ``Rejected`` for an unknown tenant. ``admin``: it may
+    correct what was spent."""
     key = mint(tenant)
-    row = {"tenant": tenant, "key_id": key.id, "hash": key.hashed(pepper), "label": label[:MAX_NAME]}
-    async with _connection(admin_dsn) as conn:
+    hashed, label = key.hashed(pepper), label[:MAX_NAME]
+    row = {"tenant": tenant, "key_id": key.id, "hash": hashed, "label": label, "admin": admin}
+    async with administering(admin_dsn) as conn:
         done = await conn.execute(SQL["insert_key"], row)
         if done.rowcount != 1:
-            raise _unknown(tenant)
+            raise unknown_tenant(tenant)
     return key
 
 
 async def set_price(admin_dsn: str, tenant: UUID, scope: str, card: Mapping[str, Any] | None) -> int:
     """Tell a tenant what a model or tool costs it, as the next version, which is returned; None: as everybody."""
     text = None if card is None else orjson.dumps(card).decode()
-    async with _connection(admin_dsn) as conn:
+    async with administering(admin_dsn) as conn:
         if await (await conn.execute(SQL["lock_tenant"], {"tenant": tenant})).fetchone() is None:
-            raise _unknown(tenant)
+            raise unknown_tenant(tenant)
         row = await (await conn.execute(SQL["set_price"], {"tenant": tenant, "scope": scope, "card": text})).fetchone()
     assert row is not None
     return int(row[0])
@@ -64,10 +67,17 @@ async def set_price(admin_dsn: str, tenant: UUID, scope: str, card: Mapping[str,
 
 async def prices(admin_dsn: str, tenant: UUID, scope: str | None = None) -> list[dict[str, Any]]:
     """What a tenant was told, by scope, the newest version of each first."""
-    async with _connection(admin_dsn) as conn:
+    async with administering(admin_dsn) as conn:
         found = await conn.execute(SQL["list_prices"], {"tenant": tenant, "scope": scope})
         names = ("scope", "version", "card", "set_at")
         return [dict(zip(names, row, strict=True)) for row in await found.fetchall()]
+
+
+async def set_password(admin_dsn: str, role: str, password: str) -> None:
+    """Give a role a password; the server, its log and its history of statements see only the hash."""
+    async with administering(admin_dsn) as conn:
+        hashed = conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+        await conn.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(hashed)))
 
 
 async def is_live(admin_dsn: str, text: str) -> bool:
@@ -75,25 +85,27 @@ async def is_live(admin_dsn: str, text: str) -> bool:
     key = parse(text)
     if key is None:
         return False
-    async with _connection(admin_dsn) as conn:
+    async with administering(admin_dsn) as conn:
         found = await conn.execute(SQL["live_key"], {"tenant": key.tenant, "key_id": key.id})
         return await found.fetchone() is not None
 
 
 async def revoke_key(admin_dsn: str, tenant: UUID, key_id: str) -> bool:
     """Make a key useless, within the seconds that APIs remember keys; False when none is live."""
-    async with _connection(admin_dsn) as conn:
+    async with administering(admin_dsn) as conn:
         done = await conn.execute(SQL["revoke_key"], {"tenant": tenant, "key_id": key_id})
         return done.rowcount == 1
 
 
-def _unknown(tenant: UUID) -> Rejected:
+def unknown_tenant(tenant: UUID) -> Rejected:
+    """There is no such tenant, and how to make one."""
     mend = "create it with: agentflow tenant create NAME"
     return Rejected(f"there is no tenant {tenant}", code="unknown_tenant", path="tenant", mend=mend)
 
 
 @asynccontextmanager
-async def _connection(admin_dsn: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+async def administering(admin_dsn: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """An administrator's connection, committed at the end; what is in the way is said in our words."""
     try:
         async with await psycopg.AsyncConnection.connect(admin_dsn) as conn:
             yield conn
@@ -106,5 +118,8 @@ async def _connection(admin_dsn: str) -> AsyncIterator[psycopg.AsyncConnection[A
         raise Rejected(
             "the database has no schema yet", code="not_migrated", mend="agentflow migrate"
         ) from fault
+    except pg.UndefinedColumn as fault:
+        text = "the schema is older than this program"
+        raise Rejected(text, code="not_migrated", mend="agentflow migrate, with this version") from fault
     except psycopg.OperationalError as fault:
         raise RetryLater("the database cannot be reached") from fault

@@ -5,7 +5,7 @@ insert into agentflow.tenants (tenant_id, name) values (%(tenant)s, %(name)s) on
 
 -- name: limit_tenant
 insert into agentflow.budgets (tenant_id, scope, limit_micro) values (%(tenant)s, 'tenant', %(limit)s)
-on conflict (tenant_id, scope) do update set limit_micro = excluded.limit_micro;
+on conflict (tenant_id, scope, period) do update set limit_micro = excluded.limit_micro;
 
 -- name: lock_tenant
 -- One price of a tenant is set at a time.
@@ -23,8 +23,8 @@ where tenant_id = %(tenant)s and (scope = %(scope)s or %(scope)s::text is null)
 order by scope, version desc;
 
 -- name: insert_key
-insert into agentflow.api_keys (tenant_id, key_id, hash, label)
-select tenant_id, %(key_id)s, %(hash)s, %(label)s from agentflow.tenants where tenant_id = %(tenant)s;
+insert into agentflow.api_keys (tenant_id, key_id, hash, label, admin)
+select tenant_id, %(key_id)s, %(hash)s, %(label)s, %(admin)s from agentflow.tenants where tenant_id = %(tenant)s;
 
 -- name: revoke_key
 update agentflow.api_keys set revoked_at = clock_timestamp()

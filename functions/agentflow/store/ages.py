@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 
 from agentflow.core.retention import Ages, parse_age
 from agentflow.errors import Rejected, RetryLater
+from agentflow.store.admin import unknown_tenant
 from agentflow.store.queries import load
 
 SQL = load("ages.sql")
@@ -21,8 +22,7 @@ async def read_ages(admin_dsn: str, tenant: UUID) -> dict[str, Any]:
     """Ages by kind as texts (None: as the installation says), and whether they are ``fixed``."""
     rows = await _ask(admin_dsn, "read", {"tenant": tenant})
     if not rows:
-        mend = "create it with: agentflow tenant create NAME"
-        raise Rejected(f"there is no tenant {tenant}", code="unknown_tenant", path="tenant", mend=mend)
+        raise unknown_tenant(tenant)
     return rows[0]
 
 

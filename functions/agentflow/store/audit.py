@@ -87,6 +87,7 @@ class _Walk:
         self._missing: dict[UUID, int] = {}
         self._behind: dict[UUID, int] = {}
         self._workflows: dict[tuple[str, int], str] = {}
+        self._corrections: dict[str, dict[str, Any]] = {}
         self._emptied: list[int] = []  # entries whose data is gone
         self._until = 0  # the keeper says that data of entries before this one may be gone
 
@@ -173,6 +174,9 @@ class _Walk:
         elif kind == "workflows.insert":
             row = data["row"]
             self._workflows[row["name"], row["version"]] = row["hash"]
+        elif kind == "corrections.insert":
+            row = {name: value for name, value in data["row"].items() if name != "made_at"}
+            self._corrections[row["key"]] = row
         elif kind == "workflows.delete":
             self._workflows.pop((data["row"]["name"], data["row"]["version"]), None)
 
@@ -257,6 +261,12 @@ class _Walk:
                 self._say(f"workflow {name}@{version}: it was changed")
         for name, version in self._workflows:
             self._say(f"workflow {name}@{version}: it was registered, and it is not there")
+        for key, text in await self._all("read_corrections", self._tenant):
+            row = orjson.loads(text)
+            if self._corrections.pop(key, row) != row:
+                self._say(f"correction {key}: it was changed")
+        for key in self._corrections:
+            self._say(f"correction {key}: it was made, and it is not there")
         chainless = await self._all("read_chainless", {"tenant": self._tenant})
         self._done.uncovered = len(chainless)
         for run, strange in chainless:

@@ -79,6 +79,9 @@ cross join lateral (
 -- name: read_workflows
 select name, version, hash, document::text from agentflow.workflows where tenant_id = %s order by name, version;
 
+-- name: read_corrections
+select key, (to_jsonb(c) - 'made_at')::text from agentflow.corrections c where tenant_id = %s order by key;
+
 -- name: read_chainless
 -- Runs without a chain, and whether they began when there were chains already.
 select run_id, created_at >= (select min(at) from agentflow.audit where tenant_id = %(tenant)s) as strange

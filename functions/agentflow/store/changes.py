@@ -9,21 +9,29 @@ from uuid import UUID
 
 import orjson
 
+from agentflow.core.budgets import TENANT, scopes
 from agentflow.core.canonical import digest
 from agentflow.core.decision import (
     CHILD,
+    CORRECTION,
+    Corrected,
     Decided,
     LedgerEntry,
+    PeriodEnded,
     PlanFrozen,
+    Refused,
     Row,
     RunEnded,
+    RunSpent,
     SlotTaken,
+    Spent,
     StepClosed,
     Subscribed,
     TemplateKept,
     TimerCleared,
     TimerSet,
     Unsubscribed,
+    Waiting,
     Withdrawn,
 )
 from agentflow.core.limits import GATED, SLOT
@@ -33,6 +41,7 @@ from agentflow.store import chain as links
 from agentflow.store.chain import ChainKeys
 
 Twin = tuple[UUID, UUID, str, str]  # tenant, run, key, consumer
+Sums = dict[tuple[Any, ...], tuple[int, ...]]  # what is added to the row of a key
 CALLED = {"llm": "invoke_llm", "tool": "run_tool"}  # who performs the steps of a kind
 
 
@@ -58,7 +67,10 @@ class Changes:
     ``keys`` fold what runs leave behind into their chains; not needed where no run is written.
     """
 
-    __slots__ = ("budgets", "chains", "freed", "keys", "left", "new_runs", "runs", "tables", "waits", "withdrawn")
+    __slots__ = (
+        "budgets", "chains", "freed", "keys", "left", "new_runs", "run_spend", "runs", "spend", "tables", "waits",
+        "withdrawn",
+    )  # fmt: skip
 
     def __init__(self, keys: ChainKeys | None = None) -> None:
         self.keys = keys
@@ -68,7 +80,10 @@ class Changes:
         self.runs: dict[UUID, Run] = {}
         self.new_runs: set[UUID] = set()
         self.withdrawn: list[tuple[UUID, str]] = []  # (run, key) of requests nobody waits for any more
-        self.budgets: dict[UUID, list[Any]] = {}  # tenant -> [held, spent, freezes, holds]
+        # (tenant, scope) -> [held, spent, freezes, holds, short, corrected]
+        self.budgets: dict[tuple[UUID, str], list[Any]] = {}
+        self.spend: Sums = {}
+        self.run_spend: Sums = {}
         self.waits: dict[
             tuple[UUID, str], int
         ] = {}  # (tenant, gate) before which rows wait -> highest priority
@@ -111,8 +126,8 @@ class Changes:
             for line in self.tables["insert_history"]
         ]
 
-    def row(self, run: Run, row: Row) -> None:
-        """One row of a decision about ``run`` (its value after the decision)."""
+    def row(self, run: Run | None, row: Row) -> None:
+        """One row of a decision about ``run`` (its value after the decision; None: about no run)."""
         ROWS[type(row)](self, run, row)
 
     def request(self, message: Message, consumer: str, data: bytes, due_ms: int) -> None:
@@ -187,14 +202,58 @@ class Changes:
         values = (row.step, row.attempt, row.entry, row.amount_micro, row.held_micro, row.price, usage)
         self._leave(run, links.entry_values(*values))
         self.add("insert_ledger", (run.tenant, run.created_ms, run.id, *values, run.rev + 1))
-        if row.price == CHILD:
-            return  # the child's own entries charge the tenant
-        account = self.budgets.setdefault(run.tenant, [0, 0, False, False])
-        account[0] += row.held_micro
-        account[3] = account[3] or row.entry == "hold"
-        if row.entry == "settle":
-            account[1] += row.amount_micro
-            account[2] = account[2] or row.amount_micro > -row.held_micro
+        for scope in scopes(run, child=row.price == CHILD):
+            account = self._account(run.tenant, scope)
+            account[0] += row.held_micro
+            if row.entry == "correct":
+                account[5] += row.amount_micro
+            account[3] = account[3] or row.entry == "hold"
+            if row.entry == "settle":
+                account[1] += row.amount_micro
+                account[2] = account[2] or row.amount_micro > -row.held_micro
+
+    def _refused(self, run: Run, row: Refused) -> None:
+        account = self._account(run.tenant, row.scope)
+        account[4] = row.needed_micro if account[4] is None else min(account[4], row.needed_micro)
+
+    def _waiting(self, run: Run, row: Waiting) -> None:
+        place = (row.scope, row.period, row.needed_micro, row.since_ms)
+        key = f"budget:{row.step}"
+        self.add("wait_for_budget", (run.tenant, run.id, key, row.step, row.attempt, row.after_ms, *place))
+
+    def _corrected(self, run: Run | None, row: Corrected) -> None:
+        tenant, key, scope, amount, reason, by, request_hash, step = row
+        said = dump({"key": key, "reason": reason, "by": by})
+        self.add("insert_corrections", (tenant, key, scope, run and run.id, step, amount, reason, by, request_hash))
+        if run is not None:
+            return  # its entry says the rest
+        self.add("correct_ledger", (tenant, amount, CORRECTION, said))
+        for each in {TENANT, scope}:
+            self._account(tenant, each)[5] += amount
+        kind, _, name = scope.partition(":")
+        workflow = name if kind == "workflow" else ""
+        _add(self.spend, (tenant, workflow, 0, "", CORRECTION, "", "", CORRECTION, ""), (0,) * 7 + (amount, 0))
+
+    def _rolled(self, run: Run | None, row: PeriodEnded) -> None:
+        self._account(row.tenant, row.scope)  # whoever is charged, be it nothing, is rolled
+
+    def _account(self, tenant: UUID, scope: str) -> list[Any]:
+        return self.budgets.setdefault((tenant, scope), [0, 0, False, False, None, 0])
+
+    def _spent(self, run: Run, row: Spent) -> None:
+        task, agent, kind, provider, name, price, tokens, ms, cost, held = row
+        key = (run.tenant, run.workflow, run.version or 0, task, kind, provider, name, price, agent)
+        _add(self.spend, key, (int(kind != CORRECTION), *tokens, ms, cost, held))
+
+    def _run_spent(self, run: Run, row: RunSpent) -> None:
+        key = (run.tenant, run.workflow, run.version or 0)
+        runs, status, tasks, cost, expected = row
+        for task, (starts, calls, given, said, task_cost) in tasks.items():
+            _add(self.run_spend, (*key, task), (runs, 0, starts, calls, given, said, task_cost, 0, 0, 0))
+        known = runs if expected is not None else 0
+        calls, given, said = (sum(each[place] for each in tasks.values()) for place in (1, 2, 3))
+        of_it = (known, expected or 0, 0 if expected is None else cost)
+        _add(self.run_spend, (*key, ""), (runs, int(status == "succeeded"), runs, calls, given, said, cost, *of_it))
 
     def _decided(self, run: Run, row: Decided) -> None:
         line = (run.seq, row.name, dump(row.data), decision_hash(run.status, row.changed, row.commands))
@@ -209,6 +268,11 @@ class Changes:
             mine.append(values)
 
 
+def _add(sums: Sums, key: tuple[Any, ...], values: tuple[int, ...]) -> None:
+    known = sums.get(key)
+    sums[key] = values if known is None else tuple(a + b for a, b in zip(known, values, strict=True))
+
+
 ROWS: dict[type, Any] = {
     StepClosed: Changes._closed,
     TimerSet: Changes._timer,
@@ -219,6 +283,12 @@ ROWS: dict[type, Any] = {
     RunEnded: Changes._ended,
     SlotTaken: Changes._slot,
     LedgerEntry: Changes._entry,
+    Corrected: Changes._corrected,
+    PeriodEnded: Changes._rolled,
+    Spent: Changes._spent,
+    RunSpent: Changes._run_spent,
+    Refused: Changes._refused,
+    Waiting: Changes._waiting,
     Decided: Changes._decided,
     PlanFrozen: Changes._frozen,
     TemplateKept: Changes._kept,

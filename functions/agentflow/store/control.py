@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any
+from datetime import date, datetime
+from time import monotonic
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -17,14 +18,19 @@ from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from agentflow.core.budgets import Account
 from agentflow.core.limits import Limit
 from agentflow.errors import Conflict, RetryLater
+from agentflow.store.pipeline import at_rest
 from agentflow.store.queries import load
+from agentflow.store.readiness import unready
 
 SQL = load("control.sql")
 SCAN = 5_000
 """Most runs one filtered page looks at."""
 NO_RUN = UUID(int=0)
+REMEMBERED_S = 1.0
+MAX_REMEMBERED = 10_000
 ACTOR: ContextVar[str] = ContextVar("actor", default="")
 """The id of the API key that the request at hand came with; what it changes is noted under this name."""
 
@@ -40,6 +46,17 @@ class RunKey:
     run: UUID
 
 
+class CostKey(NamedTuple):
+    """A place in a report of costs: the period ('-infinity' where it is one), and what is added up there."""
+
+    place: str
+    workflow: str
+    task: str
+    agent: str
+    provider: str
+    name: str
+
+
 class ControlStore:
     """Rows the API needs, by tenant. ``dsn`` logs in as agentflow_api. Open before use; close when done.
 
@@ -47,6 +64,7 @@ class ControlStore:
     """
 
     def __init__(self, dsn: str, *, connections: int = 10, patience_s: float = 5.0) -> None:
+        self._dsn = dsn
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             dsn,
             min_size=1,
@@ -54,12 +72,19 @@ class ControlStore:
             timeout=patience_s,
             open=False,
             configure=_configure,
+            check=_check,
             kwargs={"row_factory": dict_row, "autocommit": True, "application_name": "agentflow-api"},
             name="control",
         )
+        self._without_budgets: dict[UUID, float] = {}  # until when
 
     async def open(self) -> None:
-        """Connect; ``RetryLater`` when the database does not answer in time."""
+        """Connect; ``RetryLater`` when the database does not answer in time. May be called again after that."""
+        try:
+            # The pool says of a connection that it cannot have only that it has none.
+            await (await psycopg.AsyncConnection.connect(self._dsn)).close()
+        except psycopg.Error as fault:
+            raise unready(fault) from fault
         with _passing():
             await self._pool.open(wait=True)
 
@@ -73,6 +98,10 @@ class ControlStore:
         """The stored hash of a live API key, None when there is none."""
         row = await self._one(tenant, "read_key", key_id=key_id)
         return bytes(row["hash"]) if row else None
+
+    async def is_admin(self, tenant: UUID, key_id: str) -> bool:
+        """Whether a live API key is an administrator's."""
+        return await self._one(tenant, "read_admin", key_id=key_id) is not None
 
     # -- workflows -------------------------------------------------------------------------------------
 
@@ -199,6 +228,14 @@ class ControlStore:
         """All attempts of some of a run's steps that have ended."""
         return await self._all(tenant, "list_results", run=run, steps=list(steps))
 
+    async def reused(
+        self, tenant: UUID, runs: Sequence[tuple[str, int]], open_: Sequence[int]
+    ) -> dict[str, int]:
+        """By task, how many steps of these runs (id, last step) a fork goes on with that has others ``open_``."""
+        ids, lasts = [UUID(run) for run, _ in runs], [last for _, last in runs]
+        rows = await self._all(tenant, "count_reused", runs=ids, lasts=lasts, open=list(open_))
+        return {row["task"]: row["starts"] for row in rows}
+
     async def history(self, tenant: UUID, run: UUID, after: int, limit: int) -> tuple[Row | None, list[Row]]:
         """The run's status, and what it has decided upon after ``after``: a run seen as ended has all its lines."""
         # The run first: a line that is missed by the second query is younger than the run's status.
@@ -270,6 +307,68 @@ class ControlStore:
         """Whether there was one."""
         return await self._one(tenant, "delete_limit", scope=scope) is not None
 
+    # -- costs -----------------------------------------------------------------------------------------
+
+    async def today(self, tenant: UUID) -> date:
+        """The day it is where the tenant is."""
+        row = await self._one(tenant, "read_today")
+        assert row is not None
+        return row["today"]  # type: ignore[no-any-return]
+
+    async def costs(
+        self, tenant: UUID, by: str, period: str, since: date | None, until: date | None, workflow: str | None,
+        after: CostKey | None, limit: int,
+    ) -> list[Row]:  # fmt: skip
+        """What was spent, the newest period first, after a place."""
+        place = {f"after_{name}": "" for name in CostKey._fields[1:]}
+        if after is not None:
+            place = {f"after_{name}": value for name, value in after._asdict().items() if name != "place"}
+        return await self._all(
+            tenant, "list_costs", by=by, period=period, since=since, until=until, workflow=workflow, limit=limit,
+            place=after.place if after else None, **place,
+        )  # fmt: skip
+
+    async def observed(self, tenant: UUID, workflow: str, version: int, days: int) -> list[Row]:
+        """What ended runs of a workflow have come to, by version and task ('': the runs), in so many days."""
+        return await self._all(tenant, "read_observed", workflow=workflow, version=version, days=days)
+
+    # -- budgets ---------------------------------------------------------------------------------------
+
+    async def budgets(self, tenant: UUID, after: tuple[str, str], limit: int) -> list[Row]:
+        """Budgets after (scope, period), in that order."""
+        return await self._all(tenant, "list_budgets", scope=after[0], period=after[1], limit=limit)
+
+    async def accounts(self, tenant: UUID, scopes: Sequence[str]) -> list[Account]:
+        """The accounts of some scopes. That a tenant has none at all is remembered for a second."""
+        if self._without_budgets.get(tenant, 0.0) > monotonic():
+            return []
+        rows, any_row = await self._read(tenant, ("read_budgets", {"scopes": list(scopes)}), ("has_budgets", {}))
+        if not any_row:
+            if len(self._without_budgets) >= MAX_REMEMBERED:
+                self._without_budgets.clear()
+            self._without_budgets[tenant] = monotonic() + REMEMBERED_S
+        return [Account(**row) for row in rows]
+
+    # -- corrections -----------------------------------------------------------------------------------
+
+    async def correction(self, tenant: UUID, key: str) -> Row | None:
+        """The correction of that key."""
+        return await self._one(tenant, "read_correction", key=key)
+
+    async def corrections(self, tenant: UUID, after: tuple[datetime, str] | None, limit: int) -> list[Row]:
+        """Corrections before (made at, key), the newest first."""
+        at, key = after or (None, "")
+        return await self._all(tenant, "list_corrections", at=at, key=key, limit=limit)
+
+    async def step(self, tenant: UUID, run: UUID, step: int) -> Row | None:
+        """The task and kind of a step that has ended, or was tried."""
+        return await self._one(tenant, "read_step", run=run, step=step)
+
+    async def spent(self, tenant: UUID, workflow: str | None) -> int:
+        """All that the reports know to be spent, of a workflow or of all."""
+        row = await self._one(tenant, "read_spent", workflow=workflow)
+        return int(row["spent"]) if row else 0
+
     # -- audit -----------------------------------------------------------------------------------------
 
     async def audit(self, tenant: UUID, after: int, limit: int) -> list[Row]:
@@ -304,6 +403,13 @@ class ControlStore:
 
 def _named(tenant: UUID) -> dict[str, str]:
     return {"tenant": str(tenant), "actor": ACTOR.get()}
+
+
+async def _check(conn: Connection) -> None:
+    """Have the pool drop a connection that the server has closed meanwhile, instead of handing it out."""
+    if not at_rest(conn.fileno()):
+        await conn.close()
+        raise psycopg.OperationalError("the server has closed the connection")
 
 
 async def _configure(conn: Connection) -> None:

@@ -69,8 +69,8 @@ where b.tenant_id = f.tenant_id and b.ref = f.ref
 returning b.ref;
 
 -- name: read_run
-select run_id, workflow, version, status, seq, steps, tokens, limit_micro, spent_micro, held_micro, input, output,
-       error, request_hash, created_at, updated_at, finished_at, state -> 'parent' as parent,
+select run_id, workflow, version, status, seq, steps, tokens, limit_micro, spent_micro, held_micro, budget, input,
+       output, error, request_hash, created_at, updated_at, finished_at, state -> 'parent' as parent,
        (select json_build_object('run', f.o -> 'run', 'at', f.o -> 'at', 'reused', f.o -> 'reused')
         from (select state -> 'forked' as o) f where f.o is not null) as forked_from
 from agentflow.runs where run_id = %(run)s;
@@ -82,8 +82,8 @@ select run_id, workflow, version, status, request_hash from agentflow.runs where
 -- Newest first. Looks at no more than "scan" rows, so that a filter that hits little costs no more than one that
 -- hits much: a page may be short, and the last row says how far the look went.
 with seen as materialized (
-  select run_id, workflow, version, status, steps, tokens, limit_micro, spent_micro, held_micro, created_at,
-         updated_at, finished_at
+  select run_id, workflow, version, status, steps, tokens, limit_micro, spent_micro, held_micro, budget,
+         created_at, updated_at, finished_at
   from agentflow.runs
   where created_at <= coalesce(%(at)s::timestamptz, 'infinity')
     and (created_at is distinct from %(at)s::timestamptz or run_id > %(run)s::uuid)
@@ -116,7 +116,7 @@ with closed as (
 ), open as (
   select o.key::int as step, (o.value ->> 1)::int as attempt, (o.value ->> 2)::int as epoch, o.value ->> 0 as task,
          case o.value ->> 3 when 'timer' then 'wait' when 'event' then 'event' when 'person' then 'human'
-              when 'child' then 'workflow' when 'resume' then 'paused'
+              when 'child' then 'workflow' when 'resume' then 'paused' when 'budget' then 'budget' when 'approval' then 'budget'
               when 'planner' then case when r.state #> array['agents', 'by', o.key] is null then 'compensate' else 'agent' end
               else case t.name when 'llm.requested' then 'llm' else 'tool' end end as kind,
          'requested' as status, coalesce(t.data -> 'input', o.value -> 5) as input, null::json as output,
@@ -127,7 +127,7 @@ with closed as (
   left join agentflow.outbox t
     on t.tenant_id = r.tenant_id and t.run_id = r.run_id and t.key = o.key || '.' || (o.value ->> 1)
    and t.name in ('llm.requested', 'tool.requested')
-  where r.run_id = %(run)s and o.value ->> 3 in ('call', 'timer', 'event', 'person', 'child', 'planner', 'resume')
+  where r.run_id = %(run)s and o.value ->> 3 in ('call', 'timer', 'event', 'person', 'child', 'planner', 'resume', 'budget', 'approval')
 )
 select * from (
   select * from closed
@@ -147,6 +147,8 @@ with page as materialized (
   limit %(limit)s
 )
 select p.run_id as run, p.step, r.workflow, r.version, o.value ->> 0 as task, o.value -> 5 as input,
+       case when o.value ->> 3 = 'approval' then r.state -> 'short' -> p.step::text end as short, r.limit_micro, r.spent_micro,
+       r.held_micro,
        timestamptz 'epoch' + (o.value ->> 4)::bigint * interval '1 millisecond' as asked_at, t.fire_at as due_at
 from page p
 join agentflow.runs r on r.tenant_id = p.tenant_id and r.run_id = p.run_id
@@ -180,6 +182,17 @@ where s.born = (select created_at from agentflow.runs where run_id = %(from)s) a
 order by s.step, s.attempt
 limit %(limit)s;
 
+-- name: count_reused
+-- By task, how many steps these runs have started that a fork goes on with; not those that it starts anew.
+select s.task, count(distinct s.step)::int as starts
+from unnest(%(runs)s::uuid[], %(lasts)s::int[]) as k (run_id, last)
+cross join lateral (
+  select o.task, o.step from agentflow.steps o
+  where o.born = (select created_at from agentflow.runs r where r.run_id = k.run_id) and o.run_id = k.run_id
+    and o.step <= k.last and o.step <> all (%(open)s::int[])
+) s
+group by s.task;
+
 -- name: list_results
 -- All attempts of some steps, as replaying wants them.
 select step, attempt, status, input, output, error from agentflow.steps
@@ -206,15 +219,15 @@ delete from agentflow.parked where parked_id = %(parked)s
 returning parked_id, consumer, subject, reason, headers, payload, tries, parked_at;
 
 -- name: read_retention
-select runs, ledger, inbox, parked, fixed from agentflow.retention;
+select runs, ledger, inbox, parked, spend, fixed from agentflow.retention;
 
 -- name: write_retention
 -- Where the operator has fixed it, the walls let no row through.
-insert into agentflow.retention (tenant_id, runs, ledger, inbox, parked)
-values (%(tenant)s::uuid, %(runs)s, %(ledger)s, %(inbox)s, %(parked)s)
+insert into agentflow.retention (tenant_id, runs, ledger, inbox, parked, spend)
+values (%(tenant)s::uuid, %(runs)s, %(ledger)s, %(inbox)s, %(parked)s, %(spend)s)
 on conflict (tenant_id) do update
 set runs = excluded.runs, ledger = excluded.ledger, inbox = excluded.inbox, parked = excluded.parked,
-    updated_at = clock_timestamp();
+    spend = excluded.spend, updated_at = clock_timestamp();
 
 -- name: list_limits
 select scope, concurrency, per_second, burst, weight, updated_at from agentflow.limits
@@ -236,6 +249,52 @@ returning scope, concurrency, per_second, burst, weight, updated_at;
 -- name: delete_limit
 delete from agentflow.limits where scope = %(scope)s returning scope;
 
+-- name: list_budgets
+-- What they are by now: a period that is over is rolled by whoever is charged next.
+select b.scope, b.period, b.limit_micro, b.soft_micro, agentflow.spent_now(b.spent_micro, b.ends_at, now.at) as spent_micro,
+       b.held_micro, b.frozen, case when b.ends_at <= now.at then agentflow.period_end(b.period, b.zone, now.at)
+                               else b.ends_at end as resets_at
+from agentflow.budgets b cross join (select clock_timestamp() as at) now
+where (b.scope, b.period) > (%(scope)s, %(period)s)
+order by b.scope, b.period
+limit %(limit)s;
+
+-- name: read_budgets
+-- Of these scopes.
+select b.scope, b.period, b.limit_micro, agentflow.spent_now(b.spent_micro, b.ends_at, now.at) as spent_micro, b.held_micro,
+       b.frozen, (extract(epoch from case when b.ends_at <= now.at
+         then agentflow.period_end(b.period, b.zone, now.at) else b.ends_at end) * 1000)::bigint as ends_ms
+from agentflow.budgets b cross join (select clock_timestamp() as at) now
+where b.scope = any (%(scopes)s)
+order by b.scope, b.period;
+
+-- name: has_budgets
+select 1 as one from agentflow.budgets limit 1;
+
+-- name: read_admin
+select 1 as one from agentflow.api_keys where key_id = %(key_id)s and revoked_at is null and admin;
+
+-- name: read_correction
+select key, scope, run_id as run, step, amount_micro, why as reason, made_by as by, request_hash, made_at
+from agentflow.corrections where key = %(key)s;
+
+-- name: list_corrections
+select key, scope, run_id as run, step, amount_micro, why as reason, made_by as by, made_at
+from agentflow.corrections
+where %(at)s::timestamptz is null or (made_at, key) < (%(at)s, %(key)s)
+order by made_at desc, key desc
+limit %(limit)s;
+
+-- name: read_step
+select task, kind from agentflow.steps
+where born = (select created_at from agentflow.runs where run_id = %(run)s) and run_id = %(run)s and step = %(step)s
+limit 1;
+
+-- name: read_spent
+-- All that was spent, of a workflow or of all; child runs count where their own calls do.
+select coalesce(sum(cost_micro), 0)::bigint as spent from agentflow.spend
+where kind <> 'workflow' and (%(workflow)s::text is null or workflow = %(workflow)s);
+
 -- name: list_prices
 -- The newest of each scope, taken back or not.
 select distinct on (scope) scope, version, card, set_at from agentflow.prices order by scope, version desc;
@@ -252,3 +311,78 @@ from agentflow.audit
 where n > %(after)s
 order by n
 limit %(limit)s;
+
+-- name: list_costs
+-- What was spent in days from "since" to "until", added up by period and by what "by" says; the newest period first. Child
+-- runs count where their own calls do: what they have cost is said beside it. Days are the tenant's own.
+with zoned as materialized (
+  select zone from agentflow.tenants where tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid
+), rows as (
+  select day, workflow, task, agent, kind, provider, name, price, calls, input_tokens, output_tokens, cache_read_tokens,
+         cache_write_tokens, reasoning_tokens, ms, case when kind = 'workflow' then 0 else cost_micro end as cost_micro,
+         case when kind = 'correction' then cost_micro else 0 end as corrected_micro,
+         case when kind = 'workflow' then cost_micro else 0 end as children_micro, 0::bigint as runs,
+         0::bigint as succeeded, 0::bigint as runs_micro, 0::bigint as expected_runs, 0::bigint as expected_micro,
+         0::bigint as expected_cost_micro
+  from agentflow.spend
+  where day >= coalesce(%(since)s::date, '-infinity') and day < coalesce(%(until)s::date, 'infinity')
+    and (%(workflow)s::text is null or workflow = %(workflow)s)
+    and case %(by)s when 'agent' then agent <> '' and kind <> 'workflow'
+                    when 'model' then kind = 'llm' or (kind = 'correction' and provider <> '')
+                    when 'tool' then kind = 'tool' or (kind = 'correction' and provider = '' and name <> '') when 'step' then true when 'workflow' then true
+                    else kind <> 'workflow' end
+  union all
+  select day, workflow, '', '', '', '', '', null, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, runs, succeeded, cost_micro, expected_runs,
+         expected_micro, expected_cost_micro
+  from agentflow.run_spend
+  where %(by)s in ('tenant', 'workflow') and task = ''
+    and day >= coalesce(%(since)s::date, '-infinity') and day < coalesce(%(until)s::date, 'infinity')
+    and (%(workflow)s::text is null or workflow = %(workflow)s)
+), keyed as (
+  select case %(period)s when 'day' then day when 'month' then date_trunc('month', day)::date end as since,
+         case when %(by)s in ('workflow', 'step') then workflow else '' end as by_workflow,
+         case when %(by)s = 'step' then task else '' end as by_task,
+         case when %(by)s = 'agent' then agent else '' end as by_agent,
+         case when %(by)s = 'model' then provider else '' end as by_provider,
+         case when %(by)s in ('model', 'tool') then name else '' end as by_name, rows.*
+  from rows
+), added as (
+  select coalesce(since, '-infinity') as place, by_workflow, by_task, by_agent, by_provider, by_name,
+         coalesce(since, %(since)s::date, min(day)) as since,
+         case %(period)s when 'day' then since + 1 when 'month' then (since + interval '1 month')::date
+                         else coalesce(%(until)s::date, max(day) + 1) end as until,
+         sum(calls)::bigint as calls, sum(input_tokens)::bigint as input_tokens, sum(output_tokens)::bigint as output_tokens,
+         sum(cache_read_tokens)::bigint as cache_read_tokens, sum(cache_write_tokens)::bigint as cache_write_tokens,
+         sum(reasoning_tokens)::bigint as reasoning_tokens, sum(ms)::bigint as ms, sum(cost_micro)::bigint as cost_micro,
+         sum(corrected_micro)::bigint as corrected_micro, sum(children_micro)::bigint as children_micro, sum(runs)::bigint as runs, sum(succeeded)::bigint as succeeded,
+         sum(runs_micro)::bigint as runs_micro, sum(expected_runs)::bigint as expected_runs,
+         sum(expected_micro)::bigint as expected_micro, sum(expected_cost_micro)::bigint as expected_cost_micro,
+         array_agg(distinct price order by price) filter (where price is not null) as prices
+  from keyed
+  group by keyed.since, by_workflow, by_task, by_agent, by_provider, by_name
+)
+select a.place::text as place, a.by_workflow, a.by_task, a.by_agent, a.by_provider, a.by_name, a.calls, a.input_tokens,
+       a.output_tokens, a.cache_read_tokens, a.cache_write_tokens, a.reasoning_tokens, a.ms, a.cost_micro, a.corrected_micro, a.children_micro,
+       a.runs, a.succeeded, a.runs_micro, a.expected_runs, a.expected_micro, a.expected_cost_micro, a.prices,
+       timezone(z.zone, a.since::timestamp) as starts_at, timezone(z.zone, a.until::timestamp) as ends_at
+from added a cross join zoned z
+where %(place)s::date is null or a.place < %(place)s
+   or (a.place = %(place)s and (a.by_workflow, a.by_task, a.by_agent, a.by_provider, a.by_name)
+        > (%(after_workflow)s::text collate "C", %(after_task)s::text, %(after_agent)s::text, %(after_provider)s::text,
+           %(after_name)s::text))
+order by a.place desc, a.by_workflow, a.by_task, a.by_agent, a.by_provider, a.by_name
+limit %(limit)s;
+
+-- name: read_today
+select (clock_timestamp() at time zone zone)::date as today from agentflow.tenants
+where tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid;
+
+-- name: read_observed
+-- What ended runs have come to by version and task: of the version that is asked for, and of the others of late.
+select version, task, sum(runs)::bigint as runs, sum(starts)::bigint as starts, sum(calls)::bigint as calls,
+       sum(input_tokens)::bigint as input_tokens, sum(output_tokens)::bigint as output_tokens,
+       sum(cost_micro)::bigint as cost_micro
+from agentflow.run_spend
+where workflow = %(workflow)s and day > (clock_timestamp() - %(days)s * interval '1 day')::date
+  and version <= %(version)s and version > %(version)s - 20
+group by version, task;

@@ -8,6 +8,7 @@ psycopg's cursors saves about 40 microseconds a statement, which is what a step'
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,13 @@ ANSWER_S = 30.0  # a server that says nothing for so long is taken for lost
 _OK = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
+def at_rest(descriptor: int) -> bool:
+    """Whether a connection that nobody uses has nothing to say. One whose server has restarted has: it is closed."""
+    asked = select.poll()
+    asked.register(descriptor, select.POLLIN)
+    return not asked.poll(0)
+
+
 class Pipeline:
     """One connection. Use it from one task at a time; a failed exchange other than an SQL error closes it."""
 
@@ -40,6 +48,10 @@ class Pipeline:
     @property
     def usable(self) -> bool:
         return self._pg.status == pq.ConnStatus.OK
+
+    @property
+    def descriptor(self) -> int:
+        return self._pg.socket
 
     @property
     def in_transaction(self) -> bool:
@@ -146,6 +158,8 @@ class Pool:
     async def pipeline(self) -> AsyncIterator[Pipeline]:
         """Borrow a pipeline; it comes back with no transaction open."""
         async with self._free:
+            if self._idle and not at_rest(self._idle[-1].descriptor):
+                self._drop_idle()
             taken = self._idle.pop() if self._idle else await self._connect()
             try:
                 yield taken

@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors as pg
 
-from agentflow.core.decision import Headroom
+from agentflow.core.budgets import Account, Headroom, headroom
 from agentflow.core.limits import Limit
 from agentflow.core.message import Message
 from agentflow.core.run import Run, unpack_state
@@ -28,12 +28,13 @@ from agentflow.store.chain import ChainKeys
 from agentflow.store.changes import Changes, Twin, dump
 from agentflow.store.pipeline import Pipeline, Pool
 from agentflow.store.queries import load
+from agentflow.store.readiness import Applied, check_migrations, unready, without_schema
 from agentflow.store.statements import Call, statements
 
 SQL = statements(load("queries.sql"))
 SYSTEM = UUID(int=0)  # the operator's own tenant
-# Runs are locked before anything else of theirs, budgets last. Requests are written before steps are closed and twins
-# deleted: what a batch opens and halts finds its input there, and leaves nothing behind.
+# Runs are locked before anything else of theirs, budgets after that. Requests are written before steps are closed and
+# twins deleted: what a batch opens and halts finds its input there, and leaves nothing behind.
 ORDER = (
     "leave_inbox",
     "insert_outbox",
@@ -43,17 +44,19 @@ ORDER = (
     "release_claims",  # after the twin: whoever claims holds the twin's row
     "insert_history",
     "insert_ledger",
+    "insert_corrections",
+    "correct_ledger",
     "set_timers",
-    "clear_timers",
-    "end_timers",
+    "wait_for_budget",
     "subscribe",
     "unsubscribe",
     "end_subscriptions",
     "insert_blobs",
     "insert_workflows",
     "keep_templates",
-    "charge_budgets",
 )
+# Whoever frees a budget moves the timers of those that wait for it: nobody who waits for a budget's row has locked one.
+AFTER_MONEY = ("clear_timers", "end_timers")
 # Every statement looks rows up by key, a batch of them at a time. Its plan is made once per connection, and must not
 # depend on how empty the tables were then: a plan that scans is right for ten rows and ruinous for a million.
 PLANNING = (
@@ -80,6 +83,9 @@ class Loaded:
     now_ms: int
     runs: dict[UUID, Run]
     headroom: dict[UUID, Headroom] = field(default_factory=dict)
+
+
+ClaimRow = tuple[UUID, UUID, str, str, int, UUID, int]  # twin, epoch, claimant, milliseconds
 
 
 class Claimed(NamedTuple):
@@ -114,16 +120,21 @@ class Transaction:
         self._pipeline = pipeline
         self._tenants = sorted(tenants)
 
-    async def load(self, keys: Iterable[tuple[UUID, UUID]] = ()) -> Loaded:
-        """Lock and read the runs (tenant, run) that exist, in one round trip."""
+    async def load(self, keys: Iterable[tuple[UUID, UUID]] = (), *, firmly: bool = False) -> Loaded:
+        """Lock and read the runs (tenant, run) that exist, in one round trip; ``firmly``: lock the accounts, too."""
         ordered = sorted(keys, key=lambda key: key[1])
         locks = SQL["lock_runs"].calls(ordered)
-        budgets = SQL["read_budgets"].calls([(tenant,) for tenant in self._tenants])
+        # All at once: they are locked in one order.
+        read = SQL["hold_budgets" if firmly else "read_budgets"]
+        budgets = [read.together([(tenant,) for tenant in self._tenants])]
         _, clock, *found = await self._pipeline.run([BEGIN, _name(self._tenants), *locks, *budgets])
         rows = self._pipeline.rows
         runs = {row[1]: _run(row) for result in found[: len(locks)] for row in rows(result)}
-        headroom = {row[0]: Headroom(*row[1:]) for result in found[len(locks) :] for row in rows(result)}
-        return Loaded(rows(clock)[0][1], runs, headroom)
+        accounts: dict[UUID, list[Account]] = {}
+        for result in found[len(locks) :]:
+            for tenant, *account in rows(result):
+                accounts.setdefault(tenant, []).append(Account(*account))
+        return Loaded(rows(clock)[0][1], runs, {tenant: headroom(its) for tenant, its in accounts.items()})
 
     async def save(self, changes: Changes) -> None:
         """Write everything and commit, in one round trip. Raises ``Raced`` when the batch must be decided again."""
@@ -197,7 +208,13 @@ class PostgresStore:
         self._clock_ahead_ms = 0.0  # the database's clock less ours, when it was last heard
 
     async def open(self) -> None:
-        """Connect. ``RetryLater`` when the server can't be reached."""
+        """Connect. ``RetryLater`` when the server can't be reached, or its schema is not this program's yet."""
+        try:
+            async with self._pool.pipeline() as pipeline:
+                (found,) = await pipeline.run([SQL["applied_migrations"].call(())])
+                check_migrations(Applied(*row) for row in pipeline.rows(found))
+        except psycopg.Error as fault:
+            raise (without_schema(fault) or unready(fault)) from fault
         async with self.transaction([SYSTEM]) as tx:
             self.heard(await tx.load())
 
@@ -303,12 +320,18 @@ class PostgresStore:
             if claims:
                 await tx.rows("renew_claims", sorted(claims))
 
-    async def claim(self, twin: Twin, epoch: int, claimant: UUID, ms: int) -> Claimed | None:
-        """Claim a call before it is made, for so long; None when nobody asks for it any more."""
-        async with self.transaction([twin[0]]) as tx:
-            await tx.load()
-            rows = await tx.read("claim", (*twin, epoch, claimant, ms))
-        return Claimed(*rows[0]) if rows else None
+    async def claim(self, calls: Sequence[ClaimRow]) -> dict[tuple[UUID, str], Claimed]:
+        """Claim calls (twin, epoch, claimant, milliseconds) before they are made; by (run, key), those that somebody
+        still asks for."""
+        rows = sorted(calls)
+        tenants = sorted({row[0] for row in rows})
+        try:
+            async with self._pool.pipeline() as pipeline:
+                results = await pipeline.run([_name(tenants), *SQL["claim"].calls(rows)])
+                found = [row for result in results[1:] for row in pipeline.rows(result)]
+        except psycopg.Error as fault:
+            _raise(fault)
+        return {(run, key): Claimed(mine, alive) for run, key, mine, alive in found}
 
     async def park(self, parcel: Parcel) -> None:
         """Keep a message that can't be handled, with its reason, and drop its twin. A tenant that does not exist
@@ -344,8 +367,13 @@ def writes(changes: Changes) -> Iterator[Call]:
         if rows := tables.get(name):
             yield from SQL[name].calls(rows if name != "insert_history" else changes.lines())
     if changes.budgets:
-        charges = [(tenant, *account) for tenant, account in sorted(changes.budgets.items())]
-        yield from SQL["charge_budgets"].calls(charges)
+        yield SQL["charge_budgets"].together([(*key, *account) for key, account in sorted(changes.budgets.items())])
+    for name, sums in (("add_spend", changes.spend), ("add_run_spend", changes.run_spend)):
+        if sums:
+            yield from SQL[name].calls([(*key, *values) for key, values in sorted(sums.items())])
+    for name in AFTER_MONEY:
+        if rows := tables.get(name):
+            yield from SQL[name].calls(rows)
 
 
 def _name(tenants: Sequence[UUID]) -> Call:
@@ -360,23 +388,21 @@ def _race(fault: psycopg.Error) -> Raced | None:
     name = fault.diag.constraint_name
     if isinstance(fault, pg.CheckViolation) and name == "never_over":
         return Raced()
-    if isinstance(fault, pg.UniqueViolation) and name == "runs_pkey":
+    if isinstance(fault, pg.UniqueViolation) and name in ("runs_pkey", "corrections_pkey"):
         return Raced()
     return None
 
 
 def _raise(fault: psycopg.Error) -> None:
     if isinstance(fault, PASSING):
-        reason = str(fault).strip() or type(fault).__name__
+        reason = " ".join(str(fault).split()) or type(fault).__name__
         raise RetryLater(f"PostgreSQL: {reason}", after=0.2) from fault
     raise fault
 
 
 def _run(row: Sequence[Any]) -> Run:
-    tenant, run_id, workflow, version, status, seq, epoch, steps, tokens, limit, spent, held, frozen = row[
-        :13
-    ]
-    state, request_hash, trace, created_ms, rev, chain = row[13:]
+    tenant, run_id, workflow, version, status, seq, epoch, steps, tokens, limit, spent, held = row[:12]
+    frozen, budget, state, request_hash, trace, created_ms, rev, chain = row[12:]
     return Run(
         tenant=tenant,
         id=run_id,
@@ -390,6 +416,7 @@ def _run(row: Sequence[Any]) -> Run:
         spent_micro=spent,
         held_micro=held,
         frozen=frozen,
+        budget=budget,
         request_hash=request_hash,
         trace=trace,
         created_ms=created_ms,
@@ -414,6 +441,7 @@ def _columns(run: Run, chain: bytes | None) -> tuple[Any, ...]:
         run.spent_micro,
         run.held_micro,
         run.frozen,
+        run.budget,
         dump(run.state_json()),
         dump(run.output),
         dump(run.error),

@@ -2,6 +2,15 @@
 -- is one statement each; see statements.py for what becomes of a single row. Every parameter carries a cast. All run as
 -- agentflow_engine inside a transaction that has named its tenants. Rows of a run's partitions carry its "born".
 
+-- name: applied_migrations
+-- Which migrations the schema has, which of them took something away, and whether they were applied on another server,
+-- so that a host does not begin before all that it knows is there, after what it uses has gone, or on a copy that was
+-- put back from a backup. The list may be older than that it says so.
+select m.name, coalesce((to_jsonb(m) ->> 'contract')::boolean, false),
+       coalesce(to_jsonb(m) ->> 'system' <> s.system_identifier::text, false)
+from public.agentflow_migrations m cross join pg_control_system() s
+where m.name > '';
+
 -- name: name_tenants
 -- The tenants whose rows this transaction may see, and the database's clock in milliseconds.
 select set_config('app.tenants', %b::text, true), (extract(epoch from clock_timestamp()) * 1000)::bigint;
@@ -9,7 +18,7 @@ select set_config('app.tenants', %b::text, true), (extract(epoch from clock_time
 -- name: lock_runs
 -- Lock first, always in the order of run ids: every other row of a run is only touched under its run's lock.
 select r.tenant_id, r.run_id, r.workflow, r.version, r.status, r.seq, r.epoch, r.steps, r.tokens,
-       r.limit_micro, r.spent_micro, r.held_micro, r.frozen, r.state, r.request_hash, r.trace,
+       r.limit_micro, r.spent_micro, r.held_micro, r.frozen, r.budget, r.state, r.request_hash, r.trace,
        (extract(epoch from r.created_at) * 1000)::bigint, r.rev, r.chain
 from unnest(%b::uuid[], %b::uuid[]) as k (tenant_id, run_id)
 join agentflow.runs r using (tenant_id, run_id)
@@ -17,9 +26,25 @@ order by r.run_id
 for update of r;
 
 -- name: read_budgets
-select b.tenant_id, b.limit_micro, b.spent_micro, b.held_micro, b.frozen
+-- All of a tenant's accounts, as they are by now.
+select b.tenant_id, b.scope, b.period, b.limit_micro, agentflow.spent_now(b.spent_micro, b.ends_at, now.at),
+       b.held_micro, b.frozen, (extract(epoch from case when b.ends_at <= now.at
+         then agentflow.period_end(b.period, b.zone, now.at) else b.ends_at end) * 1000)::bigint
 from unnest(%b::uuid[]) as k (tenant_id)
-join agentflow.budgets b on b.tenant_id = k.tenant_id and b.scope = 'tenant';
+cross join (select clock_timestamp() as at) now
+join agentflow.budgets b on b.tenant_id = k.tenant_id
+order by 1, 2, 3;
+
+-- name: hold_budgets
+-- The same, and nobody else charges them until this transaction is over: for who has been raced for them.
+select b.tenant_id, b.scope, b.period, b.limit_micro, agentflow.spent_now(b.spent_micro, b.ends_at, now.at),
+       b.held_micro, b.frozen, (extract(epoch from case when b.ends_at <= now.at
+         then agentflow.period_end(b.period, b.zone, now.at) else b.ends_at end) * 1000)::bigint
+from unnest(%b::uuid[]) as k (tenant_id)
+cross join (select clock_timestamp() as at) now
+join agentflow.budgets b on b.tenant_id = k.tenant_id
+order by 1, 2, 3
+for update of b;
 
 -- name: read_limits
 select l.tenant_id, l.scope, l.concurrency, l.per_second, l.burst, l.weight
@@ -87,16 +112,16 @@ join agentflow.steps s using (tenant_id, born, run_id, step, attempt);
 -- name: insert_runs
 -- Whoever comes second gets a unique violation, and finds the run when it looks again.
 insert into agentflow.runs (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro,
-                            spent_micro, held_micro, frozen, state, output, error, chain, workflow, input, request_hash,
-                            trace, created_at, updated_at, finished_at)
+                            spent_micro, held_micro, frozen, budget, state, output, error, chain, workflow, input,
+                            request_hash, trace, created_at, updated_at, finished_at)
 select c.tenant_id, c.run_id, c.rev, c.version, c.status, c.seq, c.epoch, c.steps, c.tokens, c.limit_micro,
-       c.spent_micro, c.held_micro, c.frozen, c.state::json, c.output::json, c.error::json, c.chain, c.workflow,
-       c.input::json, c.request_hash, c.trace, c.created_at, clock_timestamp(), case when c.ended then clock_timestamp() end
+       c.spent_micro, c.held_micro, c.frozen, c.budget, c.state::json, c.output::json, c.error::json, c.chain,
+       c.workflow, c.input::json, c.request_hash, c.trace, c.created_at, clock_timestamp(), case when c.ended then clock_timestamp() end
 from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
-            %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[],
-            %b::bytea[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[])
+            %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::text[],
+            %b::bool[], %b::bytea[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[])
   as c (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
-        frozen, state, output, error, ended, chain, workflow, input, request_hash, trace, created_at);
+        frozen, budget, state, output, error, ended, chain, workflow, input, request_hash, trace, created_at);
 
 -- name: update_runs
 -- The fence: a run is written on top of the rev it was decided upon, or not at all. Fewer rows than named means that
@@ -104,15 +129,15 @@ from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::int[],
 with c as materialized (
   select *
   from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::int[], %b::text[], %b::int[], %b::int[], %b::int[], %b::bigint[],
-              %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::bool[],
-              %b::bytea[])
+              %b::bigint[], %b::bigint[], %b::bigint[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::text[],
+              %b::bool[], %b::bytea[])
     as c (tenant_id, run_id, rev, version, status, seq, epoch, steps, tokens, limit_micro, spent_micro, held_micro,
-          frozen, state, output, error, ended, chain)
+          frozen, budget, state, output, error, ended, chain)
 ), written as (
   update agentflow.runs r
   set rev = c.rev, version = c.version, status = c.status, seq = c.seq, epoch = c.epoch, steps = c.steps,
       tokens = c.tokens, limit_micro = c.limit_micro, spent_micro = c.spent_micro, held_micro = c.held_micro,
-      frozen = c.frozen, state = c.state::json, output = coalesce(c.output::json, r.output),
+      frozen = c.frozen, budget = c.budget, state = c.state::json, output = coalesce(c.output::json, r.output),
       error = coalesce(c.error::json, r.error), chain = c.chain, updated_at = clock_timestamp(),
       finished_at = case when c.ended then coalesce(r.finished_at, clock_timestamp()) end
   from c
@@ -179,17 +204,96 @@ from unnest(%b::uuid[], %b::timestamptz[], %b::uuid[], %b::int[], %b::int[], %b:
             %b::text[], %b::text[], %b::int[])
   as c (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, price, usage, rev);
 
+-- name: insert_corrections
+insert into agentflow.corrections (tenant_id, key, scope, run_id, step, amount_micro, why, made_by, request_hash)
+select c.tenant_id, c.key, c.scope, c.run_id, c.step, c.amount_micro, c.why, c.made_by, c.request_hash
+from unnest(%b::uuid[], %b::text[], %b::text[], %b::uuid[], %b::int[], %b::bigint[], %b::text[], %b::text[], %b::text[])
+  as c (tenant_id, key, scope, run_id, step, amount_micro, why, made_by, request_hash);
+
+-- name: correct_ledger
+-- What was corrected of no run: an entry of the nil one, born when it is made.
+insert into agentflow.ledger (tenant_id, born, run_id, step, attempt, entry, amount_micro, held_micro, price, usage)
+select c.tenant_id, clock_timestamp(), '00000000-0000-0000-0000-000000000000', 0, 1, 'correct', c.amount_micro, 0, c.price,
+       c.usage::json
+from unnest(%b::uuid[], %b::bigint[], %b::text[], %b::text[]) as c (tenant_id, amount_micro, price, usage);
+
 -- name: charge_budgets
--- Locked in the order of tenants, after the runs. The table's constraint refuses what does not fit, and a frozen account
--- takes no new holds (dividing by zero undoes the transaction): what was decided without looking is decided again.
+-- Every row of every scope, locked in one order, after the runs; a period that is over begins anew. What does not fit,
+-- and any hold on a frozen account, divides by zero, which undoes the transaction: what was decided without looking is
+-- decided again. The table's own constraint would refuse it, too. "short" is what was refused for want of headroom; see
+-- budgets.sql for what follows from it. "corrected" is what an administrator says was spent besides, or less: see
+-- corrections.sql.
+--
+-- The moment that counts is read once everything is locked, and is left in app.charged_at for add_spend: what is charged
+-- to one day's account is in that day's sums. Whoever had the locks before had an earlier one.
 with c as materialized (
-  select * from unnest(%b::uuid[], %b::bigint[], %b::bigint[], %b::bool[], %b::bool[])
-    as c (tenant_id, held, spent, freezes, holds)
+  select * from unnest(%b::uuid[], %b::text[], %b::bigint[], %b::bigint[], %b::bool[], %b::bool[], %b::bigint[], %b::bigint[])
+    as c (tenant_id, scope, held, spent, freezes, holds, short, corrected)
+), locked as materialized (
+  select b.tenant_id, b.scope, b.period, b.limit_micro, b.spent_micro, b.held_micro, b.bound_micro, b.ends_at, b.zone,
+         c.held, c.spent, c.freezes, c.holds, c.short, c.corrected
+  from c join agentflow.budgets b on b.tenant_id = c.tenant_id and b.scope = c.scope
+  order by 1, 2, 3
+  for update of b
+), now as materialized (
+  select set_config('app.charged_at', clock_timestamp()::text, true)::timestamptz as at from (select count(*) from locked) l
+), charged as materialized (
+  select l.*, now.at, greatest(0, agentflow.spent_now(l.spent_micro, l.ends_at, now.at) + l.spent + l.corrected) as after
+  from locked l cross join now
 )
 update agentflow.budgets b
-set held_micro = b.held_micro + c.held / (not (b.frozen and c.holds))::int, spent_micro = b.spent_micro + c.spent,
-    frozen = b.frozen or c.freezes
-from c where b.tenant_id = c.tenant_id and b.scope = 'tenant';
+set held_micro = b.held_micro + c.held / (not (c.holds and (b.frozen or coalesce(
+      c.after + b.held_micro + c.held > b.limit_micro, false))))::int,
+    spent_micro = c.after,
+    bound_micro = case when b.limit_micro is not null then greatest(b.limit_micro, least(
+      case when c.corrected <= 0 then b.bound_micro end, c.after + b.held_micro + c.held)) end,
+    ends_at = case when b.ends_at <= c.at then agentflow.period_end(b.period, b.zone, c.at) else b.ends_at end,
+    frozen = b.frozen or c.freezes,
+    warned = coalesce(c.after >= b.soft_micro, false),
+    short_micro = least(b.short_micro, c.short)
+from charged c
+where b.tenant_id = c.tenant_id and b.scope = c.scope and b.period = c.period;
+
+-- name: add_spend
+-- Each connection has a shard of its own, or shares it with few. Rows are locked in the order of their key.
+insert into agentflow.spend as s
+  (tenant_id, day, workflow, version, task, kind, provider, name, price, shard, agent, calls, input_tokens, output_tokens,
+   cache_read_tokens, cache_write_tokens, reasoning_tokens, ms, cost_micro, held_micro)
+select c.tenant_id, (coalesce(nullif(current_setting('app.charged_at', true), '')::timestamptz, clock_timestamp()) at time zone t.zone)::date, c.workflow, c.version, c.task, c.kind, c.provider, c.name, c.price,
+       pg_backend_pid() % 16, c.agent, c.calls, c.input_tokens, c.output_tokens, c.cache_read_tokens,
+       c.cache_write_tokens, c.reasoning_tokens, c.ms, c.cost_micro, c.held_micro
+from unnest(%b::uuid[], %b::text[], %b::int[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
+            %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
+            %b::bigint[], %b::bigint[])
+  as c (tenant_id, workflow, version, task, kind, provider, name, price, agent, calls, input_tokens, output_tokens,
+        cache_read_tokens, cache_write_tokens, reasoning_tokens, ms, cost_micro, held_micro)
+join agentflow.tenants t on t.tenant_id = c.tenant_id
+on conflict (tenant_id, day, workflow, version, task, kind, provider, name, price, shard) do update
+set agent = excluded.agent, calls = s.calls + excluded.calls, input_tokens = s.input_tokens + excluded.input_tokens,
+    output_tokens = s.output_tokens + excluded.output_tokens,
+    cache_read_tokens = s.cache_read_tokens + excluded.cache_read_tokens,
+    cache_write_tokens = s.cache_write_tokens + excluded.cache_write_tokens,
+    reasoning_tokens = s.reasoning_tokens + excluded.reasoning_tokens, ms = s.ms + excluded.ms,
+    cost_micro = s.cost_micro + excluded.cost_micro, held_micro = s.held_micro + excluded.held_micro;
+
+-- name: add_run_spend
+insert into agentflow.run_spend as s
+  (tenant_id, day, workflow, version, task, shard, runs, succeeded, starts, calls, input_tokens, output_tokens, cost_micro,
+   expected_runs, expected_micro, expected_cost_micro)
+select c.tenant_id, (coalesce(nullif(current_setting('app.charged_at', true), '')::timestamptz, clock_timestamp()) at time zone t.zone)::date, c.workflow, c.version, c.task, pg_backend_pid() % 16, c.runs,
+       c.succeeded, c.starts, c.calls, c.input_tokens, c.output_tokens, c.cost_micro, c.expected_runs, c.expected_micro,
+       c.expected_cost_micro
+from unnest(%b::uuid[], %b::text[], %b::int[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
+            %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[])
+  as c (tenant_id, workflow, version, task, runs, succeeded, starts, calls, input_tokens, output_tokens, cost_micro,
+        expected_runs, expected_micro, expected_cost_micro)
+join agentflow.tenants t on t.tenant_id = c.tenant_id
+on conflict (tenant_id, workflow, version, task, day, shard) do update
+set runs = s.runs + excluded.runs, succeeded = s.succeeded + excluded.succeeded, starts = s.starts + excluded.starts,
+    calls = s.calls + excluded.calls, input_tokens = s.input_tokens + excluded.input_tokens,
+    output_tokens = s.output_tokens + excluded.output_tokens, cost_micro = s.cost_micro + excluded.cost_micro,
+    expected_runs = s.expected_runs + excluded.expected_runs, expected_micro = s.expected_micro + excluded.expected_micro,
+    expected_cost_micro = s.expected_cost_micro + excluded.expected_cost_micro;
 
 -- name: set_timers
 insert into agentflow.timers (tenant_id, run_id, key, kind, step, attempt, fire_at)
@@ -197,6 +301,17 @@ select c.tenant_id, c.run_id, c.key, c.kind, c.step, c.attempt, clock_timestamp(
 from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int[], %b::int[], %b::bigint[])
   as c (tenant_id, run_id, key, kind, step, attempt, after_ms)
 on conflict (tenant_id, run_id, key) do update set fire_at = excluded.fire_at, attempt = excluded.attempt;
+
+-- name: wait_for_budget
+-- A timer that is due when the period ends, or there is headroom in its scope before; in the order of "since".
+insert into agentflow.timers (tenant_id, run_id, key, kind, step, attempt, fire_at, scope, period, needed_micro, since)
+select c.tenant_id, c.run_id, c.key, 'budget', c.step, c.attempt, clock_timestamp() + c.after_ms * interval '1 millisecond',
+       c.scope, c.period, c.needed_micro, c.since
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::int[], %b::int[], %b::bigint[], %b::text[], %b::text[], %b::bigint[],
+            %b::timestamptz[])
+  as c (tenant_id, run_id, key, step, attempt, after_ms, scope, period, needed_micro, since)
+on conflict (tenant_id, run_id, key) do update
+set fire_at = excluded.fire_at, scope = excluded.scope, period = excluded.period, needed_micro = excluded.needed_micro;
 
 -- name: clear_timers
 delete from agentflow.timers t
@@ -267,15 +382,15 @@ from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::bigint[]) as c (
 where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer;
 
 -- name: claim
--- Before a call that may not be repeated blindly: the first to claim it makes it. Only while the request is open: its
--- row is locked, so that it is not recorded or halted meanwhile. Whoever comes second leaves it alone until the claim is
--- over; then it is sent again. A claim that is not seen yet has just been made.
+-- Before calls that cost money, or may not be repeated blindly: the first to claim one makes it. Only while the request
+-- is open: its row is locked, so that it is not recorded or halted meanwhile. Whoever comes second leaves it alone until
+-- the claim is over; then it is sent again. A claim that is not seen yet has just been made.
 with wanted as (
   update agentflow.outbox o
   set due_at = greatest(o.due_at, coalesce((select k.until from agentflow.claims k
                                             where k.tenant_id = c.tenant_id and k.run_id = c.run_id and k.key = c.key),
                                            clock_timestamp() + c.ms * interval '1 millisecond'))
-  from (values (%b::uuid, %b::uuid, %b::text, %b::text, %b::int, %b::uuid, %b::bigint))
+  from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int[], %b::uuid[], %b::bigint[])
     as c (tenant_id, run_id, key, consumer, epoch, claimant, ms)
   where o.tenant_id = c.tenant_id and o.run_id = c.run_id and o.key = c.key and o.consumer = c.consumer
     and (o.data ->> 'epoch')::int = c.epoch
@@ -284,9 +399,10 @@ with wanted as (
   insert into agentflow.claims (tenant_id, run_id, key, epoch, claimant, until)
   select tenant_id, run_id, key, epoch, claimant, clock_timestamp() + ms * interval '1 millisecond' from wanted
   on conflict do nothing
-  returning 1
+  returning run_id, key
 )
-select exists (select from made) or k.claimant is not distinct from w.claimant,
+select w.run_id, w.key,
+       exists (select from made m where m.run_id = w.run_id and m.key = w.key) or k.claimant is not distinct from w.claimant,
        coalesce(k.until > clock_timestamp(), true)
 from wanted w
 left join agentflow.claims k on k.tenant_id = w.tenant_id and k.run_id = w.run_id and k.key = w.key;
@@ -297,6 +413,12 @@ update agentflow.claims k
 set until = clock_timestamp() + c.ms * interval '1 millisecond'
 from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::uuid[], %b::bigint[]) as c (tenant_id, run_id, key, claimant, ms)
 where k.tenant_id = c.tenant_id and k.run_id = c.run_id and k.key = c.key and k.claimant = c.claimant;
+
+-- name: read_claims
+-- Of calls that nobody waits for any more: those that may have been made.
+select c.run_id, c.key
+from unnest(%b::uuid[], %b::uuid[], %b::text[]) as k (tenant_id, run_id, key)
+join agentflow.claims c using (tenant_id, run_id, key);
 
 -- name: release_claims
 delete from agentflow.claims k

@@ -15,7 +15,10 @@ with due as (
   returning t.*
 )
 insert into agentflow.outbox (tenant_id, run_id, key, consumer, name, data, due_at)
-select tenant_id, run_id, 'timer:' || key || ':' || coalesce(attempt, 0), 'dispatch', 'timer.fired',
+select tenant_id, run_id,
+       -- An attempt may wait for money more than once, and each period of an account ends.
+       'timer:' || key || ':' || coalesce(attempt, 0) || case when kind in ('budget', 'period')
+         then ':' || (extract(epoch from statement_timestamp()) * 1000)::bigint else '' end, 'dispatch', 'timer.fired',
        json_build_object('run', run_id, 'timer', key, 'kind', kind, 'step', step, 'attempt', attempt),
        clock_timestamp() + interval '3 seconds'
 from due

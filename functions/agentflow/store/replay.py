@@ -83,6 +83,7 @@ class Replay:
         self._kept: dict[int, int] = {}  # step -> attempt that was not started, because the run was paused
         self._commands: list[Command] = []
         self._changed: list[JSON] = []
+        self._short: Sequence[int] = ()  # steps that wait for money from this line on
         self.found: Divergence | None = None
         self._name = ""
 
@@ -101,6 +102,7 @@ class Replay:
             self._find(HISTORY, f"it is missing: the next one is {line['seq']}")
             return False
         self._commands, self._changed = [], []
+        self._short = data.get("short", ())
         if not self._decide(self._name, data):
             return False
         self._compare(data)
@@ -198,7 +200,10 @@ class Replay:
             return
         error = row["error"]
         passes = error["code"] != "cancelled" if "child" in data else error["retryable"]
-        if self.plan.tasks[data["task"]].retry.again(attempt, error["code"], may_pass=passes):
+        if data.get("again"):
+            return  # it was lost with the life that made it, and does not count
+        counts = attempt - data.get("lost", 0)
+        if self.plan.tasks[data["task"]].retry.again(counts, error["code"], may_pass=passes):
             return
         self.open.pop(step, None)
         yield Failed(step, error["code"], error["message"])
@@ -215,6 +220,8 @@ class Replay:
             self._end("failed")
         elif kind == "retry":
             yield from self._begun(step, data["attempt"] + 1)
+        elif kind == "budget":
+            yield from self._begun(step, data["attempt"])
         elif kind == "wait":
             self.open.pop(step, None)
             yield Completed(step, {})
@@ -239,6 +246,16 @@ class Replay:
             return
         self.open.pop(step, None)
         yield Completed(step, row["output"])
+
+    def _answered(self, data: Row) -> Iterator[PlanEvent]:
+        if "approve" not in data:
+            yield from self._signal(data)
+        elif data["approve"]:
+            yield from self._begun(data["step"], data["attempt"])
+        else:
+            self.open.pop(data["step"], None)
+            error = (self._attempts.get((data["step"], data["attempt"])) or {}).get("error") or {}
+            yield Failed(data["step"], error.get("code", ""), error.get("message", ""))
 
     def _pause(self, data: Row) -> Iterator[PlanEvent]:
         self.status = "paused"
@@ -301,13 +318,16 @@ class Replay:
         return refused
 
     def _begun(self, step: int, attempt: int) -> Iterator[PlanEvent]:
-        """The refusal of an attempt that there was no money for: known by its row, which nobody has reported."""
+        """The refusal of an attempt that there was no money for: known by its row, which nobody has reported (what a
+        tool, a model or another run has come to says whether it may pass)."""
         if self.status == "paused":
             self._kept[step] = attempt
             return
+        if step in self._short:
+            return  # it waits for money: the refusal, if there is one, comes later
         row = self._attempts.get((step, attempt))
         error = (row or {}).get("error") or {}
-        if error.get("code") in AT_ONCE:
+        if error.get("code") in AT_ONCE and "retryable" not in error:
             self.open.pop(step, None)
             yield Failed(step, error["code"], error["message"])
 
@@ -330,7 +350,7 @@ HANDLERS: Mapping[str, Callable[[Replay, Row], Iterator[PlanEvent]]] = {
     "step.completed": Replay._completed,
     "timer.fired": Replay._timer,
     "signal.received": Replay._signal,
-    "step.answered": Replay._signal,
+    "step.answered": Replay._answered,
     "child.ended": Replay._child,
     "run.paused": Replay._pause,
     "run.resumed": Replay._resume,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -231,6 +231,20 @@ class RetentionStore:
     async def delete_blobs(self, tenant: UUID, before: datetime, refs: Sequence[str]) -> int:
         """Delete those of these blobs that still are unused."""
         return await self._run("delete_blobs", tenant=tenant, before=before, refs=list(refs))
+
+    # -- spend -------------------------------------------------------------------------------------------
+
+    async def delete_spend(self, table: str, tenant: UUID, before: date) -> int:
+        """Delete the first day of a tenant's sums (spend, run_spend) that is before then; how many rows."""
+        return await self._run(f"delete_{table}", tenant=tenant, before=before)
+
+    async def fold_spend(self, table: str, tenant: UUID, before: date) -> int:
+        """Fold the shards of the first day of a tenant's sums before then that has several; how many rows went."""
+        return int((await self._one(f"fold_{table}", tenant=tenant, before=before))["rows"])
+
+    async def count_spend(self, table: str, tenant: UUID, before: date) -> int:
+        """How many rows ``delete_spend`` would delete in the end."""
+        return int((await self._one(f"count_{table}", tenant=tenant, before=before))["rows"])
 
     # -- dry runs ----------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ on conflict (tenant_id, chore) do update set done_at = clock_timestamp(), detail
 
 -- name: tenants
 -- Every tenant, with what it has set.
-select t.tenant_id, r.runs, r.ledger, r.inbox, r.parked
+select t.tenant_id, r.runs, r.ledger, r.inbox, r.parked, r.spend
 from agentflow.tenants t left join agentflow.retention r on r.tenant_id = t.tenant_id
 order by t.tenant_id;
 
@@ -325,7 +325,77 @@ delete from agentflow.blobs b
 where b.tenant_id = %(tenant)s and b.ref = any (%(refs)s::text[]) and b.used_at < %(before)s
   and (select 1 from agentflow.blob_uses u where u.tenant_id = %(tenant)s and u.ref = b.ref limit 1) is null;
 
+-- ---------------------------------------------------------------------------------------------- spend
+
+-- name: delete_spend
+-- A tenant's sums of the first day there is before then: as many rows as tasks, models and shards, not as calls.
+delete from agentflow.spend
+where tenant_id = %(tenant)s and day < %(before)s
+  and day = (select s.day from agentflow.spend s where s.tenant_id = %(tenant)s order by s.day limit 1);
+
+-- name: delete_run_spend
+delete from agentflow.run_spend
+where tenant_id = %(tenant)s and day < %(before)s
+  and day = (select s.day from agentflow.run_spend s where s.tenant_id = %(tenant)s order by s.day limit 1);
+
+-- name: fold_spend
+-- All shards of the first day before then that has several, as one row each.
+with gone as (
+  delete from agentflow.spend
+  where tenant_id = %(tenant)s and shard <> 0
+    and day = (select s.day from agentflow.spend s
+               where s.tenant_id = %(tenant)s and s.shard <> 0 and s.day < %(before)s order by s.day limit 1)
+  returning *
+), kept as (
+  insert into agentflow.spend as s (tenant_id, day, workflow, version, task, kind, provider, name, price, shard,
+    agent, calls, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, ms,
+    cost_micro, held_micro)
+  select tenant_id, day, workflow, version, task, kind, provider, name, price, 0, max(agent) as agent,
+    sum(calls)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cache_read_tokens)::bigint,
+    sum(cache_write_tokens)::bigint, sum(reasoning_tokens)::bigint, sum(ms)::bigint, sum(cost_micro)::bigint,
+    sum(held_micro)::bigint
+  from gone group by tenant_id, day, workflow, version, task, kind, provider, name, price
+  on conflict (tenant_id, day, workflow, version, task, kind, provider, name, price, shard) do update
+  set calls = s.calls + excluded.calls, input_tokens = s.input_tokens + excluded.input_tokens, output_tokens =
+    s.output_tokens + excluded.output_tokens, cache_read_tokens = s.cache_read_tokens + excluded.cache_read_tokens,
+    cache_write_tokens = s.cache_write_tokens + excluded.cache_write_tokens, reasoning_tokens = s.reasoning_tokens +
+    excluded.reasoning_tokens, ms = s.ms + excluded.ms, cost_micro = s.cost_micro + excluded.cost_micro, held_micro
+    = s.held_micro + excluded.held_micro
+)
+select count(*) as rows from gone;
+
+-- name: fold_run_spend
+-- All shards of the first day before then that has several, as one row each.
+with gone as (
+  delete from agentflow.run_spend
+  where tenant_id = %(tenant)s and shard <> 0
+    and day = (select s.day from agentflow.run_spend s
+               where s.tenant_id = %(tenant)s and s.shard <> 0 and s.day < %(before)s order by s.day limit 1)
+  returning *
+), kept as (
+  insert into agentflow.run_spend as s (tenant_id, workflow, version, task, day, shard, runs, succeeded, starts,
+    calls, input_tokens, output_tokens, cost_micro, expected_runs, expected_micro, expected_cost_micro)
+  select tenant_id, workflow, version, task, day, 0, sum(runs)::bigint, sum(succeeded)::bigint,
+    sum(starts)::bigint, sum(calls)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint,
+    sum(cost_micro)::bigint, sum(expected_runs)::bigint, sum(expected_micro)::bigint,
+    sum(expected_cost_micro)::bigint
+  from gone group by tenant_id, workflow, version, task, day
+  on conflict (tenant_id, workflow, version, task, day, shard) do update
+  set runs = s.runs + excluded.runs, succeeded = s.succeeded + excluded.succeeded, starts = s.starts +
+    excluded.starts, calls = s.calls + excluded.calls, input_tokens = s.input_tokens + excluded.input_tokens,
+    output_tokens = s.output_tokens + excluded.output_tokens, cost_micro = s.cost_micro + excluded.cost_micro,
+    expected_runs = s.expected_runs + excluded.expected_runs, expected_micro = s.expected_micro +
+    excluded.expected_micro, expected_cost_micro = s.expected_cost_micro + excluded.expected_cost_micro
+)
+select count(*) as rows from gone;
+
 -- ---------------------------------------------------------------------------------------------- dry runs
+
+-- name: count_spend
+select count(*) as rows from agentflow.spend where tenant_id = %(tenant)s and day < %(before)s;
+
+-- name: count_run_spend
+select count(*) as rows from agentflow.run_spend where tenant_id = %(tenant)s and day < %(before)s;
 
 -- name: count_entries
 select count(*) as rows from agentflow.ledger l

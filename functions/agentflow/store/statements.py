@@ -39,12 +39,19 @@ class Statement:
         """The statement for all rows: one call each while they are few, else one call with columns."""
         if len(rows) <= FEW:
             return [self.call(row) for row in rows]
+        return [self._many(rows)]
+
+    def together(self, rows: Sequence[Sequence[Any]]) -> Call:
+        """The statement for all rows at once: where what it locks has an order."""
+        return self.call(rows[0]) if len(rows) == 1 else self._many(rows)
+
+    def _many(self, rows: Sequence[Sequence[Any]]) -> Call:
         assert self.many is not None
         columns = zip(*rows, strict=True)
         encoded: list[bytes | None] = [
             kind.column(values) for kind, values in zip(self.kinds, columns, strict=True)
         ]
-        return [(self.many_name, self.many, encoded)]
+        return (self.many_name, self.many, encoded)
 
 
 def statements(texts: Mapping[str, bytes]) -> dict[str, Statement]:

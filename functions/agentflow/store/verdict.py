@@ -94,7 +94,7 @@ class Verdict:
             self._written.append(links.line_values(numbers[0], texts[0], _bytes(one), bytes(hashed)))
             self._links.add(bytes(link or b""))
         else:
-            self._spent += numbers[2] if texts[0] == "settle" else 0
+            self._spent += numbers[2] if texts[0] in ("settle", "correct") else 0
             self._held += numbers[3]
             self._written.append(
                 links.entry_values(*numbers[:2], texts[0], *numbers[2:], texts[1], _bytes(one))

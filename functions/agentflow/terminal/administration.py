@@ -14,13 +14,43 @@ from agentflow.terminal import output
 ADMINISTRATOR = "postgres"
 
 
-async def run_migrate(settings: Settings, database: str) -> None:
-    """Bring the database to this version's schema and say what was applied."""
+async def run_migrate(settings: Settings, database: str, passwords: str = "") -> None:
+    """Bring the database to this version's schema and say what was applied; give the roles the passwords that a pgpass
+    file has for them."""
+    from agentflow.runtime.preparation import give_passwords, passwords_for_roles
     from agentflow.store.migrate import migrate
 
+    given = passwords_for_roles(Path(passwords)) if passwords else {}
     async with admin_dsn(settings, database) as dsn:
         applied = await migrate(dsn)
+        await give_passwords(dsn, given)
     print("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")
+    if given:
+        print(f"gave {', '.join(given)} the passwords of {passwords}")
+
+
+async def run_restored(settings: Settings, database: str, *, nothing_lost: bool) -> None:
+    """Have functions go on with a database that was put back, and say what that means."""
+    from agentflow.store.restored import restored
+
+    async with admin_dsn(settings, database) as dsn:
+        found = await restored(dsn, nothing_lost=nothing_lost)
+    print(f"as of {found.as_of:%Y-%m-%d %H:%M:%S %Z}" if found.as_of else "there were no runs")
+    print(f"{found.runs} runs go on")
+    if not nothing_lost:
+        print(f"{found.once} calls that may be made once were under way: what has become of them is not known")
+        print(f"{found.paid} calls that cost money were under way: they are paid for, and made again")
+
+
+async def run_init(settings: Settings, database: str, folder: Path, wait_s: float) -> None:
+    """Have everything that functions need before they start."""
+    from agentflow.observe import logs
+    from agentflow.runtime.preparation import prepare
+
+    logs.configure(settings.log_level)
+    settings.bus()  # said at once, if it is missing
+    async with admin_dsn(settings, database) as dsn:
+        await prepare(settings, dsn, folder, wait_s=wait_s)
 
 
 async def run_create_tenant(
@@ -39,14 +69,14 @@ async def run_create_tenant(
 
 
 async def run_create_key(
-    settings: Settings, database: str, tenant: str, label: str, *, as_json: bool
+    settings: Settings, database: str, tenant: str, label: str, *, admin: bool, as_json: bool
 ) -> None:
     """Create an API key and print it, this once."""
     from agentflow.store.admin import issue_key
 
     owner = tenant_named(tenant)
     async with admin_dsn(settings, database) as dsn:
-        key = await issue_key(dsn, owner, settings.key_pepper, label=label)
+        key = await issue_key(dsn, owner, settings.key_pepper, label=label, admin=admin)
     if as_json:
         output.print_json({"tenant": str(owner), "key_id": key.id, "key": str(key)})
     else:

@@ -11,12 +11,12 @@ from agentflow.config import Settings
 from agentflow.errors import Rejected
 from agentflow.terminal import output
 from agentflow.terminal.carrying import run, settings
+from agentflow.terminal.options import Json
 
 if TYPE_CHECKING:
     from agentflow.store.audit import Head, Verification
 
 audit_app = typer.Typer(help="What has happened, and that nobody has changed it.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 SHOWN = 20
 """Findings that are printed for people; machines get all."""
 

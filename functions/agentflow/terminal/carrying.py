@@ -79,7 +79,7 @@ def plainly_serves(words: Sequence[str]) -> tuple[list[str], list[str]] | None:
         return None
     names = [word for word in words[1:] if not word.startswith("-")]
     switches = [word.removeprefix("--") for word in words[1:] if word.startswith("-")]
-    return (names, switches) if names and set(switches) <= set(SWITCHES) else None
+    return (names, switches) if set(switches) <= set(SWITCHES) else None
 
 
 def _complain(fault: AgentFlowError, *, as_json: bool) -> None:

@@ -8,16 +8,11 @@ from typing import Annotated
 import typer
 
 from agentflow.terminal.carrying import run, settings
+from agentflow.terminal.options import Database, Json, Tenant
 
 prices_app = typer.Typer(help="What models and tools cost a tenant.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="model:ALIAS, model:NAME or tool:NAME.")]
-Tenant = Annotated[str, typer.Option("--tenant", help="The tenant's id; default: the embedded stack's tenant.")]
-Database = Annotated[
-    str,
-    typer.Option(help="URL that logs in as the administrator; default: AGENTFLOW_DATABASE_URL as postgres."),
-]
 
 
 @prices_app.command("list")

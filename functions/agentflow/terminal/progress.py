@@ -248,9 +248,9 @@ def named(task: str, turn: int | None = None) -> str:
 
 def dollars(micro: int) -> str:
     """Micro-dollars as dollars with no digit lost."""
-    whole, rest = divmod(micro, 1_000_000)
+    whole, rest = divmod(abs(micro), 1_000_000)
     digits = f"{rest:06d}".rstrip("0").ljust(2, "0")
-    return f"${whole}.{digits}"
+    return f"{'-' if micro < 0 else ''}${whole}.{digits}"
 
 
 def seconds_between(earlier: str, later: str) -> float:

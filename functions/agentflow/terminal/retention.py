@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentflow.runtime.sweep import Report
 
 KINDS = Ages._fields
-TABLES = ("runs", "steps", "history", "ledger", "inbox", "parked", "blobs")
+TABLES = ("runs", "steps", "history", "ledger", "inbox", "parked", "blobs", "spend", "run_spend")
 DEFAULT = "default"
 """What takes a tenant's own word back: as the installation says."""
 

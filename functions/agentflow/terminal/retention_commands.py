@@ -7,19 +7,12 @@ from typing import Annotated
 import typer
 
 from agentflow.terminal.carrying import run, settings
+from agentflow.terminal.options import Database, Json, Tenant
 
 retention_app = typer.Typer(help="How long things are kept.", no_args_is_help=True)
 archive_app = typer.Typer(help="Runs that were removed (needs AGENTFLOW_ARCHIVE).", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-Database = Annotated[
-    str,
-    typer.Option(help="URL that logs in as the administrator; default: AGENTFLOW_DATABASE_URL as postgres."),
-]
 Operators = Annotated[str, typer.Option("--tenant", help="Another tenant's id (needs the administrator).")]
-Archived = Annotated[
-    str, typer.Option("--tenant", help="The tenant's id; default: the embedded stack's tenant.")
-]
 Week = Annotated[str, typer.Option(help="Only runs that were started in this week, e.g. 2026w31.")]
 Age = Annotated[str | None, typer.Option(help="Days, e.g. 90d; forever; default: as the installation says.")]
 
@@ -56,6 +49,7 @@ def retention_set(
     ledger: Age = None,
     inbox: Age = None,
     parked: Age = None,
+    spend: Age = None,
     fixed: Annotated[
         bool | None, typer.Option("--fixed/--free", help="Whether the tenant may change it (operator).")
     ] = None,
@@ -63,15 +57,15 @@ def retention_set(
     database: Database = "",
     as_json: Json = False,
 ) -> None:
-    """Set how long finished runs, ledger entries, ids of events and parked messages are kept."""
+    """Set how long finished runs, ledger entries, ids of events, parked messages and sums of money are kept."""
     from agentflow.terminal.retention import set_retention
 
-    said = {"runs": runs, "ledger": ledger, "inbox": inbox, "parked": parked}
+    said = {"runs": runs, "ledger": ledger, "inbox": inbox, "parked": parked, "spend": spend}
     run(set_retention(settings(), database, tenant, said, fixed, as_json=as_json))
 
 
 @archive_app.command("list")
-def archive_list(tenant: Archived = "", week: Week = "", as_json: Json = False) -> None:
+def archive_list(tenant: Tenant = "", week: Week = "", as_json: Json = False) -> None:
     """List what is in the archive."""
     from agentflow.terminal.archive import list_archive
 
@@ -81,7 +75,7 @@ def archive_list(tenant: Archived = "", week: Week = "", as_json: Json = False) 
 @archive_app.command("show")
 def archive_show(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
-    tenant: Archived = "",
+    tenant: Tenant = "",
     week: Week = "",
     as_json: Json = False,
 ) -> None:

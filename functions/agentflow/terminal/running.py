@@ -25,6 +25,7 @@ async def run_workflow(
     *,
     budget: float | None,
     key: str | None,
+    charge_to: str | None = None,
     priority: int | None = None,
     wait: bool,
     as_json: bool,
@@ -35,7 +36,9 @@ async def run_workflow(
         plan = compile_file(workflow) if local else await registered(client, workflow)
         inputs = read_inputs(given, {**plan.vars, **plan.input})
         reference = await register(client, plan) if local else workflow
-        accepted = await start(client, reference, inputs, budget=budget, key=key, priority=priority)
+        accepted = await start(
+            client, reference, inputs, budget=budget, charge_to=charge_to, key=key, priority=priority
+        )
         if not wait:
             output.print_json(accepted) if as_json else print(accepted["id"])
             return 0
@@ -54,6 +57,7 @@ async def start(
     inputs: dict[str, Any],
     *,
     budget: float | None = None,
+    charge_to: str | None = None,
     key: str | None = None,
     priority: int | None = None,
 ) -> Any:
@@ -61,6 +65,8 @@ async def start(
     body: dict[str, Any] = {"workflow": reference, "input": inputs}
     if budget is not None:
         body["budget_usd"] = budget
+    if charge_to is not None:
+        body["budget"] = charge_to
     if priority is not None:
         body["priority"] = priority
     headers = {"idempotency-key": key} if key else {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from agentflow.config import Settings
 from agentflow.errors import Rejected
 
+CARRIERS = ("relay", "bridge")
 SAMPLE = "incident-triage.yaml"
 SAMPLE_LOG = "incident-triage/checkout-service.log"
 
@@ -80,17 +81,32 @@ async def run_serve(
     if replica:
         end_with_parent()
     push = push or settings.push
+    if not functions and not relay:
+        functions, relay = _own(settings, push)
+        if not functions and not relay:
+            await run_bridge(settings)
+            return
+    given = "" if functions != [settings.function.replace("-", "_")] else "AGENTFLOW_FUNCTION"
     names = list(NAMES) if list(functions) == ["all"] else [name.replace("-", "_") for name in functions]
     unknown = [name for name in names if name not in NAMES]
     if unknown:
-        known = ", ".join(NAMES)
-        raise Rejected(
-            f"there is no function {unknown[0]!r}", code="unknown_function", mend=f"there are: {known}, all"
-        )
+        mend = f"there are: {', '.join((*NAMES, *CARRIERS) if given else NAMES)}, all"
+        raise Rejected(f"there is no function {unknown[0]!r}", code="unknown_function", path=given, mend=mend)
     if push and len(names) != 1:
         raise Rejected("--push takes one function", code="usage", mend="start one process per function")
     _observe(settings)
     await serve(settings, names, push=push, relay=relay, shared=replica)
+
+
+def _own(settings: Settings, push: bool) -> tuple[list[str], bool]:
+    """What this image is for: its functions, and whether the relay; neither: the bridge."""
+    name = settings.function.replace("-", "_")
+    if not name:
+        mend = "name it: agentflow serve dispatch, or set AGENTFLOW_FUNCTION"
+        raise Rejected("no function to serve", code="usage", mend=mend)
+    if push and name in CARRIERS:
+        raise Rejected(f"{name} takes no events over HTTP", code="usage", path="--push", mend="leave --push out")
+    return ([] if name in CARRIERS else [name]), name == "relay"
 
 
 async def run_bridge(settings: Settings) -> None:

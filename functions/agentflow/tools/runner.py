@@ -7,12 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import structlog
+
 from agentflow.config import Settings
 from agentflow.errors import Rejected, RetryLater
-from agentflow.sandbox import Sandbox, open_sandbox
+from agentflow.sandbox import Sandbox, check_driver, open_sandbox
 from agentflow.tools.builtin import BUILTINS
 from agentflow.tools.call import ToolCall
 from agentflow.tools.python_code import call_python
+
+log = structlog.get_logger(__name__)
 
 
 class Tools:
@@ -24,6 +28,7 @@ class Tools:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Tools:
+        check_driver(settings)
         return cls(partial(open_sandbox, settings))
 
     async def call(self, call: ToolCall) -> dict[str, Any]:
@@ -44,10 +49,10 @@ class Tools:
         return await call_python(await self.sandbox(), spec, call)
 
     def warm(self) -> None:
-        """Begin to open the sandbox. If that fails, the first call tries again and says why."""
+        """Begin to open the sandbox. If that fails the log says why, and the first call tries again."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._opening.add_done_callback(_tell)
 
     async def sandbox(self) -> Sandbox:
         """The sandbox, opened and started. ``RetryLater`` when it cannot be had now; the next call tries again."""
@@ -81,3 +86,14 @@ class Tools:
             await sandbox.close()
             raise
         return sandbox
+
+
+def _tell(opening: asyncio.Task[Sandbox]) -> None:
+    if opening.cancelled():
+        return
+    fault = opening.exception()
+    if fault is not None:
+        log.warning("no sandbox for tools yet", reason=str(fault))
+    else:
+        sandbox = opening.result()
+        log.info("sandbox for tools", driver=sandbox.name, missing=sandbox.missing)

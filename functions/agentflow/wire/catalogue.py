@@ -91,6 +91,9 @@ _ENTRIES = (
     Entry("run.resumed", p.RunResumed, "fact", "fact", ("dispatch",), (), public=True),
     Entry("human.requested", p.HumanRequested, "fact", "fact", ("dispatch",), (), public=True),
     Entry("budget.exhausted", p.BudgetExhausted, "fact", "fact", ("dispatch",), (), public=True),
+    Entry("budget.violation", p.BudgetViolation, "fact", "fact", ("account_cost",), (), public=True),
+    Entry("budget.warning", p.BudgetWarning, "fact", "fact", ("account_cost",), (), public=True),
+    Entry("budget.restored", p.BudgetRestored, "fact", "fact", ("account_cost",), (), public=True),
 )
 
 CATALOGUE: Mapping[str, Entry] = {entry.name: entry for entry in _ENTRIES}
@@ -207,7 +210,11 @@ def received(foreign: Event, *, tenant: UUID, source_function: str, time: dateti
 
 
 def parse(event: Event) -> p.Payload:
-    """The validated payload of one of our events; ``Invalid`` carries paths like ``data.usage.calls``."""
+    """The validated payload of one of our events; ``Invalid`` carries paths like ``data.usage.calls``.
+
+    Members that this version does not know are let through: a later one may have written the event. The caller goes on
+    with the data as it came, so that they are not lost either.
+    """
     found = _BY_TYPE.get(event.type)
     if found is None:
         mend = "see events/README.md for the types there are"
@@ -215,7 +222,7 @@ def parse(event: Event) -> p.Payload:
     if event.data is None and event.dataref is not None:
         raise Invalid([Problem("dataref", "has to be fetched before parsing", code="claim_check")])
     try:
-        return found.model.model_validate(event.data)
+        return found.model.model_validate(event.data, extra="ignore")
     except ValidationError as fault:
         raise Invalid(problems_of(fault, "data"), code="bad_data") from None
 

@@ -21,6 +21,7 @@ from agentflow.wire.examples import TENANT, example, outside
 from agentflow.wire.headers import PREFIX
 from agentflow.wire.http import to_http
 from agentflow.wire.nats import to_nats
+from agentflow.wire.place import contracts_path
 from agentflow.wire.streams import CONSUMERS, STREAMS
 
 TABLE_BEGIN = "<!-- generated: python -m agentflow.wire.contracts -->"
@@ -28,15 +29,6 @@ TABLE_END = "<!-- end of generated -->"
 
 # Folders in which every file is written from here.
 OWNED = ("schemas/events", "events/examples")
-
-
-def contracts_path() -> Path:
-    """The folder that holds events/ and schemas/: the checkout's root, or the copy inside a wheel."""
-    package = Path(__file__).resolve().parents[1]
-    root = package.parents[1]
-    if (root / "pyproject.toml").is_file() and (root / "events").is_dir():
-        return root
-    return package / "_contracts"
 
 
 def files(root: Path) -> dict[str, str]:

@@ -22,8 +22,8 @@ ORDER = tuple(
     agentflow ir kind name type task label description limits trigger file code input vars output events tools agents
     tasks use model in prompt system out over value event after for until match if while then do else
     initial regions run history visits set raise data to internal final as need fail_at wait scope max concurrency
-    backoff factor max_backoff jitter only never turns max_tokens key timeout retry steps memory cpu usd usd_per_second
-    wall effects undo
+    backoff factor max_backoff jitter only never turns max_tokens min_tokens cheaper key timeout retry steps memory cpu
+    usd usd_per_second wall preflight budget at_limit effects undo
     reactive ok_if fail_if success_if skip_if on_success on_failure on_halt post entry exit transitions
     states trees tree share root try catch child children cases default reason
     plan goal by approve fallback class cache

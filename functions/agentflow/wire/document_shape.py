@@ -86,6 +86,7 @@ OutputSize = Annotated[str, StringConstraints(pattern=SIZE), AfterValidator(_out
 Case = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Usd = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Text = Annotated[str, StringConstraints(max_length=65_536)]
+AtLimit = Literal["reject", "wait", "ask"]
 Description = Annotated[str, StringConstraints(max_length=4_000)]
 Types = Annotated[dict[FieldName, TypeText], Field(max_length=200)]
 Exprs = Annotated[dict[FieldName, Value], Field(max_length=200)]
@@ -107,6 +108,13 @@ class Limits(Shape):
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(description="steps started")
     usd: Usd | None = Field(None, description="US dollars; needed when a task costs money")
     wall: Timeout | None = Field(None, description="time from begin to end; 24h when not given")
+    preflight: Literal["refuse", "warn"] | None = Field(
+        None, description="whether a run is started that may cost more than it, or its tenant, may spend"
+    )
+    budget: Name | None = Field(None, description="the named budget that it is charged to, too")
+    at_limit: AtLimit | None = Field(
+        None, description="of tasks that do not say: reject (it fails), wait (for headroom) or ask (a person)"
+    )
 
 
 class Trigger(Shape):
@@ -115,6 +123,7 @@ class Trigger(Shape):
     type: EventType
     if_: Cel | None = Field(None, alias="if", description="CEL over event.type/source/id/subject/data")
     input: Exprs | None = None
+    budget: Cel | None = Field(None, description="CEL: the named budget that the run is charged to")
 
 
 class Tool(Shape):
@@ -174,6 +183,9 @@ class TaskShape(Shape):
     retry: Retry | None = None
     timeout: Timeout | None = None
     usd: Usd | None = Field(None, description="the most that one call may cost")
+    at_limit: AtLimit | None = Field(
+        None, description="what becomes of a step that a limit of money does not admit; as limits say"
+    )
 
 
 class LlmTask(TaskShape):
@@ -186,6 +198,12 @@ class LlmTask(TaskShape):
     )
     system: Text | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    min_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="what max_tokens may be lowered to before a limit; half of it"
+    )
+    cheaper: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
+        None, description="a model alias: asked where the own model does not fit"
+    )
 
 
 class ToolTask(TaskShape):
@@ -260,6 +278,9 @@ class AgentTask(TaskShape):
         None, description="text with {name} placeholders; without it the input is given as JSON"
     )
     turns: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="most turns of the model; 8")
+    cheaper: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
+        None, description="a model alias: asked for a turn where the agent's own model does not fit"
+    )
     undo: Name | None = Field(None, description="the task that undoes this one; none: it stays")
 
 

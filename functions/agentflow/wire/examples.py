@@ -21,6 +21,15 @@ _WORKFLOW = {"workflow": "incident-triage", "version": 3}
 _STEP = {"run": str(RUN), "step": 2, "attempt": 1, "epoch": 0}
 _TOTAL = {"run": str(RUN), **_WORKFLOW, "steps": 5, "spent_micro": 2150, "duration_ms": 4210}
 
+_BUDGET = {
+    "scope": "budget:support",
+    "period": "day",
+    "limit_micro": 10_000_000,
+    "soft_micro": 8_000_000,
+    "held_micro": 1_200,
+    "resets_at": "2025-02-01T00:00:00Z",
+}
+
 # name: (key in the event's id, seconds after the start, data)
 _DATA: dict[str, tuple[str, float, dict[str, Any]]] = {
     "run.requested": (
@@ -181,8 +190,27 @@ _DATA: dict[str, tuple[str, float, dict[str, Any]]] = {
             "spent_micro": 49_000,
             "held_micro": 500,
             "needed_micro": 600,
+            "period": "total",
+            "remaining_micro": 500,
+            "resets_at": None,
         },
     ),
+    "budget.violation": (
+        "2.1:violation",
+        1.3,
+        {
+            "run": str(RUN),
+            "step": 2,
+            "attempt": 1,
+            "task": "classify",
+            "reason": "700 micro-dollars were billed, 600 had been held",
+            "held_micro": 600,
+            "billed_micro": 700,
+            "frozen": True,
+        },
+    ),
+    "budget.warning": ("budget.warning:1", 3, {**_BUDGET, "spent_micro": 8_000_400, "remaining_micro": 1_998_400}),
+    "budget.restored": ("budget.restored:1", 43_200, {**_BUDGET, "spent_micro": 0, "remaining_micro": 9_998_800}),
 }
 
 

@@ -1,8 +1,9 @@
 """What each AgentFlow event says: one frozen pydantic class per event type.
 
-Every class refuses unknown fields and is bounded. Numbers, booleans and strings are strict (``"5"`` is not
-5); UUIDs are read from their text. Money is integer micro-dollars (``_micro``), durations are integer
-milliseconds (``_ms``). ``Any`` stands for a JSON value whose depth and characters the codec has checked.
+Every class names all that this version writes, and is bounded; readers let through what a later version has added
+(``catalogue.parse``). Numbers, booleans and strings are strict (``"5"`` is not 5); UUIDs are read from their text.
+Money is integer micro-dollars (``_micro``), durations are integer milliseconds (``_ms``). ``Any`` stands for a JSON
+value whose depth and characters the codec has checked.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Ordinal = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Micro = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Millis = Annotated[int, Field(ge=0, le=2**53)]
 Object = dict[str, Any]
+Period = Literal["day", "month", "total"]
 
 
 class Payload(BaseModel):
@@ -147,7 +149,8 @@ class ParentStep(Payload):
 
 class RunRequested(Payload):
     """Start a run of a workflow; without ``version`` the newest one, or the newest of ``versions`` (from, to).
-    ``only_plan``: of a goal, end once there is a plan."""
+    ``budget``: the named budget that it is charged to. ``only_plan``: of a goal, end once there is a plan.
+    ``expected_micro``: what it is expected to cost."""
 
     run: Uuid
     workflow: Name
@@ -155,9 +158,11 @@ class RunRequested(Payload):
     versions: Annotated[list[Ordinal | None], Field(min_length=2, max_length=2)] | None = None
     input: Object
     budget_micro: Micro | None = None
+    budget: Name | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     parent: ParentStep | None = None
     only_plan: bool = False
+    expected_micro: Micro | None = None
 
 
 class RunPlanned(Payload):
@@ -176,7 +181,7 @@ class RunPlanned(Payload):
 
 
 class LlmRequested(Payload):
-    """Call a model once for one attempt of a step."""
+    """Call a model once for one attempt of a step. ``alias``: which one it is, where it is not the task's own."""
 
     run: Uuid
     step: Ordinal
@@ -189,6 +194,7 @@ class LlmRequested(Payload):
     max_output_tokens: Ordinal
     output_schema: Object | None = None
     tools: Annotated[list[OfferedTool], Field(max_length=200)] = []
+    alias: Label | None = None
     timeout_ms: Millis
     hold_micro: Micro
 
@@ -241,6 +247,7 @@ class StepCompleted(Payload):
     cost_micro: Micro
     duration_ms: Millis
     late: bool = False
+    alias: Label | None = None
 
     @model_validator(mode="after")
     def _one_outcome(self) -> Self:
@@ -252,11 +259,11 @@ class StepCompleted(Payload):
 
 
 class TimerFired(Payload):
-    """A timer of the run is due."""
+    """A timer of the run is due; of kind ``period`` an account's, and of no run."""
 
     run: Uuid
     timer: Label
-    kind: Literal["retry", "timeout", "wait", "wall", "hold", "after"]
+    kind: Literal["retry", "timeout", "wait", "wall", "hold", "after", "budget", "period"]
     step: Ordinal | None = None
     attempt: Ordinal | None = None
 
@@ -382,7 +389,8 @@ class HumanRequested(Payload):
 
 
 class BudgetExhausted(Payload):
-    """A step was denied because the scope's limit cannot cover what it may cost."""
+    """A step was denied, or has to wait, because the scope's limit cannot cover what it may cost. ``resets_at``: when
+    its period ends."""
 
     run: Uuid
     step: Ordinal
@@ -391,3 +399,41 @@ class BudgetExhausted(Payload):
     spent_micro: Micro
     held_micro: Micro
     needed_micro: Micro
+    period: Period = "total"
+    remaining_micro: Micro = 0
+    resets_at: Label | None = None
+
+
+class BudgetViolation(Payload):
+    """A call was billed more than was held for it, or what was told of its usage cannot be right. It is never taken for
+    less than was held; ``frozen``: the run and its accounts admit nothing more."""
+
+    run: Uuid
+    step: Ordinal
+    attempt: Ordinal
+    task: TaskName
+    reason: Text
+    held_micro: Micro
+    billed_micro: Micro
+    frozen: bool
+
+
+class BudgetState(Payload):
+    """A budget: what is spent, held and left of a scope's limit (null: it has none) in its period."""
+
+    scope: Label
+    period: Period
+    limit_micro: Micro | None = None
+    soft_micro: Micro | None = None
+    spent_micro: Micro
+    held_micro: Micro
+    remaining_micro: Micro | None = None
+    resets_at: Label | None = None
+
+
+class BudgetWarning(BudgetState):
+    """So much of a budget is spent as its soft limit says: told once in a period."""
+
+
+class BudgetRestored(BudgetState):
+    """There is headroom again for what a budget has refused."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from agentflow.core.decide import correction
 from agentflow.core.decision import NOTHING, Decision, Facts
 from agentflow.core.message import Message
 from agentflow.core.run import Parent, Run
 from agentflow.errors import Conflict, Rejected
 
+CORRECT = "spend.corrected"
+"""What the API itself decides upon, with nobody else to be told."""
 STEERING = frozenset({"run.pause_requested", "run.resume_requested"})
 
 
@@ -18,6 +21,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         return Decision(messages=(message,))
     if message.name == "run.requested":
         return _accept_run(run, message, facts)
+    if message.name == CORRECT:
+        return correction.decide(run, message, facts)
     if run is None:
         raise Rejected("no such run", code="not_found", path="run", mend="look it up with GET /v1/runs")
     if run.terminal:
@@ -28,14 +33,18 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     return Decision(messages=(message,))
 
 
+KEPT = frozenset({"request_hash", "fork", "budget", "expected_micro"})
+"""What stays with the run, where whoever carries the request out finds it: a fork may be large, and functions of a
+former version would not know the rest."""
+
+
 def _accept_run(run: Run | None, message: Message, facts: Facts) -> Decision:
     request_hash = message.data.get("request_hash") or ""
     if run is not None:
         if run.request_hash != request_hash:
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_mismatch")
         return NOTHING
-    # These stay with the run: the hash says nothing to those who carry the request out, and a fork may be large.
-    data = {name: value for name, value in message.data.items() if name not in ("request_hash", "fork")}
+    data = {name: value for name, value in message.data.items() if name not in KEPT}
     return Decision(run=requested(message, facts), messages=(message._replace(data=data),))
 
 
@@ -56,6 +65,8 @@ def requested(message: Message, facts: Facts) -> Run:
         priority=data.get("priority", 5),
         parent=Parent(**{**around, "run": UUID(around["run"])}) if around else None,
         forked=data.get("fork"),
+        expected_micro=data.get("expected_micro"),
+        budget=data.get("budget"),
     )
 
 

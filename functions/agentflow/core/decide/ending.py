@@ -36,7 +36,7 @@ def end(
 ) -> tuple[Run, tuple[Message, ...]]:
     """The ended run and the public fact that says so (run.completed, run.failed or run.cancelled); a run that another
     one waits for tells that, too."""
-    ended = run.move(status, output=output, error=error, open=EMPTY)
+    ended = run.move(status, output=output, error=error, open=EMPTY, short=EMPTY)
     data: dict[str, Any] = {
         "run": str(run.id),
         "workflow": run.workflow,

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid5
 
+from agentflow.core import spending
+from agentflow.core.budgets import EXHAUSTED, NAME, scopes
+from agentflow.core.costly import moving
 from agentflow.core.decide.api import requested
 from agentflow.core.decide.ending import failed
 from agentflow.core.decision import NOTHING, Decided, Decision, Facts, Row, SlotTaken
+from agentflow.core.estimate import Tariff
 from agentflow.core.goal import CHILD_NAME, ONLY
 from agentflow.core.limits import GATED
 from agentflow.core.message import Message
 from agentflow.core.plan import Plan
-from agentflow.core.planner import check_input, match_trigger
+from agentflow.core.planner import budget_of, check_input, match_trigger
+from agentflow.core.preflight import CODE, REFUSE, Worst, exhausted, worst_case
 from agentflow.core.price import Price, ToolPrice
 from agentflow.core.run import Run
 from agentflow.errors import Rejected
@@ -48,6 +53,15 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     limit = plan.limits.micro
     if run.limit_micro or run.parent is not None:
         limit = min(limit, run.limit_micro)
+    run = run.but(budget=_budget(run, plan))
+    tariff = Tariff(models, tools, {alias: facts.window(alias) if facts.window else None for alias in models})
+    if limit and (empty := exhausted(plan, tariff, facts.headroom.of(scopes(run)))) is not None:
+        mend = "an operator has to look at it" if empty.frozen else f"raise the limit of {empty.who}"
+        return failed(run, facts, EXHAUSTED, f"{empty.said()} ({mend})", path="budget")
+    # A fork's worst case is known where it is asked for: it depends on what the other run has done.
+    worst = worst_case(plan, tariff, given) if run.forked is None and plan.limits.preflight == REFUSE else None
+    if worst is not None and (said := _too_dear(worst, run, limit, facts)):
+        return failed(run, facts, CODE, said, path="limits.preflight")
     planned = run.move(
         "planned",
         version=facts.version,
@@ -57,6 +71,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         limit_micro=limit,
         seq=run.seq + 1,
     )
+    planned = spending.begun(plan, planned, moving(plan, given, tools))
     data: dict[str, Any] = {
         "run": str(run.id),
         "workflow": run.workflow,
@@ -78,10 +93,32 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     return Decision(run=planned, rows=rows, messages=(message_out,))
 
 
+def _too_dear(worst: Worst, run: Run, limit: int, facts: Facts) -> str:
+    """Why the run is not started; '' where nothing is in its way."""
+    if worst.exceeds(limit):
+        return f"{worst.said(limit, 'it')} ({worst.mending('raise limits.usd')})"
+    short = facts.headroom.short(scopes(run), worst.micro) if worst.micro else None
+    if short is None:
+        return ""
+    mend = worst.mending(f"raise the limit of {short.who}")
+    return f"{worst.said(short.left_micro or 0, short.who)}: {short.said()} ({mend})"
+
+
+def _budget(run: Run, plan: Plan) -> str | None:
+    """The named budget that the run is charged to: a child run's own comes before that of the run around it."""
+    if run.parent is not None:
+        return plan.limits.budget or run.budget
+    return run.budget or plan.limits.budget
+
+
+def _named(budget: str | None) -> str | None:
+    """A budget's name, if it can be one; what an event says may be anything."""
+    return budget if budget is not None and NAME.fullmatch(budget) else None
+
+
 def _pin_models(plan: Plan, facts: Facts) -> dict[str, Price]:
     assert facts.price is not None
-    aliases = sorted({task.use for task in plan.tasks.values() if task.kind == "llm" and task.use})
-    return {alias: facts.price(alias) for alias in aliases}
+    return {alias: facts.price(alias) for alias in plan.aliases}
 
 
 def _pin_tools(plan: Plan, facts: Facts) -> dict[str, ToolPrice]:
@@ -115,6 +152,8 @@ def _route(message: Message, facts: Facts) -> Decision:
             "input": run_input,
             "budget_micro": None,
         }
+        if (budget := _named(budget_of(plan, event))) is not None:
+            data["budget"] = budget
         out.append(Message("run.requested", message.tenant, run_id, "requested", data, message.trace))
     for run_id, step in facts.subscribers:
         data = {"run": str(run_id), "name": event["type"], "data": event, "step": step}

@@ -10,9 +10,10 @@ from typing import Any
 
 from immutables import Map
 
+from agentflow.core import spending
 from agentflow.core.agents import around
 from agentflow.core.decide.ending import known
-from agentflow.core.decision import NOTHING, Decision, Facts, StepClosed
+from agentflow.core.decision import NOTHING, Decision, Facts, Row, StepClosed
 from agentflow.core.message import Message
 from agentflow.core.money import bill
 from agentflow.core.plan import Plan
@@ -63,7 +64,16 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         tokens=run.tokens + tokens,
         open=_used(run, step, result["cost_micro"] - closed.held_micro).set(step, opened._replace(waits="decision")),
     )
-    return Decision(run=recorded, rows=(closed,), messages=(message._replace(data=result),))
+    rows: tuple[Row, ...] = (closed,)
+    if task.kind == "llm" and usage["calls"] and f"{step}.{attempt}" not in run.holds:
+        # It costs nothing: there is nothing to settle, but the tokens count all the same.
+        alias = data.get("alias")
+        version = run.models[alias or task.use].price_version
+        recorded, told = spending.settled(
+            recorded, facts.plan, task.name, version, usage, 0, 0, data["duration_ms"], alias
+        )
+        rows = (closed, *told)
+    return Decision(run=recorded, rows=rows, messages=(message._replace(data=result),))
 
 
 def _used(run: Run, step: int, more: int) -> Map[int, OpenStep]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from agentflow.core import agents, chat
+from agentflow.core.decide.holds import Fault, Short, at_limit, room, short_of, take
 from agentflow.core.decision import (
     CHILD,
     PERSON,
@@ -27,19 +28,23 @@ from agentflow.core.goal import CHILD_NAME
 from agentflow.core.money import by_bytes, call_ms, input_tokens_bound, llm_hold, tool_hold, tool_price
 from agentflow.core.plan import Child, Task
 from agentflow.core.planner import key_of
-from agentflow.core.run import OpenStep, child_id
+from agentflow.core.price import llm_bound, most_output
+from agentflow.core.run import OpenStep, Shortage, child_id
 
 if TYPE_CHECKING:
     from agentflow.core.decide.turn import Turn
 
 JSON = Any
 Given = Mapping[str, JSON]
-Fault = tuple[str, str]  # code, message
 YEAR_MS = 366 * 86_400_000
 
 
-def begin(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
-    """Open one attempt of a step; why it was refused, None when it goes on. In a paused run it waits."""
+def begin(
+    turn: Turn, step: int, task: Task, given: Given, attempt: int, waited_for: Shortage | None = None
+) -> Fault | None:
+    """Open one attempt of a step; why it was refused, None when it goes on. In a paused run it waits. ``waited_for``:
+    the money that it has waited for."""
+    turn.waited_for = waited_for
     if turn.run.status == "paused":
         turn.opened(step, task, "resume", attempt, given)
         return None
@@ -51,20 +56,50 @@ def _llm(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault
     if wanted is None:
         turn.opened(step, task, "resume", attempt, given)  # and halted by this very decision
         return None
-    price = turn.run.models[task.use]
+    offer, short = _offer(turn, step, task, wanted)
+    if offer is None:
+        return _out_of_money(turn, step, task, given, attempt, short)
+    price = turn.run.models[offer.alias]
     asked = {
         "model": {"provider": price.provider, "model": price.model},
         "messages": wanted.messages,
         "input": dict(given),
-        "max_output_tokens": task.max_tokens,
+        "max_output_tokens": offer.tokens,
         "output_schema": wanted.schema,
     }
     if wanted.tools:
         asked["tools"] = wanted.tools
-    count = turn.facts.tokens(task.use) if turn.facts.tokens is not None else None
-    most = input_tokens_bound(*wanted, count or by_bytes(price))
-    held = llm_hold(price, task, most)
-    return _call(turn, step, task, given, attempt, asked, held, price.price_version)
+    if offer.alias != task.use:
+        asked["alias"] = offer.alias
+    return _call(turn, step, task, given, attempt, asked, offer.held, price.price_version)
+
+
+class Offer(NamedTuple):
+    """A model that can be asked: so many tokens at most, with so much held."""
+
+    alias: str
+    tokens: int
+    held: int
+
+
+def _offer(turn: Turn, step: int, task: Task, wanted: chat.Asked) -> tuple[Offer | None, int]:
+    """The first of the task's models that fits, its reply limited to what fits if need be; and where none does, the
+    least that would do."""
+    left = room(turn, step, task)
+    least = 0
+    for alias in task.aliases:
+        price = turn.run.models[alias]
+        count = turn.facts.tokens(alias) if turn.facts.tokens is not None else None
+        most = input_tokens_bound(*wanted, count or by_bytes(price))
+        held = llm_hold(price, task, most)
+        if left is None or held <= left:
+            return Offer(alias, task.max_tokens, held), held
+        tokens = most_output(price, most, call_ms(task), left)
+        if tokens is not None and tokens >= task.fewest_tokens:
+            return Offer(alias, tokens, llm_bound(price, most, tokens, call_ms(task))), held
+        needed = llm_bound(price, most, task.fewest_tokens, call_ms(task))
+        least = min(least or needed, needed)
+    return None, least
 
 
 def _tool(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
@@ -116,7 +151,7 @@ def _call(
         "hold_micro": held,
     }
     refusal = _held(turn, step, task, given, attempt, "call", held, version)
-    if refusal is None:
+    if refusal is None and step not in turn.run.short:
         turn.send(f"{task.kind}.requested", f"{step}.{attempt}", data)
     return refusal
 
@@ -124,10 +159,28 @@ def _call(
 def _held(
     turn: Turn, step: int, task: Task, given: Given, attempt: int, waits: str, held: int, price: str
 ) -> Fault | None:
-    """Open the step with what it may cost held; refused, it is closed at once."""
-    refusal = turn.hold(step, attempt, task, held, price)
-    opened = turn.opened(step, task, waits, attempt, given if waits != "call" else None)
-    return _refused(turn, step, task, given, opened, *refusal) if refusal else None
+    """Open the step with what it may cost held. Where that does not fit it is closed at once, or waits."""
+    short = short_of(turn, step, task, held, price)
+    if short is not None:
+        return _at_limit(turn, step, task, given, attempt, short)
+    turn.fund(step)
+    take(turn, step, attempt, held, price)
+    turn.opened(step, task, waits, attempt, given if waits != "call" else None)
+    return None
+
+
+def _out_of_money(turn: Turn, step: int, task: Task, given: Given, attempt: int, needed: int) -> Fault | None:
+    short = short_of(turn, step, task, needed, "")
+    assert short is not None, "what fits is offered"
+    return _at_limit(turn, step, task, given, attempt, short)
+
+
+def _at_limit(turn: Turn, step: int, task: Task, given: Given, attempt: int, short: Short) -> Fault | None:
+    refusal = at_limit(turn, step, task, given, attempt, short)
+    if refusal is None:
+        return None
+    opened = turn.opened(step, task, "budget", attempt, given)
+    return _refused(turn, step, task, given, opened, *refusal)
 
 
 def _wait(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> Fault | None:
@@ -187,7 +240,7 @@ def _workflow(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> 
     assert task.child is not None
     budget = task.price_cap_micro or 0
     refusal = _held(turn, step, task, given, attempt, "child", budget, CHILD)
-    if refusal:
+    if refusal or step in turn.run.short:
         return refusal
     _limit(turn, step, task, attempt)
     run, child = turn.run, task.child
@@ -211,6 +264,8 @@ def _workflow(turn: Turn, step: int, task: Task, given: Given, attempt: int) -> 
             "depth": run.parent.depth + 1 if run.parent else 1,
         },
     }
+    if run.budget is not None:
+        data["budget"] = run.budget
     turn.send("run.requested", "requested", data, run=UUID(data["run"]))
     return None
 
@@ -254,4 +309,6 @@ _UNWAIT: Mapping[str, tuple[Callable[[int], Row], ...]] = {
     "event": (Unsubscribed, _clear("timeout")),
     "person": (Unsubscribed, _clear("timeout")),
     "child": (_clear("timeout"),),
+    "budget": (_clear("budget"),),
+    "approval": (Unsubscribed,),
 }

@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from agentflow.core.agents import around
+from agentflow.core import spending
 from agentflow.core.decide.ending import end
 from agentflow.core.decide.goals import written
-from agentflow.core.decide.starts import Fault, begin, unwait
+from agentflow.core.decide.holds import Fault
+from agentflow.core.decide.starts import begin, unwait
 from agentflow.core.decision import (
-    CHILD,
     Decided,
     Decision,
     Facts,
-    LedgerEntry,
     Row,
     RunEnded,
     StepClosed,
@@ -39,12 +38,15 @@ from agentflow.core.planner import (
     Start,
     advance,
 )
-from agentflow.core.run import EMPTY, OpenStep, Run, child_id, without
+from agentflow.core.run import EMPTY, OpenStep, Run, Shortage, child_id
 from agentflow.core.turn import FREE
 
 JSON = Any
 MAX_RETRY_AFTER_MS = 300_000
-HOLD_GRACE_MS = 60_000
+UNCLAIMED = "unclaimed:"
+"""What the timer of a halted call's hold is called that looks whether the call was ever claimed."""
+MAX_LOST = 10
+"""Calls of a step that may be lost with the life that made them; what is lost then is a failure like any other."""
 
 
 class Turn:
@@ -55,8 +57,8 @@ class Turn:
     """
 
     __slots__ = (
-        "_changed", "_ended", "_given", "_held_now", "_holds", "_line", "_messages", "_rows", "_started", "commands",
-        "epoch", "facts", "open", "plan", "run", "state",
+        "_changed", "_ended", "_given", "_line", "_messages", "_rows", "_short", "_started", "commands", "epoch",
+        "facts", "headroom", "held_now", "holds", "open", "plan", "run", "state", "waited_for",
     )  # fmt: skip
 
     def __init__(self, run: Run, facts: Facts) -> None:
@@ -64,7 +66,7 @@ class Turn:
         self.run = self._given = run
         self.state = run.plan
         self.open = run.open
-        self._holds = run.holds
+        self.holds = run.holds
         self.epoch = run.epoch
         self.facts = facts
         self.plan: Plan = facts.plan
@@ -75,7 +77,10 @@ class Turn:
         self._line: tuple[str, Mapping[str, JSON]] | None = None
         self._started: list[dict[str, JSON]] = []
         self._ended: list[dict[str, JSON]] = []  # by the planner
-        self._held_now = 0
+        self._short: list[int] = []  # steps that wait for money from now on
+        self.held_now = 0
+        self.waited_for: Shortage | None = None  # of the step that is begun
+        self.headroom = facts.headroom
 
     def rest_on(self, state: PlanState | None, base: JSON) -> None:
         """Begin with another run's state; ``base`` says it as a change."""
@@ -94,13 +99,15 @@ class Turn:
             data = {**data, "started": self._started}
         if self._ended:
             data = {**data, "ended": self._ended}
+        if self._short:
+            data = {**data, "short": self._short}
         run = self.run.but(
             plan=self.state,
             seq=self.run.seq + 1,
             epoch=self.epoch,
             open=EMPTY if self.run.terminal else self.open,
-            holds=self._holds,
-            held_micro=self.run.held_micro + self._held_now,
+            holds=self.holds,
+            held_micro=self.run.held_micro + self.held_now,
         )
         line = Decided(name, data, tuple(self.commands), tuple(self._changed))
         return Decision(run, (line, *self._rows), tuple(self._messages))
@@ -113,6 +120,12 @@ class Turn:
         self.state = moved.state
         self._changed.append(moved.changed)
         return self.carry_out(moved.commands)
+
+    def advance(self, *events: PlanEvent) -> None:
+        """Let the planner run to completion; a step that is refused at once (budget) is its next event."""
+        pending = list(events)
+        while pending and not self.run.terminal:
+            pending += self.obey(pending.pop(0))
 
     def carry_out(self, commands: Sequence[Command]) -> list[PlanEvent]:
         """Do what the planner says; returns the refusals as new events."""
@@ -169,6 +182,10 @@ class Turn:
         """One more row to write."""
         self._rows.append(row)
 
+    def rows(self, *rows: Row) -> None:
+        """Some more rows to write."""
+        self._rows += rows
+
     def send(self, name: str, key: str, data: dict[str, JSON], *, run: UUID | None = None) -> None:
         """One more message, about this run or another."""
         self._messages.append(Message(name, self.run.tenant, run or self.run.id, key, data, self.run.trace))
@@ -177,7 +194,9 @@ class Turn:
         self, step: int, task: Task, waits: str, attempt: int, given: Mapping[str, JSON] | None
     ) -> OpenStep:
         """The step is open from now on, and waits for that. ``given`` None: its request says what it was given."""
-        opened = OpenStep(task.name, attempt, self.epoch, waits, self.facts.now_ms, given)
+        before = self.open.get(step)
+        lost = 0 if before is None else before.lost
+        opened = OpenStep(task.name, attempt, self.epoch, waits, self.facts.now_ms, given, lost=lost)
         self.open = self.open.set(step, opened)
         return opened
 
@@ -188,6 +207,12 @@ class Turn:
     def close(self, step: int) -> None:
         """The step has its result: it is no longer open."""
         self.open = self.open.delete(step)
+        self.fund(step)
+
+    def fund(self, step: int) -> None:
+        """The step does not wait for money any more."""
+        if step in self.run.short:
+            self.run = self.run.but(short=self.run.short.delete(step))
 
     def finish(
         self,
@@ -199,9 +224,13 @@ class Turn:
         code: str = "",
         message: str = "",
         cost_micro: int = 0,
+        retryable: bool | None = None,
     ) -> None:
-        """End a step that nobody else has recorded the result of."""
-        error = {"code": code, "message": message} if code else None
+        """End a step that nobody else has recorded the result of. ``retryable``: whether what it waited for may succeed
+        another time, where that has failed."""
+        error: dict[str, JSON] | None = {"code": code, "message": message} if code else None
+        if error is not None and retryable is not None:
+            error["retryable"] = retryable
         self._rows.append(self._closed(step, opened, status, output, error)._replace(cost_micro=cost_micro))
         self._rows += unwait(step, opened.waits)
         if opened.waits == "child" and code == "timeout":
@@ -217,6 +246,11 @@ class Turn:
         self.open = self.open.set(step, opened._replace(waits="retry"))
         self._rows.append(TimerSet(f"retry:{step}", "retry", delay, step, opened.attempt))
 
+    def make_again(self, step: int, opened: OpenStep) -> None:
+        """Make a call anew that was lost with the life that made it, at once; the attempt does not count."""
+        self.open = self.open.set(step, opened._replace(waits="retry", lost=opened.lost + 1))
+        self._rows.append(TimerSet(f"retry:{step}", "retry", 0, step, opened.attempt))
+
     def _closed(
         self,
         step: int,
@@ -226,7 +260,7 @@ class Turn:
         error: Mapping[str, JSON] | None = None,
     ) -> StepClosed:
         kind = self.plan.tasks[opened.task].kind
-        held = self._holds.get(f"{step}.{opened.attempt}", 0)
+        held = self.holds.get(f"{step}.{opened.attempt}", 0)
         return StepClosed(
             step, opened.attempt, opened, kind, status, opened.input, output, error, held_micro=held
         )
@@ -238,13 +272,12 @@ class Turn:
             return
         if opened.waits == "call":
             once = self.plan.tasks[opened.task].calls_once(self.plan.tools)
-            self._rows += [self._closed(step, opened, "halted"), Withdrawn(f"{step}.{opened.attempt}", once)]
-            if f"{step}.{opened.attempt}" in self._holds:
-                self.run = self.run.but(halted=self.run.halted.set(f"{step}.{opened.attempt}", True))
-                after = (self.plan.tasks[opened.task].timeout_ms or 0) + HOLD_GRACE_MS
-                self._rows.append(
-                    TimerSet(f"hold:{step}.{opened.attempt}", "hold", after, step, opened.attempt)
-                )
+            key = f"{step}.{opened.attempt}"
+            held = key in self.holds
+            self._rows += [self._closed(step, opened, "halted"), Withdrawn(key, once and not held)]
+            if held:
+                self.run = self.run.but(halted=self.run.halted.set(key, opened.task))
+                self._rows.append(TimerSet(f"{UNCLAIMED}{key}", "hold", 0, step, opened.attempt))
         elif opened.waits != "decision":
             if opened.waits != "retry":
                 self._rows.append(self._closed(step, opened, "halted"))
@@ -260,6 +293,8 @@ class Turn:
 
     def _cancel_child(self, step: int, opened: OpenStep) -> None:
         """What the run that was started may spend stays held until it has ended, and says so."""
+        if (key := f"{step}.{opened.attempt}") in self.holds:
+            self.run = self.run.but(halted=self.run.halted.set(key, opened.task))
         child = child_id(self.run.id, step, opened.attempt)
         data = {"run": str(child), "reason": f"run {self.run.id} does not wait for it any more", "by_parent": True}
         self.send("run.cancel_requested", f"cancel:{self.run.id}", data, run=child)
@@ -271,88 +306,9 @@ class Turn:
 
     # -- money ------------------------------------------------------------------------------------------
 
-    def hold(self, step: int, attempt: int, task: Task, amount: int, price: str) -> Fault | None:
-        """Reserve what an attempt may cost; why not, when a limit is in the way."""
-        if amount == 0:
-            return None
-        run = self.run
-        within = self._agent_of(step)
-        if within is not None and (refusal := self._over_cap(step, attempt, *within, amount)) is not None:
-            return refusal
-        held = run.held_micro + self._held_now
-        run_headroom = 0 if run.frozen else run.limit_micro - run.spent_micro - held
-        short_of = None
-        if amount > run_headroom:
-            short_of = ("run", run.limit_micro, run.spent_micro, held)
-        elif price != CHILD and not self.facts.headroom.admits(self._held_now + amount):
-            scope = self.facts.headroom
-            short_of = ("tenant", scope.limit_micro or 0, scope.spent_micro, scope.held_micro)
-        if short_of:
-            mend = "raise the tenant's limit"
-            if short_of[0] == "run":
-                mend = "raise usd of the task that runs it" if run.parent else "raise limits.usd"
-            return self._exhausted(step, attempt, f"tasks.{task.part_of or task.name}", amount, *short_of, mend)
-        if within is not None:
-            agent, opened = within
-            self.open = self.open.set(agent, opened._replace(used_micro=opened.used_micro + amount))
-        self._held_now += amount
-        self._holds = self._holds.set(f"{step}.{attempt}", amount)
-        self._rows.append(LedgerEntry(step, attempt, "hold", amount, amount, price))
-        return None
-
-    def _agent_of(self, step: int) -> tuple[int, OpenStep] | None:
-        """The open step of the agent that an inner step belongs to."""
-        agent = around(self.state, step)
-        opened = None if agent is None else self.open.get(agent)
-        return None if agent is None or opened is None else (agent, opened)
-
-    def _over_cap(self, step: int, attempt: int, agent: int, opened: OpenStep, amount: int) -> Fault | None:
-        """Why an agent may not have that much more, if its task's ``usd`` is in the way."""
-        cap, used = self.plan.tasks[opened.task].price_cap_micro, opened.used_micro
-        if cap is None or used + amount <= cap:
-            return None
-        path = f"tasks.{opened.task}.usd"
-        return self._exhausted(step, attempt, path, amount, "task", cap, used, 0, "raise it")
-
-    def _exhausted(
-        self, step: int, attempt: int, path: str, amount: int, scope: str, limit: int, spent: int, held: int, mend: str
-    ) -> Fault:
-        """The refusal of an attempt that may cost too much, and the fact that says so."""
-        data = {
-            "run": str(self.run.id),
-            "step": step,
-            "scope": scope,
-            "limit_micro": limit,
-            "spent_micro": spent,
-            "held_micro": held,
-            "needed_micro": amount,
-        }
-        self.send("budget.exhausted", f"{step}.{attempt}:budget", data)
-        return "budget_exhausted", (
-            f"{path}: may cost up to {amount} micro-dollars, but the {scope} has "
-            f"{limit - spent - held} left of {limit} ({mend} or lower max_tokens)"
-        )
-
-    def settle_whole(self, step: int, attempt: int, held: int) -> None:
-        """Count a whole hold as spent (late, after the run's end or not)."""
-        self._settle(step, attempt, held, held, "expired")
-        self.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
-
-    def settle(self, step: int, attempt: int, cost: int) -> None:
-        """Count what a child run has cost in place of what was held for it."""
-        self._settle(step, attempt, self._holds.get(f"{step}.{attempt}", 0), cost, CHILD)
-
-    def _settle(self, step: int, attempt: int, held: int, cost: int, price: str) -> None:
-        key = f"{step}.{attempt}"
-        self._holds = without(self._holds, key)
-        self.run = self.run.but(
-            spent_micro=self.run.spent_micro + cost,
-            held_micro=self.run.held_micro - held,
-            halted=without(self.run.halted, key),
-            frozen=self.run.frozen or cost > held,
-        )
-        if held or cost:
-            self._rows.append(LedgerEntry(step, attempt, "settle", cost, -held, price))
+    def is_short(self, step: int) -> None:
+        """The step waits for money: its line says so, for whoever decides it again."""
+        self._short.append(step)
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -371,5 +327,5 @@ class Turn:
     ) -> None:
         so_far = self.run.but(plan=self.state)
         self.run, facts = end(so_far, self.facts, status, output=output, error=error)
-        self._rows.append(RunEnded())
+        self._rows += (RunEnded(), *spending.ended(self.plan, self.run))
         self._messages += facts

@@ -1,0 +1,47 @@
+"""What was spent, and what a run may cost, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from .conftest import HELLO, Command
+from .test_main import one_line
+
+
+async def test_costs_are_shown_as_a_table_json_and_csv(agentflow: Command) -> None:
+    assert (await agentflow("costs")).out.strip() == "nothing was spent"
+    ended = [await agentflow("run", str(HELLO), "-i", "name=Ann", "--json") for _ in range(2)]
+    spent = sum(each.json["spent_micro"] for each in ended)
+    assert spent > 0
+    (item,) = (await agentflow("costs", "--json")).json
+    assert (item["workflow"], item["cost_micro"], item["runs"]) == ("hello", spent, 2)
+    head, line = (await agentflow("costs", "--by", "model")).out.splitlines()
+    assert "cost" in head.split() and "small" in line and f"{spent / 1e6:.6f}".rstrip("0") in line
+    (row,) = csv.DictReader(io.StringIO((await agentflow("costs", "--by", "step", "--csv")).out))
+    assert (row["BilledCost"], row["ResourceName"]) == (f"{spent / 1e6:.6f}", "greet")
+
+
+async def test_what_is_wrong_with_costs_is_said_in_one_line(agentflow: Command) -> None:
+    one_line(await agentflow("costs", "--from", "soon"), "from")
+    assert (await agentflow("costs", "--by", "colour")).code == 2
+
+
+async def test_a_file_is_estimated_by_its_plan_and_a_registered_workflow_by_what_was_seen(agentflow: Command) -> None:
+    guess = (await agentflow("estimate", str(HELLO), "-i", "name=Ann", "--json")).json
+    assert (guess["runs_observed"], guess["bounded_by"], guess["version"]) == (0, "plan", None)
+    shown = (await agentflow("estimate", str(HELLO), "-i", "name=Ann")).out
+    assert "greet" in shown and "no runs observed yet" in shown and "it may spend $0.01" in shown
+    ran = (await agentflow("run", str(HELLO), "-i", "name=Ann", "--json")).json
+    known = (await agentflow("estimate", "hello", "-i", "name=Ann", "--json")).json
+    assert known["runs_observed"] >= 1
+    assert known["cost_micro"]["least"] <= ran["spent_micro"] <= known["cost_micro"]["most"]
+    assert known["cost_micro"]["most"] == guess["cost_micro"]["most"]
+    capped = (await agentflow("estimate", "hello", "-i", "name=Ann", "--budget", "0.00001")).out
+    assert "the most is budget_usd, $0.00001: the plan may come to" in capped
+
+
+async def test_a_missing_input_of_an_estimate_is_said(agentflow: Command) -> None:
+    one_line(await agentflow("estimate", str(HELLO)), "input.name", "is missing")
+    one_line(await agentflow("estimate", "nothing"), "no workflow")
+    one_line(await agentflow("estimate", str(HELLO), "-i", "name=A", "--budget", "-1"), "--budget")

@@ -1,0 +1,186 @@
+"""infra/knative/data: Postgres and NATS as a cluster takes them, where the functions look for them; and three servers
+with infra/nats/cluster.conf, of which one may be lost."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats
+import nats.errors
+import nats.js.errors
+import pytest
+from house import eventually
+
+from agentflow.bus.jetstream import JetStream
+
+from .manifests import CRDS, INFRA, KNATIVE, Manifest, faults, manifests, of_kind, pods, rendered
+from .test_nats import WORDS, certificates
+
+GOLDEN = Path(__file__).parent / "golden" / "data.yaml"
+NATS = INFRA / "nats"
+SERVERS = 3
+
+
+@pytest.fixture
+def data(programs: None) -> list[Manifest]:
+    return manifests(rendered(KNATIVE / "data"))
+
+
+@pytest.mark.usefixtures("programs")
+def test_what_is_rendered_is_what_was_looked_at() -> None:
+    """After a change on purpose: kustomize build infra/knative/data > tests/infra/golden/data.yaml"""
+    assert rendered(KNATIVE / "data") == GOLDEN.read_text()
+
+
+def test_every_manifest_is_one_that_a_cluster_takes(data: list[Manifest]) -> None:
+    assert [fault for each in data for fault in faults(each, CRDS)] == []
+    broken = copy.deepcopy(data)
+    (cluster,) = of_kind(broken, "Cluster")
+    cluster["spec"]["managed"]["roles"][0]["inherits"] = True
+    (servers,) = of_kind(broken, "StatefulSet")
+    servers["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    found = [fault for each in broken for fault in faults(each, CRDS)]
+    assert [fault.split(" ")[1] for fault in found] == [
+        "spec.template.spec.containers.0.livenesProbe", "spec.managed.roles.0.inherits"
+    ]  # fmt: skip
+
+
+def test_functions_find_their_servers_and_are_let_in(data: list[Manifest]) -> None:
+    """The names in their settings are names in the certificates, and the ports are open to their namespace."""
+    functions = manifests(rendered(KNATIVE / "overlays" / "production"))
+    (settings,) = (each for each in of_kind(functions, "ConfigMap") if "settings" in each["metadata"]["name"])
+    (cluster,) = of_kind(data, "Cluster")
+    database = urlsplit(settings["data"]["AGENTFLOW_DATABASE_URL"])
+    assert database.hostname in cluster["spec"]["certificates"]["serverAltDNSNames"]
+    (service,) = cluster["spec"]["managed"]["services"]["additional"]
+    assert database.hostname == f"{service['serviceTemplate']['metadata']['name']}.agentflow-data.svc.cluster.local"
+    assert database.path.strip("/") == cluster["spec"]["bootstrap"]["initdb"]["database"]
+    certificate = next(each for each in of_kind(data, "Certificate") if each["metadata"]["name"] == "nats")
+    (named,) = set(re.findall(r"@([\w.-]+):4222", (KNATIVE / "README.md").read_text()))
+    assert named in certificate["spec"]["dnsNames"]
+    assert settings["data"]["AGENTFLOW_NATS_REPLICAS"] == str(SERVERS)
+    opened = {
+        port["port"]
+        for each in of_kind(data, "NetworkPolicy")
+        for rule in each["spec"].get("ingress", [])
+        for port in rule["ports"]
+        if {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "agentflow"}}} in rule["from"]
+    }
+    assert opened == {4222, 5432}
+    assert [each["spec"] for each in of_kind(data, "NetworkPolicy") if each["metadata"]["name"] == "default-deny"] == [
+        {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    ]
+
+
+def test_the_roles_are_those_that_log_in(data: list[Manifest]) -> None:
+    from agentflow.runtime.preparation import ROLES
+
+    (cluster,) = of_kind(data, "Cluster")
+    managed = {each["name"]: each["passwordSecret"]["name"] for each in cluster["spec"]["managed"]["roles"]}
+    assert managed == {role: role.replace("_", "-") for role in ROLES}
+    (first, second) = cluster["spec"]["postgresql"]["pg_hba"]
+    assert set(first.split()[2].split(",")) == set(ROLES)
+    assert second == "hostnossl all all all reject"
+
+
+def test_nats_may_do_no_more_than_it_has_to(data: list[Manifest]) -> None:
+    ((name, pod),) = pods(data)
+    spec = pod["spec"]
+    (container,) = spec["containers"]
+    context = {**spec["securityContext"], **container["securityContext"]}
+    assert name == "nats"
+    assert (context["runAsNonRoot"], context["readOnlyRootFilesystem"]) == (True, True)
+    assert (context["allowPrivilegeEscalation"], context["capabilities"]) == (False, {"drop": ["ALL"]})
+    (ending_s,) = re.findall(r"lame_duck_duration: (\d+)s", (NATS / "nats.conf").read_text())
+    assert spec["terminationGracePeriodSeconds"] > int(ending_s)
+    (budget,) = of_kind(data, "PodDisruptionBudget")
+    (servers,) = of_kind(data, "StatefulSet")
+    assert budget["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert budget["spec"]["minAvailable"] == servers["spec"]["replicas"] - 1
+    assert len(re.findall(r'"tls://nats-\d', (NATS / "cluster.conf").read_text())) == servers["spec"]["replicas"]
+
+
+# -- three servers ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(tmp_path: Path, require: Any) -> Iterator[tuple[list[subprocess.Popen[bytes]], list[int]]]:
+    """Three servers with our files, of which only the places are changed; their client ports."""
+    certificates(tmp_path, require)
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(3 * SERVERS)]
+    ports = [each.getsockname()[1] for each in listening]
+    for each in listening:
+        each.close()
+    clients, monitors, peers = ports[:SERVERS], ports[SERVERS : 2 * SERVERS], ports[2 * SERVERS :]
+    names = [f"nats-{n}.nats-peers.agentflow-data.svc.cluster.local:6222" for n in range(SERVERS)]
+    routes = {name: f"localhost:{port}" for name, port in zip(names, peers, strict=True)}
+    started = []
+    for n in range(SERVERS):
+        home = tmp_path / f"nats-{n}"
+        home.mkdir()
+        places = routes | {
+            "0.0.0.0:4222": f"127.0.0.1:{clients[n]}", "0.0.0.0:8222": f"127.0.0.1:{monitors[n]}",
+            "0.0.0.0:6222": f"127.0.0.1:{peers[n]}", "/etc/nats/tls": str(tmp_path), "/data": str(home / "data"),
+        }  # fmt: skip
+        for name in ("nats.conf", "cluster.conf"):
+            text = (NATS / name).read_text()
+            for was, now in places.items():
+                text = text.replace(was, now)
+            (home / name).write_text(text)
+        command = [Path(sysconfig.get_path("scripts")) / "nats-server", "-c", home / "cluster.conf"]
+        with (home / "log").open("wb") as log:
+            environment = {**os.environ, **WORDS, "POD_NAME": f"nats-{n}"}
+            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    yield started, clients
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.wait(15)
+
+
+async def test_one_of_three_servers_may_be_lost(
+    three: tuple[list[subprocess.Popen[bytes]], list[int]], tmp_path: Path
+) -> None:
+    servers, clients = three
+    ca = str(tmp_path / "ca.crt")
+
+    async def made() -> JetStream | None:
+        bus = JetStream(f"tls://engine:word-of-engine@localhost:{clients[0]}", ca=ca, replicas=SERVERS)
+        try:
+            await bus.open()
+        except Exception:
+            await bus.close()
+            return None
+        return bus
+
+    first = await eventually(made, within_s=30)
+    assert first is not None
+    await first.close()
+    servers[1].kill()
+    others = [f"tls://localhost:{clients[n]}" for n in (0, 2)]
+    connection = await nats.connect(
+        others, user="engine", password="word-of-engine", tls=ssl.create_default_context(cafile=ca), connect_timeout=5
+    )
+    jetstream = connection.jetstream(timeout=2)
+    subject = "agentflow.7c9e6679-7425-40de-944b-e07fc1f90ae7.in.order"
+
+    async def taken() -> int | None:
+        try:
+            return (await jetstream.publish(subject, b"{}")).seq
+        except (nats.errors.Error, nats.js.errors.Error, TimeoutError):
+            return None
+
+    assert await eventually(taken, within_s=20)
+    info = await jetstream.stream_info("AGENTFLOW_IN")
+    assert info.config.num_replicas == SERVERS
+    await connection.close()
