@@ -90,7 +90,9 @@ begin
     new.spent_micro := 0;
     new.warned := false;
   end if;
-  new.ends_at := period_end(new.period, new.zone, at);
+  if tg_op = 'UPDATE' or new.ends_at is null then  -- who makes one with what its period has spent says which that is
+    new.ends_at := period_end(new.period, new.zone, at);
+  end if;
   new.bound_micro := case when new.limit_micro is not null
                      then greatest(new.limit_micro, new.spent_micro + new.held_micro) end;
   return new;

@@ -1,7 +1,7 @@
 -- What was spent on what: rolled up by day in the transaction that settles, so that reports read few rows however many
 -- calls there were, and go on saying what a month has cost when its runs are removed.
 --
---   * spend has a row per day, task, what was called and at which price; run_spend one per day and workflow (task '') and
+--   * spend has a row per day, task, what was called, at which price and for which named budget; run_spend one per day and workflow (task '') and
 --     one per task that may cost something: what ended runs have come to, and what the next one is expected to cost from.
 --   * Days are the tenant's own. A settlement counts on the day on which it is made, as it does for budgets.
 --   * Several writers at once never wait for each other's row: each connection writes rows of its own shard.
@@ -23,6 +23,7 @@ create table spend (
   provider            text collate "C" not null,
   name                text collate "C" not null,      -- the model, the tool, the other workflow
   price               text collate "C" not null,      -- version of the price list
+  budget              text collate "C" not null,      -- the named budget that the run is charged to; '': none
   shard               smallint not null,
   agent               text collate "C" not null,
   calls               bigint not null,
@@ -34,7 +35,7 @@ create table spend (
   ms                  bigint not null,
   cost_micro          bigint not null check (cost_micro >= 0),
   held_micro          bigint not null check (held_micro >= 0),  -- what had been held for these calls
-  primary key (tenant_id, day, workflow, version, task, kind, provider, name, price, shard)
+  primary key (tenant_id, day, workflow, version, task, kind, provider, name, price, budget, shard)
 ) with (fillfactor = 60);
 
 create table run_spend (

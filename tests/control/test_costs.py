@@ -16,8 +16,9 @@ TODAY = datetime.now(UTC).date()
 LAST_MONTH = TODAY.replace(day=1) - timedelta(days=1)
 SPEND = """
 insert into agentflow.spend (tenant_id, day, workflow, version, task, kind, provider, name, price, shard, agent, calls,
-  input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, ms, cost_micro, held_micro)
-values (%s, %s, %s, 1, %s, %s, %s, %s, 'v 1', %s, %s, 2, 100, 10, 40, 5, 3, 1500, %s, 900)"""
+  input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, ms, cost_micro, held_micro,
+  budget)
+values (%s, %s, %s, 1, %s, %s, %s, %s, 'v 1', %s, %s, 2, 100, 10, 40, 5, 3, 1500, %s, 900, %s)"""
 RUNS = """
 insert into agentflow.run_spend (tenant_id, day, workflow, version, task, shard, runs, succeeded, starts, calls,
   input_tokens, output_tokens, cost_micro, expected_runs, expected_micro, expected_cost_micro)
@@ -29,11 +30,11 @@ async def fill(world: World, tenant: Tenant) -> None:
     rows: list[tuple[Any, ...]] = []
     for day, times in ((TODAY, 1), (LAST_MONTH, 10)):
         rows += [
-            (day, "audit", "find", "llm", "acme", "big-1", 0, "clerk", 300 * times),
-            (day, "audit", "find", "llm", "acme", "big-1", 7, "clerk", 200 * times),  # another shard
-            (day, "audit", "find", "tool", "", "search", 0, "clerk", 40 * times),
-            (day, "audit", "tell", "workflow", "workflow", "notify", 0, "", 25 * times),
-            (day, "notify", "say", "llm", "acme", "small-1", 0, "", 25 * times),
+            (day, "audit", "find", "llm", "acme", "big-1", 0, "clerk", 300 * times, "team"),
+            (day, "audit", "find", "llm", "acme", "big-1", 7, "clerk", 200 * times, "team"),  # another shard
+            (day, "audit", "find", "tool", "", "search", 0, "clerk", 40 * times, ""),
+            (day, "audit", "tell", "workflow", "workflow", "notify", 0, "", 25 * times, "team"),
+            (day, "notify", "say", "llm", "acme", "small-1", 0, "", 25 * times, "team"),
         ]
     async with await psycopg.AsyncConnection.connect(world.database.admin) as conn:
         for row in rows:
@@ -58,6 +59,7 @@ async def costs(tenant: Tenant, **params: Any) -> list[dict[str, Any]]:
         ("model", ("provider", "model"), {("acme", "big-1"): 500 * 11, ("acme", "small-1"): 25 * 11}),
         ("tool", ("tool",), {("search",): 40 * 11}),
         ("step", ("workflow", "task"), {("audit", "find"): 540 * 11, ("audit", "tell"): 0, ("notify", "say"): 275}),
+        ("budget", ("budget",), {("team",): 525 * 11}),
     ],
 )
 async def test_sums_by(world: World, by: str, names: tuple[str, ...], expected: dict[tuple[str, ...], int]) -> None:

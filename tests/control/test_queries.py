@@ -36,8 +36,8 @@ insert into agentflow.parked (tenant_id, parked_id, consumer, subject, reason, h
 select tenant_id, lpad(to_hex(n), 32, '0')::uuid, 'plan', 's', 'r', '{{}}', 'x', 1
 from agentflow.tenants, generate_series(1, {many}) n;
 insert into agentflow.spend
-select t.tenant_id, date '2026-01-01' + n / 20, 'w' || n % 20, 1, '', 'llm', 'p', 'm', 'v', 0, '', 1, 1, 1, 0, 0, 0, 1,
-       1, 1 from agentflow.tenants t, generate_series(0, {many} - 1) n;
+select t.tenant_id, date '2026-01-01' + n / 20, 'w' || n % 20, 1, '', 'llm', 'p', 'm', 'v', '', 0, '', 1, 1, 1, 0, 0, 0,
+       1, 1, 1 from agentflow.tenants t, generate_series(0, {many} - 1) n;
 insert into agentflow.run_spend
 select tenant_id, day, workflow, version, case when extract(day from day) > 15 then 't' else '' end, 0, 1, 1, 1, 1, 1,
        1, 1, 0, 0, 0 from agentflow.spend;

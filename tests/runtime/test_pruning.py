@@ -298,7 +298,8 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 SPEND = """
 insert into agentflow.spend
-select %s, %s, 'w', 1, 't' || n, 'llm', 'p', 'm', 'v', 0, '', 1, 1, 1, 0, 0, 0, 1, 7, 9 from generate_series(1, 3) n"""
+select %s, %s, 'w', 1, 't' || mod(n, 2), 'llm', 'p', 'm', 'v', case n when 3 then 'team' else '' end, 0, '', 1, 1, 1, 0, 0, 0,
+       1, 7, 9 from generate_series(1, 3) n"""
 RUN_SPEND = "insert into agentflow.run_spend values (%s, %s, 'w', 1, '', 0, 1, 1, 1, 1, 1, 1, 7, 0, 0, 0)"
 
 
@@ -322,14 +323,15 @@ async def test_sums_of_money_outlive_their_runs_and_go_day_by_day(past: Past) ->
 
 async def test_days_that_are_over_are_folded_and_say_the_same(past: Past) -> None:
     tenant = past.tenant()
-    sums = "select count(*), sum(calls), sum(cost_micro), sum(held_micro) from agentflow.spend where day = %s"
+    sums = """select count(*), sum(calls), sum(cost_micro), sum(held_micro),
+                     sum(cost_micro) filter (where budget = 'team') from agentflow.spend where day = %s"""
     runs = "select count(*), sum(runs), sum(cost_micro), sum(calls) from agentflow.run_spend where day = %s"
     days = [(NOW - days_ago * DAY).date() for days_ago in (0, 1, 2, 3, 70)]
     for day in days:
         past.conn.execute(SPEND, (tenant, day))
         past.conn.execute(RUN_SPEND, (tenant, day))
         for shard in (3, 7):
-            past.conn.execute(SPEND.replace("'v', 0", f"'v', {shard}"), (tenant, day))
+            past.conn.execute(SPEND.replace("end, 0", f"end, {shard}"), (tenant, day))
             past.conn.execute(RUN_SPEND.replace("'', 0", f"'', {shard}"), (tenant, day))
     await swept(past, dry=True)
     assert past.one("select count(*) from agentflow.spend where day = %s", days[-1]) == 9
@@ -337,5 +339,5 @@ async def test_days_that_are_over_are_folded_and_say_the_same(past: Past) -> Non
         await swept(past)
         for day in days:
             over = day < (NOW - 2 * DAY).date()
-            assert past.conn.execute(sums, (day,)).fetchone() == (3 if over else 9, 9, 63, 81)
+            assert past.conn.execute(sums, (day,)).fetchone() == (3 if over else 9, 9, 63, 81, 21)
             assert past.conn.execute(runs, (day,)).fetchone() == (1 if over else 3, 3, 21, 3)

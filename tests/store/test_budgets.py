@@ -14,7 +14,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from agentflow.core.budgets import Account
-from agentflow.core.decision import CHILD, LedgerEntry, PeriodEnded, Refused, Row, Waiting
+from agentflow.core.decision import CHILD, CORRECTION, LedgerEntry, PeriodEnded, Refused, Row, Spent, Waiting
 from agentflow.core.run import Run
 from agentflow.errors import Rejected
 from agentflow.store.admin import create_tenant
@@ -83,6 +83,11 @@ def hold(step: int, amount: int, price: str = "p") -> LedgerEntry:
 
 def settle(step: int, held: int, cost: int, price: str = "p") -> LedgerEntry:
     return LedgerEntry(step, 1, "settle", cost, -held, price)
+
+
+def spent(cost: int, kind: str = "llm") -> Spent:
+    """What goes into the sums with a settlement."""
+    return Spent("t", "", kind, "", "x", "p", (0,) * 5, 0, cost, 0)
 
 
 @pytest.fixture
@@ -206,19 +211,37 @@ async def test_more_than_was_held_freezes_every_scope_until_an_operator_thaws_it
     await money.enter(run, hold(2, 70))
 
 
-async def test_a_new_account_begins_with_what_is_held(money: Money) -> None:
+async def test_a_new_account_begins_with_what_is_held_and_what_its_period_has_spent(money: Money) -> None:
     first = await money.enter(await money.start(budget="team"), hold(1, 70), hold(2, 500, CHILD))
     await money.enter(await money.start("other"), hold(1, 7))
     done = await money.enter(await money.start(), hold(1, 9))
-    await money.enter(done, settle(1, 9, 9))
-    for scope, held in (("tenant", 77), ("workflow:w", 570), ("budget:team", 70), ("workflow:none", 0)):
-        await money.limit(scope, 50)
-        assert await money.account(scope) == (0, held)
+    await money.enter(done, settle(1, 9, 9), spent(9))
+    first = await money.enter(first, settle(3, 0, 30, CHILD), spent(30, "workflow"), settle(4, 0, 8), spent(8))
+    expected = {"tenant": (17, 77), "workflow:w": (47, 570), "budget:team": (8, 70), "workflow:none": (0, 0)}
+    for scope, account in expected.items():
+        for period in ("day", "month", "total"):
+            await money.limit(scope, 50, period)
+            assert await money.account(scope, period) == account, (scope, period)
     run = await money.enter(first, settle(1, 70, 60), settle(2, 500, 100, CHILD))
-    assert await money.account("workflow:w") == (160, 0)
-    assert await money.account("budget:team") == (60, 0)
+    assert await money.account("workflow:w") == (207, 0)
+    assert await money.account("budget:team") == (68, 0)
     with pytest.raises(Raced):
-        await money.enter(run, hold(3, 1))
+        await money.enter(run, hold(5, 1))
+
+
+async def test_what_was_spent_before_its_period_is_not_in_a_new_account(money: Money) -> None:
+    run = await money.enter(await money.start(budget="team"), settle(1, 0, 5), spent(5))
+    before = {"day": "current_date - 1", "month": "(date_trunc('month', current_date) - interval '1 day')::date"}
+    for period, day in before.items():
+        await money.sql(f"update spend set day = {day}")
+        await money.limit("tenant", 50, period)
+        await money.limit("budget:team", 50, period)
+        assert await money.account("tenant", period) == await money.account("budget:team", period) == (0, 0)
+    await money.enter(run, settle(2, 0, 3), spent(3), spent(-20, CORRECTION))
+    await money.limit("workflow:w", 50, "day")
+    assert await money.account("workflow:w", "day") == (0, 0), "what is given back gives no headroom"
+    await money.limit("budget:team", 50, "total")
+    assert await money.account("budget:team", "total") == (0, 0)
 
 
 async def test_the_soft_limit_is_told_once_in_a_period(money: Money) -> None:

@@ -49,7 +49,7 @@ insert into agentflow.audit
 select tenant_id, row_number() over (partition by tenant_id), created_at, 'runs',
        json_build_object('runs', json_build_array(json_build_array(run_id, 1, ''))), '', '' from agentflow.runs;
 insert into agentflow.spend
-select t, date '2026-07-20' + n / 20, 'w' || n % 20, 1, '', '', '', '', '', 0, '', 1, 1, 1, 0, 0, 0, 1, 1, 1
+select t, date '2026-07-20' + n / 20, 'w' || n % 20, 1, '', '', '', '', '', '', 0, '', 1, 1, 1, 0, 0, 0, 1, 1, 1
 from unnest('{{{a},{b}}}'::uuid[]) t, generate_series(0, {many} - 1) n;
 insert into agentflow.run_spend
 select tenant_id, day, workflow, 1, '', 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0 from agentflow.spend;

@@ -86,12 +86,10 @@ async def _task(call: Call, asked: shapes.CorrectionRequest) -> str:
 
 
 async def _check_scope(call: Call, asked: shapes.CorrectionRequest) -> None:
-    """What is given back of a scope has been spent there. By named budgets nothing is added up: there the tenant's sums
-    say it."""
+    """What is given back of a scope has been spent there."""
     if asked.amount_micro > 0:
         return
-    kind, _, name = asked.scope.partition(":")
-    spent = await call.services.store.spent(call.tenant, name if kind == "workflow" else None)
+    spent = await call.services.store.spent(call.tenant, asked.scope)
     if spent + asked.amount_micro < 0:
         said = f"would give back {-asked.amount_micro} micro-dollars of {spent} that were spent"
         raise Rejected(said, code="below_zero", path="amount_micro", mend="give back less")

@@ -88,6 +88,7 @@ def _item(call: Call, by: str, row: Row) -> dict[str, Any]:
         "provider": row["by_provider"] if by == "model" else None,
         "model": row["by_name"] if by == "model" else None,
         "tool": row["by_name"] if by == "tool" else None,
+        "budget": row["by_name"] if by == "budget" else None,
         "seconds": row["ms"] / 1000,
         "prices": row["prices"] or [],
         "runs": runs,
@@ -133,7 +134,7 @@ def _csv(call: Call, by: str, items: Iterable[Row], following: str | None) -> Re
 def _focus(by: str, item: Row) -> dict[str, Any]:
     """One row in the terms of FOCUS 1.2; what that does not have has the prefix that it asks for."""
     tokens = item["input_tokens"] + item["output_tokens"]
-    what = next((item[name] for name in ("model", "tool", "agent", "task", "workflow") if item[name]), "")
+    what = next((item[name] for name in ("model", "tool", "budget", "agent", "task", "workflow") if item[name]), "")
     estimated = item["estimated"] or {}
     return {
         "BillingAccountId": item["tenant"],

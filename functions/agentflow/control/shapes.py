@@ -225,8 +225,8 @@ class CostsQuery(Query):
     """What to add up, and over what time."""
 
     by: Annotated[
-        Literal["tenant", "workflow", "agent", "model", "tool", "step"],
-        Field(description="step: each task of each workflow."),
+        Literal["tenant", "workflow", "agent", "model", "tool", "step", "budget"],
+        Field(description="step: each task of each workflow; budget: what runs are charged to besides, by its name."),
     ] = "workflow"
     period: Annotated[
         Literal["day", "month", "total"] | None,
@@ -637,6 +637,7 @@ class Cost(Answer):
     provider: str | None
     model: str | None
     tool: str | None
+    budget: str | None
     cost_micro: Annotated[int, Field(description="Corrections included.")]
     corrected_micro: Annotated[int, Field(description="Of it what administrators have corrected, up or down.")]
     children_micro: Annotated[int, Field(description="What runs that these have started cost, counted as their own.")]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from psycopg import errors as pg
-
 from agentflow.core.budgets import MAX_MICRO, checked_period, checked_scope
 from agentflow.errors import Rejected
 from agentflow.store.admin import administering, unknown_tenant
@@ -28,7 +26,8 @@ async def set_budget(
     """Set a scope's limits for a period, as a whole, and return the row as it is now; ``thaw`` lifts a freeze.
 
     A limit below what is spent and held admits nothing more until enough is settled or the period ends; what is held
-    by then goes on. A new account begins with what is held in its scope already, and with nothing spent.
+    by then goes on. A new account begins with what is held in its scope, and with what its period has spent there, as
+    far back as sums are kept (``agentflow retention``).
     """
     checked_scope(scope)
     checked_period(period)
@@ -47,10 +46,9 @@ async def set_budget(
             # Whoever charges a budget locks the table until it is committed: from here on nobody does, and what is held
             # is known.
             await conn.execute(SQL["lock_budgets"])
-            try:
-                await conn.execute(SQL["make_budget"], values)
-            except pg.ForeignKeyViolation as fault:
-                raise unknown_tenant(tenant) from fault
+            made = await conn.execute(SQL["make_budget"], values)
+            if not made.rowcount:
+                raise unknown_tenant(tenant)
         found = await conn.execute(SQL["read_budget"], key)
         names = [column.name for column in found.description or ()]
         row = await found.fetchone()

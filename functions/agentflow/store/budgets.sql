@@ -10,15 +10,33 @@ where tenant_id = %(tenant)s and scope = %(scope)s and period = %(period)s;
 lock table agentflow.budgets in share row exclusive mode;
 
 -- name: make_budget
--- With what is held in its scope. A run's hold for a run that it has started counts for its workflow only.
-insert into agentflow.budgets (tenant_id, scope, period, limit_micro, soft_micro, held_micro)
-select %(tenant)s::uuid, %(scope)s, %(period)s, %(limit)s::bigint, %(soft)s::bigint, coalesce((
-  select sum(l.held_micro)
+-- With what is held in its scope, and with what its period has spent there already, by the sums that the reports read. Of
+-- a run that was started by another, what that one holds and spends counts for its workflow only.
+with now as materialized (
+  select zone, clock_timestamp() as at from agentflow.tenants where tenant_id = %(tenant)s
+), period as (
+  select agentflow.period_end(%(period)s, zone, at) as ends_at,
+         case %(period)s when 'day' then (at at time zone zone)::date
+                         when 'month' then date_trunc('month', at at time zone zone)::date
+                         else '-infinity' end as since
+  from now
+), held as (
+  select sum(l.held_micro) as micro
   from agentflow.runs r join agentflow.ledger l on l.tenant_id = r.tenant_id and l.born = r.created_at and l.run_id = r.run_id
   where r.tenant_id = %(tenant)s and r.held_micro > 0
-    and (%(scope)s = 'tenant' or %(scope)s = 'workflow:' || r.workflow or %(scope)s = 'budget:' || r.budget)
+    and %(scope)s in ('tenant', 'workflow:' || r.workflow, 'budget:' || r.budget)
     and (%(scope)s = 'workflow:' || r.workflow or l.price <> 'workflow')
-), 0);
+), spent as (
+  select greatest(0, sum(s.cost_micro)) as micro  -- what is given back of an earlier period gives this one nothing
+  from agentflow.spend s cross join period p
+  where s.tenant_id = %(tenant)s and s.day >= p.since
+    and %(scope)s in ('tenant', 'workflow:' || s.workflow, 'budget:' || s.budget)
+    and (%(scope)s = 'workflow:' || s.workflow or s.kind <> 'workflow')
+)
+insert into agentflow.budgets (tenant_id, scope, period, limit_micro, soft_micro, held_micro, spent_micro, ends_at)
+select %(tenant)s, %(scope)s, %(period)s, %(limit)s::bigint, %(soft)s::bigint, coalesce(held.micro, 0),
+       coalesce(spent.micro, 0), period.ends_at
+from period, held, spent;
 
 -- name: read_budget
 select scope, period, limit_micro, soft_micro, agentflow.spent_now(spent_micro, ends_at, clock_timestamp()) as spent_micro,

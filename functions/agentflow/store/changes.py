@@ -231,8 +231,9 @@ class Changes:
         for each in {TENANT, scope}:
             self._account(tenant, each)[5] += amount
         kind, _, name = scope.partition(":")
-        workflow = name if kind == "workflow" else ""
-        _add(self.spend, (tenant, workflow, 0, "", CORRECTION, "", "", CORRECTION, ""), (0,) * 7 + (amount, 0))
+        workflow, budget = (name if kind == each else "" for each in ("workflow", "budget"))
+        key = (tenant, workflow, 0, "", CORRECTION, "", "", CORRECTION, budget, "")
+        _add(self.spend, key, (0,) * 7 + (amount, 0))
 
     def _rolled(self, run: Run | None, row: PeriodEnded) -> None:
         self._account(row.tenant, row.scope)  # whoever is charged, be it nothing, is rolled
@@ -242,7 +243,8 @@ class Changes:
 
     def _spent(self, run: Run, row: Spent) -> None:
         task, agent, kind, provider, name, price, tokens, ms, cost, held = row
-        key = (run.tenant, run.workflow, run.version or 0, task, kind, provider, name, price, agent)
+        what = (task, kind, provider, name, price, run.budget or "", agent)
+        key = (run.tenant, run.workflow, run.version or 0, *what)
         _add(self.spend, key, (int(kind != CORRECTION), *tokens, ms, cost, held))
 
     def _run_spent(self, run: Run, row: RunSpent) -> None:

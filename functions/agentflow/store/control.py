@@ -364,9 +364,9 @@ class ControlStore:
         """The task and kind of a step that has ended, or was tried."""
         return await self._one(tenant, "read_step", run=run, step=step)
 
-    async def spent(self, tenant: UUID, workflow: str | None) -> int:
-        """All that the reports know to be spent, of a workflow or of all."""
-        row = await self._one(tenant, "read_spent", workflow=workflow)
+    async def spent(self, tenant: UUID, scope: str) -> int:
+        """All that the reports know to be spent in a scope."""
+        row = await self._one(tenant, "read_spent", scope=scope)
         return int(row["spent"]) if row else 0
 
     # -- audit -----------------------------------------------------------------------------------------

@@ -291,9 +291,9 @@ where born = (select created_at from agentflow.runs where run_id = %(run)s) and 
 limit 1;
 
 -- name: read_spent
--- All that was spent, of a workflow or of all; child runs count where their own calls do.
+-- All that was spent in a scope; child runs count where their own calls do.
 select coalesce(sum(cost_micro), 0)::bigint as spent from agentflow.spend
-where kind <> 'workflow' and (%(workflow)s::text is null or workflow = %(workflow)s);
+where kind <> 'workflow' and %(scope)s::text in ('tenant', 'workflow:' || workflow, 'budget:' || budget);
 
 -- name: list_prices
 -- The newest of each scope, taken back or not.
@@ -318,7 +318,7 @@ limit %(limit)s;
 with zoned as materialized (
   select zone from agentflow.tenants where tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid
 ), rows as (
-  select day, workflow, task, agent, kind, provider, name, price, calls, input_tokens, output_tokens, cache_read_tokens,
+  select day, workflow, task, agent, kind, provider, name, price, budget, calls, input_tokens, output_tokens, cache_read_tokens,
          cache_write_tokens, reasoning_tokens, ms, case when kind = 'workflow' then 0 else cost_micro end as cost_micro,
          case when kind = 'correction' then cost_micro else 0 end as corrected_micro,
          case when kind = 'workflow' then cost_micro else 0 end as children_micro, 0::bigint as runs,
@@ -329,10 +329,12 @@ with zoned as materialized (
     and (%(workflow)s::text is null or workflow = %(workflow)s)
     and case %(by)s when 'agent' then agent <> '' and kind <> 'workflow'
                     when 'model' then kind = 'llm' or (kind = 'correction' and provider <> '')
-                    when 'tool' then kind = 'tool' or (kind = 'correction' and provider = '' and name <> '') when 'step' then true when 'workflow' then true
+                    when 'tool' then kind = 'tool' or (kind = 'correction' and provider = '' and name <> '')
+                    when 'budget' then budget <> '' and kind <> 'workflow'
+                    when 'step' then true when 'workflow' then true
                     else kind <> 'workflow' end
   union all
-  select day, workflow, '', '', '', '', '', null, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, runs, succeeded, cost_micro, expected_runs,
+  select day, workflow, '', '', '', '', '', null, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, runs, succeeded, cost_micro, expected_runs,
          expected_micro, expected_cost_micro
   from agentflow.run_spend
   where %(by)s in ('tenant', 'workflow') and task = ''
@@ -344,7 +346,7 @@ with zoned as materialized (
          case when %(by)s = 'step' then task else '' end as by_task,
          case when %(by)s = 'agent' then agent else '' end as by_agent,
          case when %(by)s = 'model' then provider else '' end as by_provider,
-         case when %(by)s in ('model', 'tool') then name else '' end as by_name, rows.*
+         case when %(by)s in ('model', 'tool') then name when %(by)s = 'budget' then budget else '' end as by_name, rows.*
   from rows
 ), added as (
   select coalesce(since, '-infinity') as place, by_workflow, by_task, by_agent, by_provider, by_name,

@@ -257,18 +257,19 @@ where b.tenant_id = c.tenant_id and b.scope = c.scope and b.period = c.period;
 -- name: add_spend
 -- Each connection has a shard of its own, or shares it with few. Rows are locked in the order of their key.
 insert into agentflow.spend as s
-  (tenant_id, day, workflow, version, task, kind, provider, name, price, shard, agent, calls, input_tokens, output_tokens,
-   cache_read_tokens, cache_write_tokens, reasoning_tokens, ms, cost_micro, held_micro)
-select c.tenant_id, (coalesce(nullif(current_setting('app.charged_at', true), '')::timestamptz, clock_timestamp()) at time zone t.zone)::date, c.workflow, c.version, c.task, c.kind, c.provider, c.name, c.price,
-       pg_backend_pid() % 16, c.agent, c.calls, c.input_tokens, c.output_tokens, c.cache_read_tokens,
+  (tenant_id, day, workflow, version, task, kind, provider, name, price, budget, shard, agent, calls, input_tokens,
+   output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, ms, cost_micro, held_micro)
+select c.tenant_id, (coalesce(nullif(current_setting('app.charged_at', true), '')::timestamptz, clock_timestamp())
+        at time zone t.zone)::date, c.workflow, c.version, c.task, c.kind, c.provider, c.name, c.price,
+       c.budget, pg_backend_pid() % 16, c.agent, c.calls, c.input_tokens, c.output_tokens, c.cache_read_tokens,
        c.cache_write_tokens, c.reasoning_tokens, c.ms, c.cost_micro, c.held_micro
-from unnest(%b::uuid[], %b::text[], %b::int[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
+from unnest(%b::uuid[], %b::text[], %b::int[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
             %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
             %b::bigint[], %b::bigint[])
-  as c (tenant_id, workflow, version, task, kind, provider, name, price, agent, calls, input_tokens, output_tokens,
-        cache_read_tokens, cache_write_tokens, reasoning_tokens, ms, cost_micro, held_micro)
+  as c (tenant_id, workflow, version, task, kind, provider, name, price, budget, agent, calls, input_tokens,
+        output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, ms, cost_micro, held_micro)
 join agentflow.tenants t on t.tenant_id = c.tenant_id
-on conflict (tenant_id, day, workflow, version, task, kind, provider, name, price, shard) do update
+on conflict (tenant_id, day, workflow, version, task, kind, provider, name, price, budget, shard) do update
 set agent = excluded.agent, calls = s.calls + excluded.calls, input_tokens = s.input_tokens + excluded.input_tokens,
     output_tokens = s.output_tokens + excluded.output_tokens,
     cache_read_tokens = s.cache_read_tokens + excluded.cache_read_tokens,

@@ -347,15 +347,15 @@ with gone as (
                where s.tenant_id = %(tenant)s and s.shard <> 0 and s.day < %(before)s order by s.day limit 1)
   returning *
 ), kept as (
-  insert into agentflow.spend as s (tenant_id, day, workflow, version, task, kind, provider, name, price, shard,
+  insert into agentflow.spend as s (tenant_id, day, workflow, version, task, kind, provider, name, price, budget, shard,
     agent, calls, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, ms,
     cost_micro, held_micro)
-  select tenant_id, day, workflow, version, task, kind, provider, name, price, 0, max(agent) as agent,
+  select tenant_id, day, workflow, version, task, kind, provider, name, price, budget, 0, max(agent) as agent,
     sum(calls)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cache_read_tokens)::bigint,
     sum(cache_write_tokens)::bigint, sum(reasoning_tokens)::bigint, sum(ms)::bigint, sum(cost_micro)::bigint,
     sum(held_micro)::bigint
-  from gone group by tenant_id, day, workflow, version, task, kind, provider, name, price
-  on conflict (tenant_id, day, workflow, version, task, kind, provider, name, price, shard) do update
+  from gone group by tenant_id, day, workflow, version, task, kind, provider, name, price, budget
+  on conflict (tenant_id, day, workflow, version, task, kind, provider, name, price, budget, shard) do update
   set calls = s.calls + excluded.calls, input_tokens = s.input_tokens + excluded.input_tokens, output_tokens =
     s.output_tokens + excluded.output_tokens, cache_read_tokens = s.cache_read_tokens + excluded.cache_read_tokens,
     cache_write_tokens = s.cache_write_tokens + excluded.cache_write_tokens, reasoning_tokens = s.reasoning_tokens +

@@ -13,7 +13,7 @@ from agentflow.terminal.progress import dollars
 if TYPE_CHECKING:
     from httpx import AsyncClient
 
-NAMES = ("workflow", "task", "agent", "provider", "model", "tool")
+NAMES = ("workflow", "task", "agent", "provider", "model", "tool", "budget")
 PAGE = 1000
 
 

@@ -25,6 +25,7 @@ class By(Enum):
     model = "model"
     tool = "tool"
     step = "step"
+    budget = "budget"
 
 
 class Period(Enum):
