@@ -298,8 +298,8 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 SPEND = """
 insert into agentflow.spend
-select %s, %s, 'w', 1, 't' || mod(n, 2), 'llm', 'p', 'm', 'v', case n when 3 then 'team' else '' end, 0, '', 1, 1, 1, 0, 0, 0,
-       1, 7, 9 from generate_series(1, 3) n"""
+select %s, %s, 'w', 1, 't' || mod(n, 2), 'llm', 'p', 'm', 'v',
+  case n when 3 then 'team' else '' end, 0, '', 1, 1, 1, 0, 0, 0, 1, 7, 9 from generate_series(1, 3) n"""
 RUN_SPEND = "insert into agentflow.run_spend values (%s, %s, 'w', 1, '', 0, 1, 1, 1, 1, 1, 1, 7, 0, 0, 0)"
 
 

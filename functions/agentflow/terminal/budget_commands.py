@@ -54,8 +54,8 @@ def budgets_set(
     database: Database = "",
     as_json: Json = False,
 ) -> None:
-    """Set what a scope may spend in a period, as a whole: without --usd it is only counted. What the period has spent by
-    now counts. Needs the administrator."""
+    """Set what a scope may spend in a period, as a whole: without --usd it is only counted. What the period has spent
+    by now counts. Needs the administrator."""
     from agentflow.terminal.budgets import run_set_budget
 
     work = run_set_budget(settings(), database, tenant, scope, period, usd, soft, thaw=thaw, as_json=as_json)
