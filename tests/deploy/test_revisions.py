@@ -67,15 +67,19 @@ class Load:
             name = str(uuid4())
             body = {"workflow": "ask", "input": {"who": name}}
             # The api's pods come and go, too: who gets no answer asks again, with the same key.
-            while (answer := await self._requested(name, body)).status_code in AGAIN:  # noqa: ASYNC110
+            while (answer := await self._answer(name, body)) is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
             assert answer.status_code in (200, 202), answer.text
             self.runs[name] = answer.json()["id"]
             while self._going and len(self.runs) - len(self._asked) > MOST_OPEN:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
-    async def _requested(self, name: str, body: Any) -> httpx.Response:
-        return await self._api.post("/v1/runs", json=body, headers={"idempotency-key": name})
+    async def _answer(self, name: str, body: Any) -> httpx.Response | None:
+        try:
+            answer = await self._api.post("/v1/runs", json=body, headers={"idempotency-key": name})
+        except httpx.TransportError:
+            return None  # its pod was lost in the midst of it
+        return None if answer.status_code in AGAIN else answer
 
 
 async def test_revisions_come_and_go_under_load(

@@ -34,6 +34,7 @@ STOP_S = 5  # how long a start that is called off may take to notice
 PAUSE_S = 5.0  # most between two tries to start
 REMIND_S = 60.0
 GRACE_S = 25  # queue-proxy gives 30 s to drain
+KEEP_S = 120  # longer than who stands before us keeps an idle connection (queue-proxy 90 s): else it sends into a closed one
 
 
 @asynccontextmanager
@@ -46,8 +47,9 @@ async def http_server(app: Any, host: str, port: int, *, shared: bool = False) -
 
     listener = socket.create_server((host, port), reuse_port=shared, backlog=2048)
     config = uvicorn.Config(
-        app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=GRACE_S, ws="none"
-    )
+        app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEEP_S, ws="none",
+    )  # fmt: skip
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     with contextlib.ExitStack() as stack:

@@ -232,8 +232,8 @@ class Changes:
             self._account(tenant, each)[5] += amount
         kind, _, name = scope.partition(":")
         workflow, budget = (name if kind == each else "" for each in ("workflow", "budget"))
-        key = (tenant, workflow, 0, "", CORRECTION, "", "", CORRECTION, budget, "")
-        _add(self.spend, key, (0,) * 7 + (amount, 0))
+        what = ("", CORRECTION, "", "", CORRECTION, budget, "")
+        _add(self.spend, (tenant, workflow, 0, *what), (0,) * 7 + (amount, 0))
 
     def _rolled(self, run: Run | None, row: PeriodEnded) -> None:
         self._account(row.tenant, row.scope)  # whoever is charged, be it nothing, is rolled
