@@ -34,7 +34,7 @@ STOP_S = 5  # how long a start that is called off may take to notice
 PAUSE_S = 5.0  # most between two tries to start
 REMIND_S = 60.0
 GRACE_S = 25  # queue-proxy gives 30 s to drain
-KEEP_S = 120  # longer than those before us keep an idle connection (queue-proxy: 90 s): else they send into a closed one
+KEEP_S = 120  # longer than those before us keep an idle connection (queue-proxy: 90 s), or they send into a closed one
 
 
 @asynccontextmanager
