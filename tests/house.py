@@ -102,6 +102,12 @@ class House:
         """The run's row once it is over."""
         return await eventually(lambda: self._terminal(run), within_s=within_s)
 
+    async def settled(self, run: UUID, *, within_s: float = 60) -> dict[str, Any]:
+        """The run's row once it is over and nothing is held for it: functions apart may settle after its end."""
+        over = "select * from runs where run_id = %s and finished_at is not null and held_micro = 0"
+        (row,) = await eventually(lambda: self.rows(over, run), within_s=within_s)
+        return dict(row)
+
     async def _terminal(self, run: UUID) -> dict[str, Any] | None:
         rows = await self.rows("select * from runs where run_id = %s and finished_at is not null", run)
         return rows[0] if rows else None

@@ -60,12 +60,13 @@ async def load(on: Stack, host: Host, runs: int, workflow: str = "paid") -> tupl
 
 
 async def limit(on: Stack, count: int | None) -> None:
-    """Accounts that admit so many steps; None: none."""
+    """Accounts that admit so many more steps; None: none."""
     for scope, period in SCOPES:
-        await remove_budget(on.running.admin_dsn, LOCAL_TENANT, scope, period)
+        where = (on.running.admin_dsn, LOCAL_TENANT, scope, period)
+        await remove_budget(*where)
         if count is not None:
-            micro = count * PRICE
-            await set_budget(on.running.admin_dsn, LOCAL_TENANT, scope, period, limit_micro=micro)
+            begun = await set_budget(*where, limit_micro=None)
+            await set_budget(*where, limit_micro=begun["spent_micro"] + count * PRICE)
 
 
 async def bench(args: argparse.Namespace) -> Row:

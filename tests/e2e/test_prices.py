@@ -110,7 +110,7 @@ async def test_all_of_a_price_travels_where_functions_run_apart(house: House) ->
         changes: dict[str, Any] = {"models": table(url, **CARD), "handoff": False}
         hosts = [await stack.enter_async_context(house.host((name,), **changes)) for name in FUNCTIONS]
         api = next(host for host in hosts if "api" in host.functions)
-        run = await house.ended(await house.submit(api, "ask"))
+        run = await house.settled(await house.submit(api, "ask"))
     assert (run["status"], run["spent_micro"]) == ("succeeded", 400 + 40 + 250 + 260 + 500 + 7), run["error"]
     assert await house.rows("select * from parked") == []
 

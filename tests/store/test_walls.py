@@ -54,7 +54,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "claims": {"run_id": RUN, "key": "1.1", "epoch": 0, "claimant": RUN, "until": BORN},
     "spend": {
         "day": "2026-01-01", "workflow": "w", "version": 1, "task": "t", "kind": "llm", "provider": "p", "name": "m",
-        "price": "v", "shard": 1, "agent": "", "calls": 1, "input_tokens": 1, "output_tokens": 1,
+        "price": "v", "budget": "", "shard": 1, "agent": "", "calls": 1, "input_tokens": 1, "output_tokens": 1,
         "cache_read_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0,
         "ms": 1, "cost_micro": 1, "held_micro": 2,
     },
