@@ -173,7 +173,7 @@ def _template(postgres: EmbeddedPostgres) -> str:
 def _fresh_database(postgres: EmbeddedPostgres, template: str) -> Iterator[Database]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
-        admin.execute(f"create database {name} template {template}")
+        admin.execute(f"create database {name} template {template} strategy file_copy")  # a quarter of the time
         yield Database(postgres, name)
         admin.execute(f"drop database if exists {name} with (force)")
 
