@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import os
@@ -62,6 +63,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
                 lock.acquire()
                 lock.release()
             os.kill(int(pid), signal.SIGINT)
+
+
+def pytest_collection_finish() -> None:
+    """What there is by now stays: to look through thousands of tests for garbage takes longer than most of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -393,6 +393,11 @@ def test_comments_anywhere_are_kept(lines: set[int], canonical: bool) -> None:
     assert format_document(formatted.text.encode(), canonical=canonical) == formatted
 
 
+def test_a_byte_order_mark_moves_no_comment() -> None:
+    marked = format_document(b"\xef\xbb\xbf" + NOTED)
+    assert marked == format_document(NOTED)
+
+
 def test_comments_are_counted_and_text_is_not_taken_for_one() -> None:
     assert sum(notes(NOTED.decode()).comments().values()) == NOTED.decode().count("# ") - 2
     assert notes('a: "# no"\nb: x#no\nc: [d, "#"]\n') == Notes()

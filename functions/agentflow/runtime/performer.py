@@ -30,6 +30,7 @@ from agentflow.store.postgres import PostgresStore
 log = structlog.get_logger(__name__)
 MINDED_AFTER_S = 1.0  # the relay sends again after three seconds; a call is at most two old when it is told
 LANDING_MS = 3_000
+CANCELLED_S = 8.0  # for what a call holds to be given back; the process driver takes five seconds at most
 
 
 class Performer:
@@ -49,13 +50,14 @@ class Performer:
         ] = {}  # flights whose requests the relay has not been told of
         self._minder: asyncio.Task[None] | None = None
         self._claims = Claims(function, store)
+        self._closing = False
 
     @property
     def in_flight(self) -> int:
         return len(self._flights)
 
     def offer(self, request: Message) -> bool:
-        """Take a request if there is room; a request that is already in flight counts as taken."""
+        """Take a request if there is room and this is not the end; one that is already in flight counts as taken."""
         ready = self._at_once(request)
         if ready is not None:
             self._reactor.offer(ready)  # not taken: its twin brings the request back
@@ -63,19 +65,22 @@ class Performer:
         key = (request.run, request.key)
         if key in self._flights:
             return True
-        if len(self._flights) >= self._limit:
+        if self._closing or len(self._flights) >= self._limit:
             return False
         self._fly(key, request)
         return True
 
     async def finish(self, request: Message) -> None:
-        """Perform a request and return once its result is committed (or another's was)."""
+        """Perform a request and return once its result is committed (or another's was). ``RetryLater`` at the end."""
         ready = self._at_once(request)
         if ready is not None:
             await self._reactor.handle(ready)
             return
         key = (request.run, request.key)
-        flight = self._flights.get(key) or self._fly(key, request)
+        flight = self._flights.get(key)
+        if flight is None and self._closing:
+            raise RetryLater("the host is stopping", after=0.2)
+        flight = flight or self._fly(key, request)
         await asyncio.wait([flight])
         if not flight.cancelled() and (fault := flight.exception()) is not None:
             raise fault
@@ -87,11 +92,14 @@ class Performer:
             flight.cancel()
 
     async def close(self, *, grace_s: float = 20.0) -> None:
-        """Let calls in flight end, then cancel what is left; their requests are sent again by the relay."""
+        """Begin no more calls, let those in flight end, cancel what is left: the relay sends their requests again."""
+        self._closing = True
         if self._flights:
             await asyncio.wait(list(self._flights.values()), timeout=grace_s)
-        for flight in list(self._flights.values()):
-            flight.cancel()
+        if left := list(self._flights.values()):
+            for flight in left:
+                flight.cancel()
+            await asyncio.wait(left, timeout=CANCELLED_S)
         if self._minder is not None:
             self._minder.cancel()
         await self._effect.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # marks are the same
 _COMMENT = re.compile(r"(?:^|(?<=\s))#[^\n]*")
 _END = ""  # the path of what stands after everything
 
@@ -49,7 +50,7 @@ class Notes:
 def notes(text: str) -> Notes:
     """The notes of a YAML text that can be read (``document_yaml.read``)."""
     reader = _Reader(text)
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_LOADER):
         reader.take(event)
     return reader.notes
 
