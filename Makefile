@@ -4,8 +4,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
-# Tests wait now and then: one more than there are cores has these busy.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+WORKERS ?= logical
 TESTS ?= tests
 
 .PHONY: help run dev test chaos bench bench-peers images sbom scan up demo down knative-manifests check lint types imports drift \
@@ -20,10 +19,11 @@ run: .venv/run.stamp ## Set everything up, run the sample workflow on the embedd
 dev: .venv/run.stamp ## The same, and stay up: API, functions and servers until Ctrl-C
 	@$(BIN)/agentflow dev --sample
 
-# Containers, three minutes of them: only where they are asked for.
-test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKERS=4; TESTS=tests/deploy: containers)
+# Minutes of containers, and of processes that are killed: only where they are asked for.
+APART = tests/chaos tests/deploy
+test: .venv/dev.stamp ## Run the tests on real servers (TESTS=tests/wire, WORKERS=4); apart: TESTS=tests/chaos, tests/deploy
 	@$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --quiet --durations 10 -r fEs $(TESTS) \
-		$(if $(filter tests,$(TESTS)),--ignore tests/deploy)
+		$(if $(filter tests,$(TESTS)),$(APART:%=--ignore %))
 
 chaos: .venv/dev.stamp ## Kill, stop, cut and wipe while runs go on; check every invariant (SEED=1 N=500)
 	@cd tests && ../$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --runs $(or $(N),500)
