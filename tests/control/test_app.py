@@ -23,7 +23,7 @@ from .world import PEPPER, KnownModels, World, problem
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/runs/", "/v1/nothing", "/openapi.yaml", "/v2/runs", "/%2e%2e/etc"]
+    "path", ["/index.html", "/v1", "/v1/runs/", "/v1/nothing", "/openapi.yaml", "/v2/runs", "/%2e%2e/etc"]
 )
 async def test_unknown_paths_are_problems_too(world: World, path: str) -> None:
     problem(await world.a.http.get(path), 404, "not_found")

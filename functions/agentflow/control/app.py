@@ -13,7 +13,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentflow.config import Settings
-from agentflow.control import problems
+from agentflow.control import dashboard, problems
 from agentflow.control.auth import Keys
 from agentflow.control.call import Call, Models, Services, Waits
 from agentflow.control.estimates import Bases
@@ -43,6 +43,7 @@ def create_app(engine: Engine, control_store: ControlStore, settings: Settings, 
     keys = Keys(control_store, settings.key_pepper)
     routes = [_starlette_route(route, services, keys) for route in ROUTES]
     routes.append(_only(StarletteRoute("/openapi.json", _openapi, methods=["GET"])))
+    routes += [_only(StarletteRoute(path, dashboard.serve_file, methods=["GET"])) for path in dashboard.FILES]
     app = Starlette(
         routes=routes, middleware=[Middleware(Edge)], exception_handlers={HTTPException: _http_problem}
     )

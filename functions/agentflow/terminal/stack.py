@@ -39,7 +39,8 @@ async def run_dev(
         code = await run_sample(url, key, folder) if sample else 0
         print(f"API {url}  key in {settings.home / 'api_key'}  log in {log.name}", flush=True)
         if not leave:
-            print("stop with Ctrl-C", flush=True)
+            # A browser sends nobody what is behind the #; the key is that of a development's tenant.
+            print(f"dashboard {url}/#key={key}\nstop with Ctrl-C", flush=True)
         return code
 
     return await dev(settings, then=then, stay=not leave, output=log)
