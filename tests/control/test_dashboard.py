@@ -35,7 +35,8 @@ def test_the_page_has_nothing_that_its_policy_would_not_run() -> None:
 
 
 def test_what_others_have_written_never_becomes_markup() -> None:
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|https?:", SCRIPT)
+    unsafe = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|https?:"
+    assert not re.search(unsafe, SCRIPT)
 
 
 def test_what_it_asks_for_is_there() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pytest
 from house import House
 
 from agentflow.runtime.serve import http_server
@@ -24,7 +23,9 @@ HOSTILE = "<img src=x onerror=\"document.title='run over'\"><script>document.tit
 SAY = {
     "agentflow": "plan/v1", "name": "say", "kind": "bt", "limits": {"steps": 9, "usd": 1}, "input": {"text": "string"},
     "vars": {"said": "string"}, "output": {"said": "said"},
-    "tasks": {"echo": {"kind": "tool", "use": "std.echo", "in": {"said": "text"}, "out": {"said": "string"}, "usd": 0.25}},
+    "tasks": {
+        "echo": {"kind": "tool", "use": "std.echo", "in": {"said": "text"}, "out": {"said": "string"}, "usd": 0.25},
+    },
     "root": {"task": "echo", "set": {"said": "result.said"}},
 }  # fmt: skip
 BREAK = SAY | {
