@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -102,6 +103,12 @@ def test_the_sample_runs_over_http_and_by_a_published_event(stack: Stack) -> Non
     printed = stack.compose("--profile", "demo", "run", "--rm", "--no-deps", "demo")
     assert "over HTTP: incident-triage succeeded, cost $0.000285" in printed
     assert "by a CloudEvent on NATS: hello-visitor succeeded, cost $0.0000" in printed
+
+
+def test_the_image_has_the_dashboard(client: httpx.Client) -> None:
+    page = client.get("/")
+    files = [client.get(f"/{name}") for name in re.findall(r'(?:src|href)="(dashboard\.\w+)"', page.text)]
+    assert [each.status_code for each in (page, *files)] == [200, 200, 200]
 
 
 def test_tools_run_under_gvisor(stack: Stack, client: httpx.Client) -> None:
