@@ -41,5 +41,5 @@ def test_what_others_have_written_never_becomes_markup() -> None:
 
 def test_what_it_asks_for_is_there() -> None:
     asked = set(re.findall(r"/v1/([a-z]+)", SCRIPT))
-    assert asked == {"runs", "tasks", "costs", "budgets", "parked"}
+    assert asked == {"runs", "workflows", "tasks", "costs", "budgets", "parked"}
     assert asked <= {route.path.split("/")[2] for route in ROUTES}

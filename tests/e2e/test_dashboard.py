@@ -86,12 +86,15 @@ async def test_what_a_tenant_does_is_seen_in_a_browser(house: House, require: Re
 
         markup = await browser.markup(f"/runs/{said['run_id']}")
         assert "<title>AgentFlow</title>" in markup
-        assert "<img" not in markup
+        images = re.findall(r"<img [^>]*src=\"(.{16})", markup)
+        assert images == ["data:image/svg+x"], "the plan, and nothing of the input"
         run = await browser.text(f"/runs/{said['run_id']}")
         assert HOSTILE.replace('"', '\\"') in run, "as text"
         assert "$0.250000 of $1.000000" in run
         assert "no more" in await browser.text(f"/runs/{broken['run_id']}")
 
+        assert "say@1" in await browser.text("/workflows")
+        assert '"use": "std.echo"' in await browser.text("/workflows/say")
         assert "may I?" in await browser.text("/tasks")
         assert "std.echo $0.250000 1" in await browser.text("/costs?by=tool&period=total")
         assert "tenant day $1.000000 $0.250000 $0.000000 $0.750000" in await browser.text("/budgets")

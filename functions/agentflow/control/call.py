@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentflow.control import shapes
 from agentflow.control.ports import Engine
 from agentflow.core.price import Price, Told
 from agentflow.errors import Rejected, RetryLater
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_WAITS = 1000
 """Most clients one process holds open: event streams and ?wait=."""
+
+_NAME = re.compile(shapes.NAME)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -87,6 +91,13 @@ class Call:
     def path(self, name: str) -> str:
         """A path parameter."""
         return str(self.request.path_params[name])
+
+    def workflow(self, version: int | None = None) -> str:
+        """The workflow in the path; what cannot be a name is none."""
+        name = self.path("name")
+        if _NAME.fullmatch(name) is None:
+            raise no_workflow(name[:64], version)
+        return name
 
     def run_id(self) -> UUID:
         """The run in the path; what is not a UUID is no run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from starlette.responses import Response
 from agentflow.control import shapes
 from agentflow.control.bodies import read_json
 from agentflow.control.budgets import charged, exhausted
-from agentflow.control.call import Call, answer, no_workflow
+from agentflow.control.call import Call, answer
 from agentflow.control.files import check_out
 from agentflow.control.registry import told_models
 from agentflow.core import preflight
@@ -48,7 +47,6 @@ KNOWN_S = 30.0
 """How long what was observed may be old where a run is accepted."""
 MAX_KNOWN = 1_000
 MAX_REQUEST = 16 * 1024 * 1024
-_NAME = re.compile(shapes.NAME)
 
 Given = Mapping[str, JSON]
 
@@ -121,9 +119,7 @@ def observed(rows: list[dict[str, Any]], version: int) -> Observed:
 async def estimate_run(call: Call) -> Response:
     """What a run with these inputs may cost: at least where it succeeds, as expected, at most. Nothing is started."""
     asked = await read_json(call.request, shapes.EstimateRequest, MAX_REQUEST, optional=True)
-    name = call.path("name")
-    if _NAME.fullmatch(name) is None:
-        raise no_workflow(name[:64], asked.version)
+    name = call.workflow(asked.version)
     version, plan = await call.services.registry.plan(call.tenant, name, asked.version)
     given, _, _ = check_out(asked.input, {**plan.vars, **plan.input})
     if problems := check_input(plan, given):

@@ -106,9 +106,10 @@ def _answer(answer: Answer, names: dict[type[BaseModel], str]) -> dict[str, Any]
     described: dict[str, Any] = {"description": answer.meaning}
     if answer.body is not None:
         described["content"] = {answer.media: {"schema": {"$ref": names[answer.body]}}}
-        described["content"] |= {media: {"schema": {"type": "string"}} for media in answer.others}
     elif answer.media != "application/json":
         described["content"] = {answer.media: {"schema": {"type": "string"}}}
+    if answer.others:
+        described["content"] |= {media: {"schema": {"type": "string"}} for media in answer.others}
     return described
 
 

@@ -1,4 +1,4 @@
-"""Where forks begin: the history of the run they go on from is read once, page by page."""
+"""What a run's history says of where it was: read once, page by page, and decided again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from uuid import UUID
 
 from agentflow.core.fork import Fork
 from agentflow.core.plan import Plan
-from agentflow.errors import Rejected
+from agentflow.errors import Conflict, Rejected
+from agentflow.picture.diagram import Mark
+from agentflow.picture.position import Trail
 from agentflow.store.control import ControlStore
-from agentflow.store.forking import Forking, named
+from agentflow.store.forking import Forking, named, started
+from agentflow.store.replay import Replay
 
 Row = Mapping[str, Any]
 PAGE = 200
@@ -21,7 +24,7 @@ MAX_FORKS = 50
 
 
 class Origins:
-    """Finds the decision that started a step. ``lines``: most lines of history that are read for it.
+    """Finds the decision that started a step, and where a run is now. ``lines``: most lines of history that are read.
 
     One search at a time: it takes as long as the history is.
     """
@@ -51,6 +54,35 @@ class Origins:
                     return row, found._replace(run=asked)
                 row = await self._before(tenant, row)
         raise _too_many()
+
+    async def marks(self, tenant: UUID, row: Row, plan: Plan) -> dict[str, Mark]:
+        """Where the run ``row`` is and has been, as marks on the picture of its plan.
+
+        Raises ``Rejected`` where its history is longer than is read, ``Conflict`` where this version decides it
+        otherwise.
+        """
+        run, trail = row["run_id"], Trail()
+        results: dict[tuple[int, int], Row] = {}
+        outcomes: dict[int, str] = {}
+        replay = Replay(plan, row["input"] or {}, results)
+        async with self._one:
+            while True:
+                _, lines = await self._store.history(tenant, run, replay.seq, PAGE)
+                rows = await self._store.results(tenant, run, named(lines))
+                results.clear()
+                results.update({(each["step"], each["attempt"]): each for each in rows})
+                outcomes |= {each["step"]: each["status"] for each in rows}
+                for line in lines:
+                    if not replay.line({**line, "hash": bytes.fromhex(line["hash"])}):
+                        said = f"this version decides the run's history otherwise: {replay.found}"
+                        raise Conflict(said, code="diverges")
+                    trail.see(plan, replay.state, started(line))
+                if len(lines) < PAGE:
+                    return trail.marks(plan, outcomes)
+                if replay.seq >= self._most:
+                    said = f"the run's history has more than {self._most} lines"
+                    mend = "draw it with: agentflow graph RUN; or have AGENTFLOW_FORK_LINES raised"
+                    raise Rejected(said, code="too_long", path="run", mend=mend)
 
     async def _search(
         self, tenant: UUID, row: Row, plan: Plan, at: int, sets: Mapping[str, Any]

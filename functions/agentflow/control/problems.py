@@ -38,7 +38,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
 # What to do about a conflict; other errors bring their mend along.
 MEND_OF_CONFLICT: Mapping[str, str] = {
     "run_over": "start another run",
-    "diverges": "fork at an earlier step, or with the version that decided it",
+    "diverges": "ask the version that decided it, or fork at an earlier step",
     "idempotency_mismatch": "take a new Idempotency-Key for a new request",
 }
 

@@ -16,6 +16,7 @@ from agentflow.control import (
     estimates,
     events,
     forks,
+    graphs,
     human,
     limits,
     parked,
@@ -37,6 +38,8 @@ CLOUDEVENT = "application/cloudevents+json"
 CLOUDEVENTS = "application/cloudevents-batch+json"
 STREAM = "text/event-stream"
 CSV = "text/csv"
+SVG = "image/svg+xml"
+TEXT = "text/plain"
 
 HEADERS = {
     "Idempotency-Key": "1 to 200 visible ASCII characters: the same key and request count once.",
@@ -95,6 +98,11 @@ ROUTES = (
         (400, 404), query=shapes.VersionQuery,
     ),
     Route(
+        "GET", "/v1/workflows/{name}/graph", graphs.draw_workflow, "Draw a workflow's plan",
+        {200: Answer("The picture.", media=SVG, others=(TEXT,))},
+        (400, 404), query=shapes.WorkflowGraphQuery,
+    ),
+    Route(
         "POST", "/v1/workflows/{name}/estimate", estimates.estimate_run, "Estimate what a run may cost",
         {200: Answer("Least, expected and most, by task and in all.", shapes.Estimate)},
         (400, 404, 408, 413, 415, 422), {JSON: shapes.EstimateRequest}, optional_body=True,
@@ -138,6 +146,11 @@ ROUTES = (
         "GET", "/v1/runs/{run}/history", runs.list_history, "List a run's history",
         {200: Answer("A page of lines.", shapes.Lines)},
         (400, 404), query=shapes.PageQuery,
+    ),
+    Route(
+        "GET", "/v1/runs/{run}/graph", graphs.draw_run, "Draw a run's plan, with where the run is",
+        {200: Answer("The picture; colours and marks say what has been done.", media=SVG, others=(TEXT,))},
+        (400, 404, 409, 422), query=shapes.GraphQuery,
     ),
     Route(
         "GET", "/v1/runs/{run}/events", streams.stream_run, "Follow a run",

@@ -262,6 +262,16 @@ class VersionQuery(Query):
     version: Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Without it: the newest.")] = None
 
 
+class GraphQuery(Query):
+    """What a picture is drawn as."""
+
+    format: Annotated[Literal["svg", "mermaid"], Field(description="mermaid: as text, for Markdown.")] = "svg"
+
+
+class WorkflowGraphQuery(GraphQuery, VersionQuery):
+    """Which version of a workflow is drawn, and as what."""
+
+
 class WaitQuery(Query):
     """How long to wait for the result."""
 

@@ -48,11 +48,10 @@ async def list_workflows(call: Call) -> Response:
 async def get_workflow(call: Call) -> Response:
     """One version, with the document as it was registered."""
     query = read_query(call.request, shapes.VersionQuery)
-    name = call.path("name")
-    known = _NAME.fullmatch(name) is not None
-    row = await call.services.store.workflow(call.tenant, name, query.version) if known else None
+    name = call.workflow(query.version)
+    row = await call.services.store.workflow(call.tenant, name, query.version)
     if row is None:
-        raise no_workflow(name[:64], query.version)
+        raise no_workflow(name, query.version)
     return answer(shapes.WorkflowDocument, row)
 
 

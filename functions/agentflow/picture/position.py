@@ -27,6 +27,31 @@ def started_at(plan: Plan, state: PlanState, step: int) -> str | None:
     return next((name for name, number in running.items() if number == step), None)
 
 
+class Trail:
+    """Where a run has been: which box has started each step, which states were active. It is shown every decision of
+    the run, one after the other."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, str] = {}
+        self._been: dict[str, None] = {}
+        self._state: PlanState | None = None
+
+    def see(self, plan: Plan, state: PlanState | None, started: Iterable[int]) -> None:
+        """One more decision: the state after it, and the steps that it started."""
+        self._state = state
+        if state is None:
+            return
+        self._been |= dict.fromkeys(sorted(entered(plan, state)))
+        for step in started:
+            place = started_at(plan, state, step)
+            if place is not None:
+                self._places[step] = place
+
+    def marks(self, plan: Plan, outcomes: Mapping[int, str]) -> dict[str, Mark]:
+        """The marks by key. ``outcomes``: what the last attempts of steps have come to, by step."""
+        return marks(plan, self._state, self._places, outcomes, self._been)
+
+
 def entered(plan: Plan, state: PlanState | None) -> frozenset[str]:
     """The keys of the states that are active, with those around them; of a tree none."""
     if state is None or plan.machine is None or "ended" in state.cursor:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from agentflow.config import Settings
 from agentflow.core.plan import Plan
 from agentflow.errors import Rejected
-from agentflow.picture import position
 from agentflow.picture.diagram import Mark
+from agentflow.picture.position import Trail
 from agentflow.picture.printing import Format, picture
 from agentflow.terminal.loading import compile_file, is_file
 
@@ -49,24 +49,11 @@ async def _run(settings: Settings, run: str, form: Format) -> tuple[Plan, Format
     from agentflow.terminal.replaying import record, replayed
 
     recording = await record(settings, run)
-    trail = _Trail()
-    plan, again = replayed(recording, trail.see)
+    trail = Trail()
+
+    def see(plan: Plan, again: Replay, line: Line) -> None:
+        trail.see(plan, again.state, [each["step"] for each in line.data.get("started", ())])
+
+    plan, _ = replayed(recording, see)
     outcomes = {step.step: step.status for step in recording.steps}  # of the last attempt: they come in order
-    return plan, form, position.marks(plan, again.state, trail.places, outcomes, trail.been)
-
-
-class _Trail:
-    """Where a run has been: which box has started each step, which states were active."""
-
-    def __init__(self) -> None:
-        self.places: dict[int, str] = {}
-        self.been: dict[str, None] = {}
-
-    def see(self, plan: Plan, again: Replay, line: Line) -> None:
-        if again.state is None:
-            return
-        self.been |= dict.fromkeys(sorted(position.entered(plan, again.state)))
-        for started in line.data.get("started", ()):
-            place = position.started_at(plan, again.state, started["step"])
-            if place is not None:
-                self.places[started["step"]] = place
+    return plan, form, trail.marks(plan, outcomes)

@@ -124,14 +124,33 @@ async function runs(query) {
 async function run(query, id) {
   const path = `/v1/runs/${encodeURIComponent(id)}`;
   const shown = h("div", {});
+  const plan = h("div", {});
+  let mayDraw = 0; // drawing takes as long as the history: a fraction of the time is enough for it
   const show = async () => {
     const [found, steps] = await Promise.all([read(path), everyStep(path)]);
-    shown.replaceChildren(...details(found, steps, path, show));
+    shown.replaceChildren(...details(found, steps, plan, path, show));
+    if (found.version && (found.finished_at || performance.now() >= mayDraw)) {
+      const began = performance.now();
+      mayDraw = Infinity;
+      await picture(plan, `${path}/graph`);
+      mayDraw = performance.now() + 500 + 10 * (performance.now() - began);
+    }
     return found;
   };
   const found = await show();
   if (!found.finished_at) follow(path, show).catch((error) => error.name === "AbortError" || page.prepend(fault(error)));
   return [shown];
+}
+
+// A picture is an image, in which nothing runs; where there is none, it is said why.
+async function picture(place, path) {
+  try {
+    const drawn = await (await ask(path)).text();
+    const source = `data:image/svg+xml,${encodeURIComponent(drawn)}`;
+    place.replaceChildren(h("div", { class: "scroll" }, h("img", { class: "plan", src: source, alt: "The plan as a picture" })));
+  } catch (error) {
+    place.replaceChildren(fault(error));
+  }
 }
 
 async function everyStep(path) {
@@ -144,7 +163,7 @@ async function everyStep(path) {
   return steps;
 }
 
-function details(run, steps, path, show) {
+function details(run, steps, plan, path, show) {
   const steer = (verb) => h("button", { type: "button", onclick: act(async () => {
     await ask(`${path}/${verb}`, { method: "POST", body: { reason: "by the dashboard" } });
     await show();
@@ -159,11 +178,11 @@ function details(run, steps, path, show) {
   const row = (step) => [number(`${step.step}${step.attempt > 1 ? `.${step.attempt}` : ""}`), step.task, step.kind, status(step.status), when(step.requested_at),
     number(took(step.requested_at, step.completed_at)), number(dollars(step.cost_micro)), what(step)];
   return [
-    h("h1", {}, `${run.workflow}${run.version ? `@${run.version}` : ""}`),
+    h("h1", {}, run.version ? workflowLink(run.workflow, run.version) : run.workflow),
     verbs.length ? h("div", { class: "actions" }, verbs.map(steer)) : null,
     run.error ? fault({ message: `${run.error.code}: ${run.error.message}${run.error.path ? ` (${run.error.path})` : ""}` }) : null,
     h("dl", {}, facts.filter(([, value]) => value).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
-    h("h2", {}, "Steps"), table(["step", "task", "kind", "status", "asked", "took", "cost", ""], steps.map(row), "None has ended yet."),
+    plan, h("h2", {}, "Steps"), table(["step", "task", "kind", "status", "asked", "took", "cost", ""], steps.map(row), "None has ended yet."),
     run.output ? h("h2", {}, "Output") : null, run.output ? json(run.output) : null,
     h("h2", {}, "Input"), json(run.input),
   ].filter((each) => each !== null);
@@ -196,6 +215,25 @@ async function follow(path, show) {
     if (last === "end") return;
     await new Promise((go) => setTimeout(go, 1000)); // as EventSource does
   }
+}
+
+const workflowLink = (name, version) => h("a", { href: `#/workflows/${name}?version=${version}` }, `${name}@${version}`);
+
+async function workflows() {
+  const row = (each) => [workflowLink(each.name, each.version), h("code", {}, each.hash.slice(0, 12)), when(each.created_at)];
+  return [h("h1", {}, "Workflows"), await paged("/v1/workflows?limit=50", ["workflow", "hash", "registered"], row, "None is registered.")];
+}
+
+async function workflow(query, name) {
+  const path = `/v1/workflows/${encodeURIComponent(name)}`;
+  const found = await read(`${path}?${query}`);
+  const plan = h("div", {});
+  await picture(plan, `${path}/graph?version=${found.version}`);
+  return [
+    h("h1", {}, `${found.name}@${found.version}`),
+    h("p", {}, h("a", { href: `#/runs?workflow=${found.name}` }, "Its runs"), " · ", h("a", { href: "#/costs?by=workflow" }, "What they cost")),
+    plan, h("h2", {}, "Document"), json(found.document),
+  ];
 }
 
 async function tasks() {
@@ -264,7 +302,8 @@ function keyForm(error) {
 
 // -- which page --------------------------------------------------------------------------------------------------
 
-const PAGES = { runs, run, tasks, costs, budgets, parked };
+const PAGES = { runs, workflows, tasks, costs, budgets, parked };
+const ONE = { runs: run, workflows: workflow }; // of a list
 
 async function route() {
   following.abort();
@@ -279,7 +318,7 @@ async function route() {
   document.getElementById("leave").hidden = !known;
   let shown;
   try {
-    const chosen = name === "runs" && rest.length ? PAGES.run : PAGES[name] || PAGES.runs;
+    const chosen = (rest.length && ONE[name]) || PAGES[name] || runs;
     shown = known ? (await chosen(new URLSearchParams(query), ...rest)).flat() : keyForm();
   } catch (error) {
     shown = error.status === 401 ? keyForm(error) : [fault(error)];
