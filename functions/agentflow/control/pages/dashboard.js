@@ -44,12 +44,13 @@ const when = (at) => (at ? h("time", { datetime: at, title: at }, new Date(at).t
 const took = (from, to) => (from && to ? `${((new Date(to) - new Date(from)) / 1000).toFixed(2)} s` : "");
 const status = (name) => h("span", { class: `status ${name}` }, name);
 const json = (value) => h("pre", {}, JSON.stringify(value, null, 2));
-const link = (run) => h("a", { href: `#/runs/${run}` }, h("code", {}, run.slice(0, 8)));
+const link = (run) => h("a", { href: `#/runs/${run}` }, h("code", { title: run }, `${run.slice(0, 8)}…${run.slice(-4)}`));
 
 function table(titles, rows, none) {
   if (!rows.length) return h("p", { class: "muted" }, none);
-  const cell = (value) => h("td", value instanceof Element && value.className === "number" ? { class: "number" } : {}, value ?? "");
-  const head = h("thead", {}, h("tr", {}, titles.map((title) => h("th", { scope: "col" }, title))));
+  const aligned = (value) => (value instanceof Element && value.className === "number" ? { class: "number" } : {});
+  const cell = (value) => h("td", aligned(value), value ?? "");
+  const head = h("thead", {}, h("tr", {}, titles.map((title, column) => h("th", { scope: "col", ...aligned(rows[0][column]) }, title))));
   return h("div", { class: "scroll" }, h("table", {}, head, h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell))))));
 }
 
