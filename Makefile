@@ -4,7 +4,8 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
-WORKERS ?= logical
+# One more than cores: a quarter of the time the tests wait.
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 TESTS ?= tests
 
 .PHONY: help run dev test chaos bench bench-peers images sbom scan up demo down knative-manifests check lint types imports drift \

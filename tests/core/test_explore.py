@@ -66,7 +66,7 @@ def test_random_trees_are_never_stuck_and_no_run_is_longer(root: Any, script: li
 def test_random_machines_are_never_stuck(parts: Any) -> None:
     plan = compiled(parts)
     if plan is not None:
-        found = explore(plan, advance, states=300, advances=2_000)
+        found = explore(plan, advance, states=300, advances=500)
         assert not codes(found) & OF_THE_PLANNER, found.findings
 
 

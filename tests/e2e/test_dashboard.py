@@ -73,7 +73,7 @@ async def test_what_a_tenant_does_is_seen_in_a_browser(house: House, require: Re
     require(shutil.which("chromium"), "chromium: apt-get install chromium")
     for document in (SAY, BREAK, ASK):
         await house.register(document)
-    await set_budget(house.database.admin, house.tenant, "tenant", "day", limit_micro=1_000_000)
+    await set_budget(house.database.admin, house.tenant, "tenant", "total", limit_micro=1_000_000)
     async with house.host() as host, opened(house, host, tmp_path) as browser:
         said = await house.ended(await house.submit(host, "say", {"text": HOSTILE}))
         broken = await house.ended(await house.submit(host, "breaks", {"text": "no more"}))
@@ -97,7 +97,7 @@ async def test_what_a_tenant_does_is_seen_in_a_browser(house: House, require: Re
         assert '"use": "std.echo"' in await browser.text("/workflows/say")
         assert "may I?" in await browser.text("/tasks")
         assert "std.echo $0.250000 1" in await browser.text("/costs?by=tool&period=total")
-        assert "tenant day $1.000000 $0.250000 $0.000000 $0.750000" in await browser.text("/budgets")
+        assert "tenant total $1.000000 $0.250000 $0.000000 $0.750000" in await browser.text("/budgets")
         assert "Nothing is parked." in await browser.text("/parked")
         assert "there is no such run" in (await browser.text("/runs/nothing")).lower()
         assert "Your API key" in await browser.markup("/runs", "wrong")
