@@ -80,8 +80,10 @@ def _outcome(books: Books, run: Row, *, cancelled: bool) -> str:
     if code == workflow.code or (code == "cancelled" and cancelled):
         return ""
     # Only its budget, or a far side that failed an attempt too many, may end another run before its time.
-    last = [step for step in books.steps[run["run_id"]] if step["status"] == "failed"]
-    if any((step["error"] or {}).get("code") == "budget_exhausted" for step in last):
+    steps = books.steps[run["run_id"]]
+    last = [step for step in steps if step["status"] == "failed"]
+    refused = code == "budget_exhausted" and not steps  # nothing was left when it was to begin
+    if refused or any((step["error"] or {}).get("code") == "budget_exhausted" for step in last):
         limited = books.round.tenants[-1].id
         return "" if run["tenant_id"] == limited else f"it ran out of money: {error}"
     plan = books.plan(run)
