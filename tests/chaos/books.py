@@ -32,6 +32,7 @@ TABLES = (
     "parked",
     "workflows",
     "claims",
+    "warned",
 )
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 Attempt = tuple[UUID, int, int]

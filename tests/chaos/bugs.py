@@ -144,6 +144,7 @@ CHANGES_RESULTS = b"""
 update agentflow.steps set output = '{"n": -1}' where status = 'succeeded' and task = 'echo'
 and completed_at < clock_timestamp() - interval '1 second'"""
 REWRITES_PRICES = b"update agentflow.ledger set price = 'of last year' where entry = 'hold' and price <> 'of last year'"
+WARNS_AGAIN = b"update agentflow.budgets set warned = false where warned"
 
 
 def _forgets_halts(halt: Callable[..., None]) -> Callable[..., None]:
@@ -332,6 +333,7 @@ BUGS = {
     "keeps twins": Bug(6, _wrap("consume", _keeps_twins), stuck=True),
     "forgets the inbox": Bug(6, _wrap("inbox", _forgets_the_inbox), only="machine"),
     "loses facts": Bug(6, _loses_facts),
+    "warns again": Bug(6, _tidies(WARNS_AGAIN), only="series"),
     "settles twice": Bug(7, _wrap("account_cost", _settles_twice)),
     "depends on the host": Bug(8, _wrap("advance", _depends_on_the_host)),
     "drops twins": Bug(9, _wrap("request", _drops_twins), only="race"),

@@ -64,6 +64,10 @@ cross join lateral (
 where b.spent_micro <> coalesce(l.spent, 0) or b.held_micro <> coalesce(l.held, 0)
    or (not b.frozen and b.bound_micro is not null and b.spent_micro + b.held_micro > b.bound_micro);
 
+-- name: warned
+-- Accounts whose soft limit was reached.
+select tenant_id, scope, period from agentflow.budgets where spent_micro >= soft_micro;
+
 -- name: runs
 select tenant_id, run_id, workflow, version, status, seq, epoch, steps, limit_micro, spent_micro, held_micro, frozen, state,
        input, output, error, request_hash, created_at, finished_at,

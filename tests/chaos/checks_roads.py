@@ -39,6 +39,11 @@ def check_outbox(books: Books) -> Iterator[Violation]:
                 continue
             if (run_id, fact) not in books.round.listener.facts:
                 yield Violation(6, f"{fact} was never published", run_id)
+    for account in books.tables["warned"]:
+        key = (account["tenant_id"], account["scope"], account["period"], "budget.warning")
+        times = len(books.round.listener.told.get(key, ()))
+        if times == 0 or (times > 1 and account["period"] == "total"):  # the others may have begun anew
+            yield Violation(6, f"{account['scope']} of {account['tenant_id']} was warned of {times} times")
 
 
 def check_signals(books: Books) -> Iterator[Violation]:

@@ -34,6 +34,8 @@ class Listener:
         self.facts: dict[tuple[UUID, str], set[bytes]] = defaultdict(
             set
         )  # (run, fact) -> the data it came with
+        self.told: dict[tuple[UUID, str, str, str], set[str]] = defaultdict(set)
+        """(tenant, scope, period, fact) -> its ids: what was said of a budget."""
         self.violations: list[Violation] = []
         self.heard = 0
         self.repeated = 0
@@ -102,6 +104,10 @@ class Listener:
 
     def _fact(self, name: str, payload: bytes) -> None:
         event: dict[str, Any] = orjson.loads(payload)
+        if event["id"].startswith(name):  # of a budget, and no run
+            data = event["data"]
+            self.told[UUID(event["tenantid"]), data["scope"], data["period"], name].add(event["id"])
+            return
         self.facts[UUID(event["id"].partition(":")[0]), name].add(orjson.dumps(event.get("data")))
 
     def _leaks(self, tenant: str, payload: bytes) -> None:

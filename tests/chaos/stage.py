@@ -28,6 +28,7 @@ from chaos.workflows import TEAM, UNPRICED, WORKFLOWS
 PEPPER = "local-development-pepper"
 POOR_MICRO = 8_000  # what the last tenant may spend in a round: some of its runs run out of money
 RICH_MICRO = 1_000_000_000
+WARNED_MICRO = 100  # its soft limit: it is warned of early, and once
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +94,5 @@ async def _tenants(dsn: str) -> list[Tenant]:
     for number, scope in enumerate(["tenant", *scopes]):
         period = ("day", "month", "total")[number % 3] if scope != "tenant" else "day"
         await set_budget(dsn, tenants[-2].id, scope, period, limit_micro=RICH_MICRO, soft_micro=RICH_MICRO // 2)
+    await set_budget(dsn, tenants[-1].id, "tenant", "total", limit_micro=POOR_MICRO, soft_micro=WARNED_MICRO)
     return tenants
