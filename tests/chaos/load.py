@@ -177,7 +177,7 @@ class Load:
         headers = {"Idempotency-Key": token}
         for _ in range(1 + (chance.random() < 0.3)):
             path = f"/v1/runs/{run}/fork"
-            answer = await self.client.ask(old.tenant, "POST", path, {200, 202}, json=body, headers=headers)
+            answer = await self.client.ask(old.tenant, "POST", path, {200, 202, 402}, json=body, headers=headers)
             if answer.status_code in (200, 202):
                 submission.ids.add(answer.json()["id"])
                 submission.acknowledged = True
