@@ -231,7 +231,10 @@ class World:
                 if timer.kind == "after":
                     assert awaits(run.plan, timer.step or 0), f"{timer.key} wakes nobody"
                     continue
-                assert timer.kind in ("wall", "hold") or timer.step in run.open, f"{timer.key} wakes nobody"
+                again = timer.kind == "budget" and timer.after_ms == 0  # a step was woken that had just been woken
+                assert again or timer.kind in ("wall", "hold") or timer.step in run.open, f"{timer.key} wakes nobody"
+            own = [step for step, shortage in run.short.items() if shortage.scope == "run"]
+            woken = [step for step in own if f"budget:{step}" in self.timers or self.fired(f"budget:{step}")]
             for step, opened in run.open.items():
                 key = f"{step}.{opened.attempt}"
                 waiting = {
@@ -243,7 +246,7 @@ class World:
                     "approval": step in self.subscriptions,
                     "budget": f"budget:{step}" in self.timers
                     or self.fired(f"budget:{step}")
-                    or (run.short.get(step, ("",))[0] == "run" and run.held_micro > 0),
+                    or (step in own and (run.held_micro > 0 or bool(woken))),
                     "planner": any(inner in run.open for inner, owner in self.owners.items() if owner == step),
                 }[opened.waits]
                 assert waiting, f"step {step} waits for a {opened.waits} that nobody will bring"

@@ -11,6 +11,7 @@ from agentflow.core.decision import (
     Decision,
     Facts,
     LedgerEntry,
+    Left,
     Refused,
     Spent,
     StepClosed,
@@ -252,6 +253,72 @@ def test_a_step_waits_for_what_its_own_run_holds() -> None:
     data |= {"duration_ms": 1, "late": False}
     settled = account_cost.decide(run, Message("step.completed", TENANT, RUN, "1.1:done", data), Facts(0, document, 1))
     assert TimerSet("budget:2", "budget", 0, 2, 1) in settled.rows
+
+
+FOUR = compile_document({
+    "agentflow": "plan/v1", "kind": "bt", "name": "w", "limits": {"steps": 9, "usd": 0.0015, "at_limit": "wait"},
+    "tasks": {"ask": {"kind": "llm", "use": "dear", "prompt": "hi", "max_tokens": 100, "min_tokens": 90}},
+    "root": {"parallel": ["ask"] * 4},
+})  # fmt: skip
+
+
+def woken(decision: Decision) -> list[str]:
+    return [row.key for row in decision.rows if isinstance(row, TimerSet) and row.kind == "budget"]
+
+
+def fires(run: Run, step: int, *accounts: Account) -> Decision:
+    data = {"run": str(RUN), "timer": f"budget:{step}", "kind": "budget", "step": step, "attempt": 1}
+    message = Message("timer.fired", TENANT, RUN, f"timer:{step}", data)
+    return dispatch.decide(run, message, known(FOUR, *accounts))
+
+
+def one_has_ended() -> tuple[Run, Decision]:
+    """Of four that ask, of whom one at a time fits."""
+    decision = started(FOUR)
+    assert decision.run is not None
+    assert sorted(decision.run.short) == [2, 3, 4]
+    asked = request(decision)
+    data = {name: asked[name] for name in ("run", "step", "attempt", "epoch", "task")}
+    data |= {"status": "succeeded", "output": {"text": ""}, "error": None, "usage": {"calls": 1}, "cost_micro": 5}
+    data |= {"duration_ms": 1, "late": False, "alias": "dear"}
+    settled = account_cost.decide(
+        decision.run, Message("step.completed", TENANT, RUN, "1.1:done", data), Facts(0, FOUR, 1)
+    )
+    assert settled.run is not None
+    return settled.run, settled
+
+
+def test_only_as_many_are_woken_as_fit() -> None:
+    """Though nothing is held at that moment, whose end would wake the others: who is woken takes what it waits for."""
+    run, settled = one_has_ended()
+    assert (run.held_micro, woken(settled)) == (0, ["budget:2"])
+    goes_on = fires(run, 2)
+    assert request(goes_on)["step"] == 2
+    assert woken(goes_on) == []
+
+
+def test_who_is_woken_and_takes_nothing_leaves_it_to_the_next() -> None:
+    run, _ = one_has_ended()
+    account = Account("tenant", "total", 10, 0, 0, None)
+    elsewhere = fires(run, 2, account)
+    assert elsewhere.run is not None
+    assert elsewhere.run.short[2].scope == "tenant"
+    assert woken(elsewhere) == ["budget:3"]
+    # ... and as well in the account, when it goes.
+    halted = dispatch.decide(
+        elsewhere.run, Message("run.cancel_requested", TENANT, RUN, "cancel", {"run": str(RUN), "reason": "no"}),
+        known(FOUR, account),
+    )  # fmt: skip
+    assert [row for row in halted.rows if isinstance(row, Left)] == [Left("tenant")]
+
+
+def test_who_gets_what_it_has_waited_for_leaves_nothing() -> None:
+    run, _ = one_has_ended()
+    waits = fires(run, 2, Account("tenant", "total", 10, 0, 0, None))
+    assert waits.run is not None
+    goes_on = fires(waits.run, 2, Account("tenant", "total", 10_000, 0, 0, None))
+    assert request(goes_on)["step"] == 2
+    assert [row for row in goes_on.rows if isinstance(row, Left)] == []
 
 
 def test_a_person_is_asked_and_says_yes_or_no() -> None:

@@ -14,7 +14,19 @@ import pytest
 from psycopg.rows import dict_row
 
 from agentflow.core.budgets import Account
-from agentflow.core.decision import CHILD, CORRECTION, LedgerEntry, PeriodEnded, Refused, Row, Spent, Waiting
+from agentflow.core.decision import (
+    CHILD,
+    CORRECTION,
+    LedgerEntry,
+    Left,
+    PeriodEnded,
+    Refused,
+    Row,
+    Spent,
+    TimerCleared,
+    TimerSet,
+    Waiting,
+)
 from agentflow.core.run import Run
 from agentflow.errors import Rejected
 from agentflow.store.admin import create_tenant
@@ -344,6 +356,60 @@ async def test_who_waits_behind_a_hundred_that_do_not_fit_is_woken_when_they_are
     assert await money.sql(due) == []
     await money.enter(run, settle(2, 6_000, 900))
     assert len(await money.sql(due)) == 101
+
+
+async def test_what_a_woken_step_does_not_take_is_for_who_waits_behind_it(money: Money) -> None:
+    await money.limit("tenant", 100)
+    run = await money.enter(await money.start(), hold(1, 100))
+    rows = [Waiting(step, 1, "tenant", "total", 60, 3_600_000, BORN + step) for step in (2, 3)]
+    run = await money.enter(run, *rows, Refused("tenant", 60))
+    due = "select step from timers where fire_at <= clock_timestamp() order by step"
+    run = await money.enter(run, settle(1, 100, 0))
+    assert [row["step"] for row in await money.sql(due)] == [2]
+    run = await money.enter(run, TimerCleared("budget:2"))
+    assert await money.sql(due) == []
+    run = await money.enter(run, Left("tenant"))
+    assert [row["step"] for row in await money.sql(due)] == [3]
+    assert await money.account("tenant") == (0, 0)
+    assert await money.told() == [("budget.restored", "tenant")] * 2
+    await money.enter(run, Left("tenant"))  # nobody waits any more
+
+
+async def test_who_waits_behind_a_hundred_is_woken_when_they_leave(money: Money) -> None:
+    await money.limit("tenant", 100)
+    run = await money.enter(await money.start(), hold(1, 90))
+    needs = dict.fromkeys(range(10, 110), 50) | {110: 10}
+    rows = [Waiting(step, 1, "tenant", "total", needed, 3_600_000, BORN + step) for step, needed in needs.items()]
+    run = await money.enter(run, *rows, Refused("tenant", 50))
+    due = "select step from timers where fire_at <= clock_timestamp() order by step"
+    assert await money.sql(due) == []
+    await money.enter(run, *(TimerCleared(f"budget:{step}") for step in range(10, 110)), Left("tenant"))
+    assert await money.sql(due) == [{"step": 110}]
+
+
+async def test_who_leaves_while_nothing_is_free_is_no_news(money: Money) -> None:
+    await money.limit("tenant", 100)
+    run = await money.enter(await money.start(), hold(1, 90))
+    rows = [Waiting(step, 1, "tenant", "total", 60, 3_600_000, BORN + step) for step in (2, 3)]
+    run = await money.enter(run, *rows, Refused("tenant", 60))
+    run = await money.enter(run, TimerCleared("budget:2"), Left("tenant"), Refused("tenant", 30))
+    assert await money.told() == []
+    assert await money.sql("select short_micro from budgets") == [{"short_micro": 30}]
+    await money.enter(run, settle(1, 90, 0))
+    assert await money.told() == [("budget.restored", "tenant")]
+
+
+async def test_of_a_timer_that_is_set_several_times_in_a_transaction_the_last_counts(money: Money) -> None:
+    """As where two settlements wake the same step."""
+    await money.limit("tenant", 100)
+    run = await money.start()
+    waiting = Waiting(7, 1, "tenant", "total", 60, 3_600_000, BORN)
+    again = [TimerSet(f"budget:{step}", "budget", 0, step, 1) for step in (*range(20), *range(20, 0, -1))]
+    await money.enter(run, *again, waiting, TimerCleared("budget:8"), TimerSet("budget:9", "budget", 60_000, 9, 1))
+    due = "select step from timers where fire_at <= clock_timestamp() order by step"
+    assert {row["step"] for row in await money.sql(due)} == {*range(21)} - {7, 8, 9}
+    assert await money.sql("select step, scope from timers where scope is not null") == [{"step": 7, "scope": "tenant"}]
+    assert len(await money.sql("select * from timers")) == 20
 
 
 async def test_periods_are_those_of_the_tenants_zone(money: Money) -> None:

@@ -185,6 +185,13 @@ class Refused(NamedTuple):
     needed_micro: int
 
 
+class Left(NamedTuple):
+    """A step has stopped waiting for a scope's account, and may have been woken for what it does not take: whoever else
+    waits is looked at again."""
+
+    scope: str
+
+
 class Decided(NamedTuple):
     """A line of history: what was decided upon, and what it led to (``Advance.changed``, one per advance)."""
 
@@ -212,6 +219,7 @@ Row = (
     | RunSpent
     | Refused
     | Waiting
+    | Left
     | Decided
 )
 

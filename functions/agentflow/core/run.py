@@ -11,6 +11,7 @@ from immutables import Map
 
 from agentflow.core.planner import PlanState
 from agentflow.core.price import Price, ToolPrice
+from agentflow.core.waiting import NOBODY, Shortage, Waiting
 
 JSON = Any
 
@@ -54,16 +55,6 @@ class OpenStep(NamedTuple):
         if self.lost:
             return tuple(self)
         return self[:-1] if self.key else self[:-2]
-
-
-class Shortage(NamedTuple):
-    """What a step waits for that does not fit: so much, in a scope (``run``: the run's own limit). ``since_ms``: its
-    place among those that wait for an account."""
-
-    scope: str
-    period: str
-    needed_micro: int
-    since_ms: int = 0
 
 
 class Parent(NamedTuple):
@@ -120,7 +111,7 @@ class Run(NamedTuple):
     tally: Map[str, tuple[int, ...]] | None = None  # what it has spent, by task: see core/spending.py
     starts: Mapping[str, int] = NONE  # how often tasks may start at most, where that depends on its inputs
     expected_micro: int | None = None  # what it was expected to cost when it was asked for
-    short: Map[int, Shortage] = EMPTY  # open steps that wait for money
+    short: Waiting = NOBODY  # open steps that wait for money
     budget: str | None = None  # the named budget that it is charged to, besides its tenant's and its workflow's
     chain: bytes | None = None  # of the rows it has left behind, as it was last written (store/chain.py)
     corrections: int = 0  # of what it has spent, by administrators
@@ -250,7 +241,10 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     fields["expected_micro"] = state.get("expected")
     fields["corrections"] = state.get("corrections", 0)
     if "short" in state:
-        fields["short"] = Map({int(step): Shortage(*shortage[:_SHORT]) for step, shortage in state["short"].items()})
+        short = NOBODY
+        for step, shortage in state["short"].items():
+            short = short.set(int(step), Shortage(*shortage[:_SHORT]))
+        fields["short"] = short
     return fields
 
 

@@ -230,7 +230,7 @@ class Host:
         """Wake whoever watches these runs, here and on other hosts; stop calls nobody waits for; mind timers."""
         runs = changes.runs.keys()
         self.watchers.wake(runs)
-        timers = changes.tables.get("set_timers")
+        timers = changes.rows("set_timers")
         soonest = min(row[6] for row in timers) if timers else None
         self._obey_hint(soonest, changes.withdrawn)
         news = news_of(changes)

@@ -17,6 +17,7 @@ from agentflow.core.decision import (
     Corrected,
     Decided,
     LedgerEntry,
+    Left,
     PeriodEnded,
     PlanFrozen,
     Refused,
@@ -41,6 +42,7 @@ from agentflow.store import chain as links
 from agentflow.store.chain import ChainKeys
 
 Twin = tuple[UUID, UUID, str, str]  # tenant, run, key, consumer
+TIMERS = frozenset({"set_timers", "wait_for_budget", "clear_timers"})
 Sums = dict[tuple[Any, ...], tuple[int, ...]]  # what is added to the row of a key
 CALLED = {"llm": "invoke_llm", "tool": "run_tool"}  # who performs the steps of a kind
 
@@ -68,8 +70,8 @@ class Changes:
     """
 
     __slots__ = (
-        "budgets", "chains", "freed", "keys", "left", "new_runs", "run_spend", "runs", "spend", "tables", "waits",
-        "withdrawn",
+        "budgets", "chains", "freed", "keys", "left", "new_runs", "run_spend", "runs", "spend", "tables", "timers",
+        "waits", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, keys: ChainKeys | None = None) -> None:
@@ -77,6 +79,8 @@ class Changes:
         self.left: dict[UUID, list[links.Values]] = {}  # run -> what it leaves behind
         self.chains: dict[UUID, bytes] = {}  # run -> its chain with all that, once it is folded
         self.tables: dict[str, list[tuple[Any, ...]]] = {}
+        # its key -> (statement, row): several decisions of one transaction may set a timer, and the last one counts
+        self.timers: dict[tuple[UUID, UUID, str], tuple[str, tuple[Any, ...]]] = {}
         self.runs: dict[UUID, Run] = {}
         self.new_runs: set[UUID] = set()
         self.withdrawn: list[tuple[UUID, str]] = []  # (run, key) of requests nobody waits for any more
@@ -118,13 +122,15 @@ class Changes:
             content = links.rows_content(self.left.get(run.id, []))
             self.chains[run.id] = keys.follow(chain, run.rev + 1, content)
 
-    def lines(self) -> list[tuple[Any, ...]]:
-        """The lines of history with their links, once all is folded."""
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """What a statement is to write; lines of history with their links, once all is folded."""
+        if statement in TIMERS:
+            return [row for name, row in self.timers.values() if name == statement]
+        rows = self.tables.get(statement, [])
+        if statement != "insert_history":
+            return rows
         chains = self.chains
-        return [
-            (*line, chains[line[2]][links.SHOWN] if line[2] in chains else None)
-            for line in self.tables["insert_history"]
-        ]
+        return [(*line, chains[line[2]][links.SHOWN] if line[2] in chains else None) for line in rows]
 
     def row(self, run: Run | None, row: Row) -> None:
         """One row of a decision about ``run`` (its value after the decision; None: about no run)."""
@@ -157,10 +163,12 @@ class Changes:
         self.add("insert_steps", (run.tenant, run.created_ms, run.id, *values, *results, run.rev + 1, key, consumer))
 
     def _timer(self, run: Run, row: TimerSet) -> None:
-        self.add("set_timers", (run.tenant, run.id, row.key, row.kind, row.step, row.attempt, row.after_ms))
+        key = (run.tenant, run.id, row.key)
+        self.timers[key] = ("set_timers", (*key, row.kind, row.step, row.attempt, row.after_ms))
 
     def _untimer(self, run: Run, row: TimerCleared) -> None:
-        self.add("clear_timers", (run.tenant, run.id, row.key))
+        key = (run.tenant, run.id, row.key)
+        self.timers[key] = ("clear_timers", key)
 
     def _subscribed(self, run: Run, row: Subscribed) -> None:
         self.add("subscribe", (run.tenant, run.id, row.step, row.event_type))
@@ -216,10 +224,14 @@ class Changes:
         account = self._account(run.tenant, row.scope)
         account[4] = row.needed_micro if account[4] is None else min(account[4], row.needed_micro)
 
+    def _left(self, run: Run, row: Left) -> None:
+        self._account(run.tenant, row.scope)  # locked in its turn
+        self.add("look_again", (run.tenant, row.scope))
+
     def _waiting(self, run: Run, row: Waiting) -> None:
         place = (row.scope, row.period, row.needed_micro, row.since_ms)
-        key = f"budget:{row.step}"
-        self.add("wait_for_budget", (run.tenant, run.id, key, row.step, row.attempt, row.after_ms, *place))
+        key = (run.tenant, run.id, f"budget:{row.step}")
+        self.timers[key] = ("wait_for_budget", (*key, row.step, row.attempt, row.after_ms, *place))
 
     def _corrected(self, run: Run | None, row: Corrected) -> None:
         tenant, key, scope, amount, reason, by, request_hash, step = row
@@ -291,6 +303,7 @@ ROWS: dict[type, Any] = {
     RunSpent: Changes._run_spent,
     Refused: Changes._refused,
     Waiting: Changes._waiting,
+    Left: Changes._left,
     Decided: Changes._decided,
     PlanFrozen: Changes._frozen,
     TemplateKept: Changes._kept,

@@ -56,7 +56,7 @@ ORDER = (
     "keep_templates",
 )
 # Whoever frees a budget moves the timers of those that wait for it: nobody who waits for a budget's row has locked one.
-AFTER_MONEY = ("clear_timers", "end_timers")
+AFTER_MONEY = ("clear_timers", "end_timers", "look_again")
 # Every statement looks rows up by key, a batch of them at a time. Its plan is made once per connection, and must not
 # depend on how empty the tables were then: a plan that scans is right for ten rows and ruinous for a million.
 PLANNING = (
@@ -362,17 +362,16 @@ def writes(changes: Changes) -> Iterator[Call]:
         notes = [_note(run, chains.get(run.id)) for run in runs if run.id in made or run.terminal]
         if notes:
             yield from SQL["note_runs"].calls(notes)
-    tables = changes.tables
     for name in ORDER:
-        if rows := tables.get(name):
-            yield from SQL[name].calls(rows if name != "insert_history" else changes.lines())
+        if rows := changes.rows(name):
+            yield from SQL[name].calls(rows)
     if changes.budgets:
         yield SQL["charge_budgets"].together([(*key, *account) for key, account in sorted(changes.budgets.items())])
     for name, sums in (("add_spend", changes.spend), ("add_run_spend", changes.run_spend)):
         if sums:
             yield from SQL[name].calls([(*key, *values) for key, values in sorted(sums.items())])
     for name in AFTER_MONEY:
-        if rows := tables.get(name):
+        if rows := changes.rows(name):
             yield from SQL[name].calls(rows)
 
 

@@ -319,6 +319,12 @@ delete from agentflow.timers t
 using unnest(%b::uuid[], %b::uuid[], %b::text[]) as c (tenant_id, run_id, key)
 where t.tenant_id = c.tenant_id and t.run_id = c.run_id and t.key = c.key;
 
+-- name: look_again
+-- The accounts that steps have stopped waiting for, whose timers are gone by now: see 0016_leaving.sql.
+update agentflow.budgets b set short_micro = 0
+from unnest(%b::uuid[], %b::text[]) as c (tenant_id, scope)
+where b.tenant_id = c.tenant_id and b.scope = c.scope and b.short_micro is not null;
+
 -- name: subscribe
 insert into agentflow.subscriptions (tenant_id, run_id, step, event_type)
 select * from unnest(%b::uuid[], %b::uuid[], %b::int[], %b::text[]) as c (tenant_id, run_id, step, event_type)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentflow.core import spending
-from agentflow.core.decide.holds import RUN, freed
+from agentflow.core.decide.holds import freed
 from agentflow.core.decision import CORRECTION, Corrected, Decision, Facts, LedgerEntry, Row
 from agentflow.core.message import Message
 from agentflow.core.run import Run
+from agentflow.core.waiting import RUN
 from agentflow.errors import Rejected
 
 

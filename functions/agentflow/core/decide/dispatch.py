@@ -12,7 +12,6 @@ from typing import Any
 from agentflow.core.budgets import EXHAUSTED
 from agentflow.core.decide import fork, settlement, steering
 from agentflow.core.decide.ending import known
-from agentflow.core.decide.holds import RUN
 from agentflow.core.decide.starts import begin
 from agentflow.core.decide.turn import MAX_LOST, Turn
 from agentflow.core.decision import NOTHING, Decision, Facts, PeriodEnded, Unsubscribed
@@ -31,6 +30,7 @@ from agentflow.core.planner import (
 )
 from agentflow.core.run import OpenStep, Run
 from agentflow.core.types import Mismatch
+from agentflow.core.waiting import RUN
 from agentflow.errors import RetryLater
 
 JSON = Any
@@ -155,9 +155,11 @@ COMES = {"event": "event", "person": "answer", "child": "result"}
 
 def _try_again(turn: Turn, step: int, opened: OpenStep, name: str, line: Mapping[str, JSON]) -> None:
     """Begin a step that has waited for money. If it has to wait for the same thing again, that is no news."""
-    before, waited_for = turn.run, turn.run.short.get(step)
+    before, waited_for = turn.run, turn.run.short[step]
     turn.fund(step)
     fault = begin(turn, step, turn.plan.tasks[opened.task], opened.input or {}, opened.attempt, waited_for)
+    if f"{step}.{opened.attempt}" in turn.holds:
+        turn.funded(waited_for)
     if fault or turn.run.short.get(step) != waited_for or name != "timer.fired":
         turn.note(name, line)
     else:

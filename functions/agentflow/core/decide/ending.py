@@ -8,6 +8,7 @@ from typing import Any
 from agentflow.core.decision import Decided, Decision, Facts, RunEnded
 from agentflow.core.message import Message
 from agentflow.core.run import EMPTY, Run
+from agentflow.core.waiting import NOBODY
 from agentflow.errors import Rejected
 
 
@@ -36,7 +37,7 @@ def end(
 ) -> tuple[Run, tuple[Message, ...]]:
     """The ended run and the public fact that says so (run.completed, run.failed or run.cancelled); a run that another
     one waits for tells that, too."""
-    ended = run.move(status, output=output, error=error, open=EMPTY, short=EMPTY)
+    ended = run.move(status, output=output, error=error, open=EMPTY, short=NOBODY)
     data: dict[str, Any] = {
         "run": str(run.id),
         "workflow": run.workflow,

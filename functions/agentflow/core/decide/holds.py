@@ -13,16 +13,19 @@ from agentflow.core.agents import around
 from agentflow.core.budgets import EXHAUSTED, TENANT, Account, scopes
 from agentflow.core.decision import CHILD, PERSON, LedgerEntry, Refused, Row, Subscribed, TimerSet, Waiting
 from agentflow.core.plan import Task
-from agentflow.core.run import OpenStep, Run, Shortage
+from agentflow.core.run import OpenStep, Run
+from agentflow.core.waiting import RUN, Shortage
 
 if TYPE_CHECKING:
     from agentflow.core.decide.turn import Turn
 
 JSON = Any
 Fault = tuple[str, str]  # code, message
-RUN, TASK = "run", "task"
-"""Scopes of limits that are no accounts: a run's own, and the ``usd`` of an agent or an llm task."""
+TASK = "task"
+"""The scope of the ``usd`` of an agent or an llm task, which is no account either."""
 LONGEST_MS = 366 * 86_400_000
+PASSED = 100
+"""Steps that do not fit are passed by smaller ones, so many at most, as in an account (0011_budgets.sql)."""
 
 
 class Short(NamedTuple):
@@ -102,17 +105,24 @@ def at_limit(
 
 
 def freed(run: Run) -> tuple[Row, ...]:
-    """Steps that wait for the run's own limit and can go on, or have waited in vain, after it was settled."""
-    left = run.limit_micro - run.spent_micro - run.held_micro
+    """Steps that wait for the run's own limit and can go on, or have waited in vain, after it was settled: in their
+    order, past ``PASSED`` at most that do not fit. Those that go on are expected to take what they wait for, so that
+    the others are not woken for it as well; if they do not, ``Turn.decision`` asks again."""
+    left, held = run.limit_micro - run.spent_micro - run.held_micro, run.held_micro
     woken: list[Row] = []
-    for step, shortage in sorted(run.short.items()):
-        opened = run.open.get(step)
-        if shortage.scope != RUN or opened is None or opened.waits != "budget":
+    passed = 0
+    for step in run.short.own():
+        shortage, opened = run.short[step], run.open.get(step)
+        if opened is None or opened.waits != "budget":
             continue
-        never = run.frozen or run.held_micro == 0 or shortage.needed_micro > run.limit_micro - run.spent_micro
+        never = run.frozen or held == 0 or shortage.needed_micro > run.limit_micro - run.spent_micro
         if shortage.needed_micro <= left:
             left -= shortage.needed_micro
+            held += shortage.needed_micro
         elif not never:
+            passed += 1
+            if passed == PASSED:
+                break
             continue
         woken.append(TimerSet(f"budget:{step}", "budget", 0, step, opened.attempt))
     return tuple(woken)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agentflow.core.decide.holds import freed
 from agentflow.core.decide.turn import UNCLAIMED, Turn
 from agentflow.core.decision import CHILD, NOTHING, Decision, Facts, LedgerEntry, TimerSet, Withdrawn
 from agentflow.core.message import Message
@@ -45,7 +44,7 @@ def _release(turn: Turn, step: int, attempt: int, held: int) -> None:
     turn.holds = without(turn.holds, key)
     turn.run = turn.run.but(held_micro=turn.run.held_micro - held, halted=without(turn.run.halted, key))
     turn.row(LedgerEntry(step, attempt, "release", held, -held, "unclaimed"))
-    _free(turn)
+    turn.frees = True
     turn.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt, "released": held})
 
 
@@ -74,9 +73,4 @@ def _settle(turn: Turn, step: int, attempt: int, task: str, held: int, cost: int
         turn.row(LedgerEntry(step, attempt, "settle", cost, -held, price))
         turn.run, told = settled(turn.run, turn.plan, task, price, NO_USAGE, cost, held, ms)
         turn.rows(*told)
-    _free(turn)
-
-
-def _free(turn: Turn) -> None:
-    if turn.run.short:
-        turn.rows(*freed(turn.run.but(open=turn.open, held_micro=turn.run.held_micro + turn.held_now)))
+    turn.frees = True

@@ -29,7 +29,8 @@ from agentflow.core.money import by_bytes, call_ms, input_tokens_bound, llm_hold
 from agentflow.core.plan import Child, Task
 from agentflow.core.planner import key_of
 from agentflow.core.price import llm_bound, most_output
-from agentflow.core.run import OpenStep, Shortage, child_id
+from agentflow.core.run import OpenStep, child_id
+from agentflow.core.waiting import Shortage
 
 if TYPE_CHECKING:
     from agentflow.core.decide.turn import Turn

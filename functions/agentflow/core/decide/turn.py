@@ -10,12 +10,13 @@ from uuid import UUID
 from agentflow.core import spending
 from agentflow.core.decide.ending import end
 from agentflow.core.decide.goals import written
-from agentflow.core.decide.holds import Fault
+from agentflow.core.decide.holds import Fault, freed
 from agentflow.core.decide.starts import begin, unwait
 from agentflow.core.decision import (
     Decided,
     Decision,
     Facts,
+    Left,
     Row,
     RunEnded,
     StepClosed,
@@ -38,8 +39,9 @@ from agentflow.core.planner import (
     Start,
     advance,
 )
-from agentflow.core.run import EMPTY, OpenStep, Run, Shortage, child_id
+from agentflow.core.run import EMPTY, OpenStep, Run, child_id
 from agentflow.core.turn import FREE
+from agentflow.core.waiting import RUN, Shortage
 
 JSON = Any
 MAX_RETRY_AFTER_MS = 300_000
@@ -57,8 +59,8 @@ class Turn:
     """
 
     __slots__ = (
-        "_changed", "_ended", "_given", "_line", "_messages", "_rows", "_short", "_started", "commands", "epoch",
-        "facts", "headroom", "held_now", "holds", "open", "plan", "run", "state", "waited_for",
+        "_changed", "_ended", "_given", "_left", "_line", "_messages", "_rows", "_short", "_started", "commands",
+        "epoch", "facts", "frees", "headroom", "held_now", "holds", "open", "plan", "run", "state", "waited_for",
     )  # fmt: skip
 
     def __init__(self, run: Run, facts: Facts) -> None:
@@ -79,6 +81,8 @@ class Turn:
         self._ended: list[dict[str, JSON]] = []  # by the planner
         self._short: list[int] = []  # steps that wait for money from now on
         self.held_now = 0
+        self.frees = False  # whether steps that wait for the run's own limit may go on
+        self._left: set[str] = set()  # accounts that a step has stopped waiting for
         self.waited_for: Shortage | None = None  # of the step that is begun
         self.headroom = facts.headroom
 
@@ -110,7 +114,10 @@ class Turn:
             held_micro=self.run.held_micro + self.held_now,
         )
         line = Decided(name, data, tuple(self.commands), tuple(self._changed))
-        return Decision(run, (line, *self._rows), tuple(self._messages))
+        rows = (line, *self._rows, *map(Left, sorted(self._left)))
+        if run.short and (self.frees or run.held_micro == 0):  # nothing is held whose end would wake those that wait
+            rows += freed(run)
+        return Decision(run, rows, tuple(self._messages))
 
     # -- what the planner commands ------------------------------------------------------------------
 
@@ -210,9 +217,15 @@ class Turn:
         self.fund(step)
 
     def fund(self, step: int) -> None:
-        """The step does not wait for money any more."""
-        if step in self.run.short:
+        """The step does not wait for money any more. What it was woken for, and does not take, is for others."""
+        if (shortage := self.run.short.get(step)) is not None:
             self.run = self.run.but(short=self.run.short.delete(step))
+            if shortage.scope != RUN:
+                self._left.add(shortage.scope)
+
+    def funded(self, shortage: Shortage) -> None:
+        """The step that has waited for this has its hold."""
+        self._left.discard(shortage.scope)
 
     def finish(
         self,
