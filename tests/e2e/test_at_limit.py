@@ -87,6 +87,23 @@ async def test_steps_wait_for_what_others_give_back_in_their_order(house: House)
     assert [row["run_id"] for row in holds] == runs
 
 
+async def test_hundreds_of_steps_wait_for_their_own_runs_limit_and_each_is_woken_once(
+    house: House, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fan = ASKING | {
+        "name": "fan", "limits": {"steps": 300, "usd": 0.0045, "at_limit": "wait"}, "input": {"items": "list(int)"},
+        "root": {"map": {"task": "ask"}, "over": "items", "max": 300},
+    }  # fmt: skip
+    await house.register(fan)
+    async with house.host() as host:
+        row = await house.ended(await house.submit(host, "fan", {"items": list(range(300))}))
+    assert (row["status"], row["held_micro"]) == ("succeeded", 0)
+    assert row["spent_micro"] <= 4_500
+    woken = await house.rows("select data from history where name = 'timer.fired' and data ->> 'kind' = 'budget'")
+    assert sorted(line["data"]["step"] for line in woken) == list(range(4_500 // HOLD + 1, 301))
+    assert "batch failed" not in capfd.readouterr().err
+
+
 async def test_a_step_waits_until_its_period_ends(house: House) -> None:
     await house.register(ASKING)
     await limit(house, HOLD, period="day")
