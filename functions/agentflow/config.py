@@ -103,6 +103,19 @@ class Settings:
     push: bool = _option(
         False, "have `agentflow serve` take CloudEvents over HTTP, where no --push can be said (OpenFaaS)"
     )
+    push_key: str = _option(
+        "",
+        "secret that the bridge shows to functions, at least 32 characters; without it --push serves a loopback address"
+        " only. While it changes: the new one, a comma, the old one",
+    )
+    push_open: bool = _option(
+        False,
+        "have --push take events without a key, where something else keeps strangers out; where there is a push_key,"
+        " clients' events only",
+    )
+    metrics_key: str = _option(
+        "", "secret that /metrics asks for, like push_key; empty: it answers whoever does not come through a proxy"
+    )
     sink: str = _option(
         "", "URL that the bridge posts public facts to, as CloudEvents; K_SINK where a SinkBinding sets it"
     )

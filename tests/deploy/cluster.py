@@ -162,6 +162,7 @@ async def _servers(made: Cluster) -> None:
             "nats-ca.crt": authority.certificate.decode(), "nats-url": f"tls://engine:{words['engine']}@{NATS}:4222\n",
             "models.yaml": MODELS_YAML, "pepper": PEPPER, "audit": uuid4().hex,
         },
+        "agentflow-push": {"AGENTFLOW_PUSH_KEY": uuid4().hex},
     }  # fmt: skip
     for name, files in secrets.items():
         (made.folder / "secrets" / name).mkdir()

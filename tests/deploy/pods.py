@@ -52,7 +52,7 @@ def spec_of(manifest: Manifest, found: list[Manifest], secrets: Path, tag: str) 
     assert not container.keys() - UNDERSTOOD, container.keys() - UNDERSTOOD
     port = container["ports"][0]["containerPort"] if "ports" in container else 0
     probe = container.get("startupProbe", {})
-    env = _environment(container, found)
+    env = _environment(container, found, secrets)
     if knative:  # the contract with a function's container
         env |= {"PORT": str(port), "K_SERVICE": name, "K_CONFIGURATION": name, "K_REVISION": f"{name}-00001"}
     return Spec(
@@ -71,12 +71,19 @@ def spec_of(manifest: Manifest, found: list[Manifest], secrets: Path, tag: str) 
     )
 
 
-def _environment(container: Manifest, found: list[Manifest]) -> dict[str, str]:
+def _environment(container: Manifest, found: list[Manifest], secrets: Path) -> dict[str, str]:
     settings = {each["metadata"]["name"]: each["data"] for each in of_kind(found, "ConfigMap")}
     env: dict[str, str] = {}
     for source in container.get("envFrom", ()):
         env |= settings[source["configMapRef"]["name"]]
-    return env | {each["name"]: each["value"] for each in container.get("env", ())}
+    return env | {each["name"]: _value(each, secrets) for each in container.get("env", ())}
+
+
+def _value(variable: Manifest, secrets: Path) -> str:
+    if "valueFrom" not in variable:
+        return str(variable["value"])
+    place = variable["valueFrom"]["secretKeyRef"]
+    return (secrets / place["name"] / place["key"]).read_text()
 
 
 def _confined(pod: Manifest, container: Manifest) -> list[str]:

@@ -126,7 +126,7 @@ def test_the_settings_are_settings(tmp_path: Path, flavours: dict[str, list[Mani
         for name, pod in pods(found):
             (container,) = pod["spec"]["containers"]
             environment = dict(maps[container["envFrom"][0]["configMapRef"]["name"]])
-            environment |= {each["name"]: each["value"] for each in container.get("env", [])}
+            environment |= {each["name"]: each.get("value", "of a Secret") for each in container.get("env", [])}
             mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
             for variable, value in environment.items():
                 for path in re.findall(r"(/etc/agentflow/[^&#]+)", value):
@@ -166,6 +166,25 @@ def test_who_may_administer_the_database_is_the_migration_alone(flavours: dict[s
             if volume.get("secret", {}).get("secretName") == "agentflow-administrator"
         }
         assert [name.partition("-")[0] for name in holders] == ["migrate"]
+
+
+def test_the_key_to_the_push_doors_is_with_who_pushes_and_who_is_pushed_to(
+    flavours: dict[str, list[Manifest]],
+) -> None:
+    reference = {"secretKeyRef": {"name": "agentflow-push", "key": "AGENTFLOW_PUSH_KEY"}}
+    for flavour, found in flavours.items():
+        variables = {
+            name: {each["name"]: each for each in pod["spec"]["containers"][0].get("env", [])}
+            for name, pod in pods(found)
+        }
+        holders = {name for name, each in variables.items() if "AGENTFLOW_PUSH_KEY" in each}
+        assert holders == {"bridge", *services(found)} - {"api"}  # whose callers have keys of their own
+        assert all(variables[name]["AGENTFLOW_PUSH_KEY"]["valueFrom"] == reference for name in holders)
+        # Triggers have no key: where there are some, the function that they lead to lets clients' events in without.
+        stand_open = {name for name, each in variables.items() if "AGENTFLOW_PUSH_OPEN" in each}
+        assert stand_open == ({"plan"} if flavour == "other" else set())
+    stored = {each["spec"]["target"]["name"] for each in of_kind(flavours["production"], "ExternalSecret")}
+    assert "agentflow-push" in stored
 
 
 def test_tools_run_on_gvisors_nodes_by_either_way(flavours: dict[str, list[Manifest]]) -> None:

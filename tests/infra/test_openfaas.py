@@ -47,6 +47,8 @@ def test_every_function_is_there_once_and_has_what_it_needs(tmp_path: Path) -> N
                 (tmp_path / "secret").write_text("0123456789abcdef")
                 environment[variable] = f"secret://file{tmp_path}/secret"
         assert Settings.from_env(environment).push
+        # The gateway leads to every function. All but the API, whose callers have keys of their own, want the bridge's.
+        assert ("AGENTFLOW_PUSH_KEY" in environment) == ("agentflow-push" in function["secrets"]) == (name != "api")
 
 
 def test_functions_are_what_openfaas_takes() -> None:
@@ -75,6 +77,8 @@ def test_the_bridge_calls_the_gateway_for_what_is_not_pulled() -> None:
     for name, url in urls.items():
         assert url == f"http://gateway.openfaas.svc.cluster.local:8080/function/{name.replace('_', '-')}"
     assert services(found) == {}
+    (bridge,) = dict(pods(found))["bridge"]["spec"]["containers"]
+    assert [each["name"] for each in bridge["env"]] == ["AGENTFLOW_PUSH_KEY"]
     assert [fault for each in found for fault in faults(each, CRDS)] == []
 
 

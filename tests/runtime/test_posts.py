@@ -9,8 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from agentflow.errors import Conflict, Invalid, Problem, Rejected, RetryLater
+from agentflow.runtime import posts as module
 from agentflow.runtime.outcomes import batch_answer, batch_outcomes, fault_of, status_of
 from agentflow.runtime.posts import Posts
 from agentflow.wire.event import Event
@@ -143,6 +145,46 @@ async def test_one_that_is_given_up_holds_up_no_other() -> None:
         asyncio.CancelledError, type(None), asyncio.CancelledError, type(None),
     ]  # fmt: skip
     assert function.requests == [["e0"], ["e1", "e3"]]
+
+
+async def test_a_key_that_is_not_known_is_no_events_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All wait, with growing pauses; one line says why, and no event is tried alone."""
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    keys: list[str | None] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers.get("authorization"))
+        return httpx.Response(401, text="who are you")
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(refuse))
+    posts = Posts(client, "http://function/", at_once=1, key="k" * 32)
+    pauses = []
+    with capture_logs() as lines:
+        for waited in (0.0, 0.0, 4.0, 55.0, 3600.0):
+            now += waited
+            found = await outcomes(posts, 3)
+            assert [type(each) for each in found] == [RetryLater] * 3
+            pauses.append(found[0].after)
+    assert pauses == [0.5, 0.5, 4.0, 15.0, 15.0]
+    assert keys == [f"Bearer {'k' * 32}"] * 10
+    assert [(line["log_level"], line["reason"]) for line in lines] == [
+        ("error", "http://function/ refuses the bridge's key")
+    ] * 2
+    assert "AGENTFLOW_PUSH_KEY" in lines[0]["mend"]
+    (found,) = await outcomes(Posts(client, "http://function/", at_once=1, key=""), 1)
+    assert str(found) == "http://function/ asks for a key, and the bridge has none"
+    assert keys[-1] is None
+
+
+async def test_a_sink_gets_no_key_and_its_401_is_as_any_other_answer() -> None:
+    def sink(request: httpx.Request) -> httpx.Response:
+        assert "authorization" not in request.headers
+        return httpx.Response(401)
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(sink))
+    (found,) = await outcomes(Posts(client, "http://sink/", at_once=1, most=1), 1)
+    assert type(found) is RuntimeError
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)

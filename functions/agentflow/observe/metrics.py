@@ -69,6 +69,9 @@ TRANSACTION_SECONDS = Histogram(
 )
 RESENT = Counter("agentflow_outbox_resent", "Messages the relay sent again.", registry=registry)
 PARKED = Counter("agentflow_parked", "Messages that could not be handled.", ["function"], registry=registry)
+PUSH_REFUSED = Counter(
+    "agentflow_push_refused", "Requests to a push door without its key.", ["function"], registry=registry
+)
 VIOLATIONS = Counter(
     "agentflow_budget_violations",
     "Calls that were not billed as they had to be; frozen: their accounts admit nothing more.",
@@ -130,6 +133,11 @@ def resent(count: int = 1) -> None:
 def parked(function: str) -> None:
     """Count a message that was parked."""
     PARKED.labels(label("function", function)).inc()
+
+
+def push_refused(function: str) -> None:
+    """Count a request that a push door has refused."""
+    PUSH_REFUSED.labels(label("function", function)).inc()
 
 
 def violated(*, frozen: bool) -> None:

@@ -17,14 +17,13 @@ from agentflow.bus.jetstream import JetStream
 from agentflow.config import Settings
 from agentflow.errors import Rejected
 from agentflow.runtime.batch import EFFECTS
+from agentflow.runtime.bearer import PUSH_KEY, bearer_keys
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.parking import Parking
 from agentflow.runtime.posts import MOST, Posts
-from agentflow.runtime.receive import minding
+from agentflow.runtime.receive import delivered, minding
 from agentflow.runtime.serve import STARTING, not_found, until_signalled, with_probes
 from agentflow.store.postgres import PostgresStore
-from agentflow.wire.catalogue import tenant_of_subject
-from agentflow.wire.nats import from_nats
 from agentflow.wire.streams import MAX_ACK_PENDING, SINK, consumers_of
 
 if TYPE_CHECKING:
@@ -74,6 +73,7 @@ class Bridge:
     ) -> None:
         self._settings = settings
         self._urls = urls
+        self._key = next(iter(bearer_keys(settings.push_key, PUSH_KEY)), b"").decode()
         self._store = PostgresStore(engine_dsn, connections=2)
         self._parking = Parking(self._store)
         copies, more = settings.nats_replicas, [SINK] if settings.sink else []
@@ -127,12 +127,11 @@ class Bridge:
         assert self._client is not None
         alone = name in EFFECTS
         at_once = self._settings.calls if alone else AT_ONCE
-        return Posts(self._client, url, at_once=at_once, most=1 if alone else MOST)
+        return Posts(self._client, url, at_once=at_once, most=1 if alone else MOST, key=self._key)
 
     def _forward(self, posts: Posts) -> Any:
         async def work(msg: Delivered) -> None:
-            event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
-            await minding(msg, posts.post(event, len(msg.data)))
+            await minding(msg, posts.post(delivered(msg), len(msg.data)))
 
         return work
 
@@ -145,4 +144,4 @@ async def bridge(settings: Settings) -> None:
         engine_dsn=settings.dsn("agentflow_engine"),
         nats_url=settings.bus(),
     )
-    await until_signalled(carried, with_probes(not_found, carried), settings)
+    await until_signalled(carried, with_probes(not_found, carried, settings), settings)

@@ -306,7 +306,7 @@ class Host:
 
     def http(self) -> Asgi:
         """The host's HTTP face: probes and metrics, and the API where it carries it."""
-        return with_probes(self.api() if self._control is not None else not_found, self)
+        return with_probes(self.api() if self._control is not None else not_found, self, self.settings)
 
     def api(self) -> Asgi:
         """The API as an ASGI app."""

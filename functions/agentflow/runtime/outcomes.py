@@ -5,6 +5,7 @@
 | 2xx | handled: what it led to is committed |
 | 408, 425, 429, 502, 503, 504, no answer | the function can't now: again, after Retry-After |
 | 400, 404, 405, 413, 415, 422 | the same event will be refused again: parked at once |
+| 401, of a function | the bridge has another key: again, as often as it takes, and never parked (posts.py) |
 | any other | may be the event's fault: tried again, parked after some deliveries |
 
 A batch is answered with the status of the fault that passes soonest, and with a status and a reason for each event that

@@ -7,9 +7,12 @@ the next. So a batch is as large as the function is busy. What each event came t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
 
 from agentflow.errors import RetryLater
 from agentflow.runtime.outcomes import LATER, batch_outcomes, fault_of
@@ -20,10 +23,14 @@ from agentflow.wire.json_format import MAX_BATCH_BYTES
 if TYPE_CHECKING:
     import httpx
 
+log = structlog.get_logger(__name__)
 MOST = 256
 """Events in a batch; the function decides upon as many in one transaction."""
 ROOM = MAX_BATCH_BYTES // 2
 """Bytes of events in a batch, as far as they can be told before."""
+UNKNOWN_KEY = 401
+AGAIN_S, LONGEST_S = 0.5, 15.0  # between two tries of an event, while the function does not know the key
+REMIND_S = 60.0
 
 
 class _Waiting(NamedTuple):
@@ -33,13 +40,22 @@ class _Waiting(NamedTuple):
 
 
 class Posts:
-    """One function's requests, at most ``at_once`` out at a time; ``most`` events in each (1: no batches)."""
+    """One function's requests, at most ``at_once`` out at a time; ``most`` events in each (1: no batches).
 
-    def __init__(self, client: httpx.AsyncClient, url: str, *, at_once: int, most: int = MOST) -> None:
+    ``key`` is the one to the function's push door (empty: there is none); None: this is a sink, no function.
+    """
+
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, *, at_once: int, most: int = MOST, key: str | None = None
+    ) -> None:
         self._client = client
         self._url = url
         self._at_once = at_once
         self._most = most
+        self._key = key
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._refused_at: float | None = None  # since when, by the monotonic clock
+        self._told_at = -REMIND_S
         self._waiting: deque[_Waiting] = deque()
         self._out: set[asyncio.Task[None]] = set()
 
@@ -87,9 +103,12 @@ class Posts:
 
         headers, body = to_http(events[0], "binary") if len(events) == 1 else to_http_batch(events)
         try:
-            answer = await self._client.post(self._url, headers=dict(headers), content=body)
+            answer = await self._client.post(self._url, headers={**headers, **self._headers}, content=body)
         except httpx.HTTPError as fault:
             raise RetryLater(f"{self._url}: {fault or type(fault).__name__}", after=0.5) from fault
+        if answer.status_code == UNKNOWN_KEY and self._key is not None:
+            raise self._refused()
+        self._refused_at = None
         if answer.is_success:
             return [None] * len(events)
         if len(events) > 1:
@@ -106,3 +125,15 @@ class Posts:
             return (await self._outcomes([event]))[0]
         except Exception as fault:
             return fault
+
+    def _refused(self) -> RetryLater:
+        """No fault of any event's: all of them wait until both sides have the same key, with growing pauses."""
+        now = time.monotonic()
+        if self._refused_at is None:
+            self._refused_at = now
+        fault = "refuses the bridge's key" if self._key else "asks for a key, and the bridge has none"
+        reason = f"{self._url} {fault}"
+        if now - self._told_at >= REMIND_S:
+            log.error("events wait", reason=reason, mend="give both the same AGENTFLOW_PUSH_KEY; nothing is lost")
+            self._told_at = now
+        return RetryLater(reason, after=min(max(AGAIN_S, now - self._refused_at), LONGEST_S))

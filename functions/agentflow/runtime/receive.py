@@ -46,13 +46,7 @@ class Receiver:
 
     async def pull(self, msg: Delivered) -> None:
         """Handle a JetStream message; whatever is raised, the parking attendant knows what to do."""
-        tenant = tenant_of_subject(msg.subject)
-        event = from_nats(msg.headers, msg.data, tenant)
-        if event.ours and incoming(msg.subject):
-            mend = "use a type of your own, e.g. com.example.order.placed"
-            raise Invalid(
-                [Problem("type", f"{event.type} may not be published by clients", mend, "reserved_type")]
-            )
+        event = delivered(msg)
         item = await self._item(event)
         if self._performer is None:
             if item.twin is not None:
@@ -104,6 +98,15 @@ class Receiver:
         message = await opened(event, tenant, self.name, self._store)
         twin: Twin = (tenant, message.run, message.key, self.name)
         return Item(self.name, message, twin, once(message))
+
+
+def delivered(msg: Delivered) -> Event:
+    """The event in a message of JetStream; ``Invalid`` where a client has published what only we say."""
+    event = from_nats(msg.headers, msg.data, tenant_of_subject(msg.subject))
+    if event.ours and incoming(msg.subject):
+        mend = "use a type of your own, e.g. com.example.order.placed"
+        raise Invalid([Problem("type", f"{event.type} may not be published by clients", mend, "reserved_type")])
+    return event
 
 
 async def minding(msg: Delivered, work: Coroutine[Any, Any, Any]) -> None:

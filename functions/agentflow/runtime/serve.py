@@ -17,6 +17,7 @@ import structlog
 
 from agentflow.config import Settings
 from agentflow.errors import RetryLater
+from agentflow.runtime.bearer import METRICS_KEY, Lock, bearer_keys, bears, unauthorized
 from agentflow.runtime.function import DOORS, source
 from agentflow.runtime.outcomes import batch_answer, status_of
 
@@ -30,6 +31,8 @@ Asgi = Callable[
 STARTING = "starting"
 DEAD_LETTERS = "/dead-letters"
 """Where a function takes what a Broker could not deliver to it: it is parked, like what the bridge gives up on."""
+FORWARDED = frozenset({b"x-forwarded-for", b"forwarded"})
+"""What ingresses, gateways and queue-proxy put into the requests they pass on, and Prometheus at a pod does not."""
 STOP_S = 5  # how long a start that is called off may take to notice
 PAUSE_S = 5.0  # most between two tries to start
 REMIND_S = 60.0
@@ -66,9 +69,11 @@ async def http_server(app: Any, host: str, port: int, *, shared: bool = False) -
             await asyncio.wait({task})
 
 
-def with_probes(app: Any, host: Carried) -> Asgi:
+def with_probes(app: Any, host: Carried, settings: Settings) -> Asgi:
     """An ASGI app with the probes of a container in front: /healthz, /readyz (and OpenFaaS's names), /metrics."""
     from agentflow.observe import metrics
+
+    keys = bearer_keys(settings.metrics_key, METRICS_KEY)
 
     async def probed(scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "") if scope["type"] == "http" else ""
@@ -79,7 +84,12 @@ def with_probes(app: Any, host: Carried) -> Asgi:
             said = {"status": "ready"} if ready else {"status": "not ready", "reason": reason}
             await _answer(send, 200 if ready else 503, orjson.dumps(said))
         elif path == "/metrics":
-            await metrics.endpoint(scope, receive, send)
+            headers = dict(scope["headers"])
+            if bears(headers, keys) if keys else FORWARDED.isdisjoint(headers):
+                await metrics.endpoint(scope, receive, send)
+            else:
+                what = f"what this host has as {METRICS_KEY}" if keys else f"a key, once {METRICS_KEY} is set here"
+                await unauthorized(send, METRICS_KEY, f"ask the host itself, or send Authorization: Bearer with {what}")
         elif path and host.ready()[1].startswith(STARTING):
             await _answer(send, 503, b'{"status":"starting"}')
         else:
@@ -100,12 +110,14 @@ async def _answer(send: Any, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def push_app(name: str, host: Host) -> Asgi:
-    """A function's push door: functions-framework's async app around its main.py, with batches and tracing added.
+def push_app(name: str, host: Host, settings: Settings) -> Asgi:
+    """A function's push door: functions-framework's async app around its main.py, with lock, batches and tracing added.
 
     functions-framework hands over no request and refuses batches: the HTTP ``traceparent`` is put among the
-    event's attributes before, and each event of a batch is handled like one that came alone.
+    event's attributes before, and each event of a batch is handled like one that came alone. The API has keys of its
+    own. ``Rejected`` where the door would stand open by mistake.
     """
+    lock = Lock(name, settings) if name != "api" else None
     kept = os.environ.get("FUNCTION_TARGET")  # noqa: TID251  create_app writes it for its own use
     from functions_framework.aio import create_asgi_app
 
@@ -113,8 +125,8 @@ def push_app(name: str, host: Host) -> Asgi:
     app: Asgi = create_asgi_app(name, str(source(name)), kind)  # type: ignore[no-untyped-call]
     if kept is None:
         os.environ.pop("FUNCTION_TARGET", None)  # noqa: TID251
-    if name != "api":
-        return _with_batches(app, name, host)
+    if lock is not None:
+        return _with_batches(app, name, host, lock)
     DOORS["api"] = _api_door(host)
     return app
 
@@ -136,7 +148,7 @@ def _api_door(host: Host) -> Callable[[Any], Awaitable[Any]]:
     return door
 
 
-def _with_batches(app: Any, name: str, host: Host) -> Asgi:
+def _with_batches(app: Any, name: str, host: Host, lock: Lock) -> Asgi:
     from starlette.requests import Request
     from starlette.responses import JSONResponse
 
@@ -148,24 +160,30 @@ def _with_batches(app: Any, name: str, host: Host) -> Asgi:
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        dead = scope["path"] == DEAD_LETTERS
-        if dead or headers.get(b"content-type", b"").startswith(b"application/cloudevents-batch"):
-            request = Request(scope, receive)
-            handle = host.receive_dead_letter if dead else host.receive_event
-            try:
-                events = from_http(request.headers, await request.body())
-            except Invalid as fault:
-                await JSONResponse({"error": str(fault)}, status_of(fault))(scope, receive, send)
-                return
-            outcomes = await asyncio.gather(
-                *(handle(name, e) for e in events), return_exceptions=True
-            )
-            status, body = batch_answer(outcomes)
-            await JSONResponse(body, status)(scope, receive, send)
+        caller = lock.caller(headers)
+        if caller == "stranger":
+            await lock.refuse(send)
             return
         if b"traceparent" in headers and b"ce-traceparent" not in headers and b"ce-id" in headers:
             scope = {**scope, "headers": [*scope["headers"], (b"ce-traceparent", headers[b"traceparent"])]}
-        await app(scope, receive, send)
+        dead = scope["path"] == DEAD_LETTERS
+        batch = headers.get(b"content-type", b"").startswith(b"application/cloudevents-batch")
+        if not (dead or batch or caller == "outsider"):
+            await app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        handle = host.receive_dead_letter if dead else host.receive_event
+        try:
+            events = from_http(request.headers, await request.body())
+        except Invalid as fault:
+            await JSONResponse({"error": str(fault)}, status_of(fault))(scope, receive, send)
+            return
+        if caller == "outsider" and any(event.ours for event in events):
+            await lock.refuse(send)  # not 400: it may be the bridge, which has lost its key
+            return
+        outcomes = await asyncio.gather(*(handle(name, e) for e in events), return_exceptions=True)
+        status, body = batch_answer(outcomes)
+        await JSONResponse(body, status)(scope, receive, send)
 
     return door
 
@@ -256,5 +274,5 @@ async def serve(
         nats_url=settings.bus(),
         pull=not push,
     )
-    app = with_probes(push_app(names[0], host), host) if push else host.http()
+    app = with_probes(push_app(names[0], host, settings), host, settings) if push else host.http()
     await until_signalled(host, app, settings, shared=shared)
