@@ -65,7 +65,8 @@ async def test_nobody_without_the_key_has_anything_handled(house: House, fleet: 
     structured = {"content-type": "application/cloudevents+json"}
     document = orjson.dumps(to_dict(requested(house.tenant)))
     async with httpx.AsyncClient(base_url=fleet.url("plan")) as client:
-        for key in ({}, bearer(OTHER), {"authorization": "Bearer"}, bearer(NEW[:-1]), {"authorization": f"Basic {NEW}"}):
+        strangers = {}, bearer(OTHER), bearer(NEW[:-1]), {"authorization": "Bearer"}, {"authorization": f"Basic {NEW}"}
+        for key in strangers:
             for path, headers, content in (
                 ("/", forged, body), ("/", order, given), ("/", batch, b"[" + document + b"]"),
                 ("/", structured, document), ("/dead-letters", order, given), ("/anything", forged, body),
@@ -91,7 +92,7 @@ async def test_nobody_without_the_key_has_anything_handled(house: House, fleet: 
             ):  # fmt: skip
                 answer = await client.post("/", headers={**headers, **bearer(key)}, content=content)
                 assert answer.status_code in (200, 202, 204), answer.text
-    assert len(await house.rows("select 1 from runs where status <> 'failed'")) == 5  # one was sent twice
+    assert len(await house.rows("select 1 from runs where status <> 'failed'")) == 7  # one of eight was sent twice
     assert await house.rows("select 1 from inbox")
 
 
