@@ -70,6 +70,28 @@ async def test_a_tenant_and_a_key_open_the_api(administrator: pytest.MonkeyPatch
         assert await cursor.fetchone() == (2_500_000,)
 
 
+async def test_a_key_that_no_api_would_take_is_not_made(
+    environment: pytest.MonkeyPatch, served: Served, tmp_path: Path
+) -> None:
+    """Nobody is to find out by a 401 that the pepper was missing where the key was made."""
+    tenant = (await run("tenant", "create", "pepper", "--database", served.database.admin)).out.strip()
+    command = ("key", "create", "--tenant", tenant)
+    said = ("AGENTFLOW_KEY_PEPPER", "for development", "infra/knative/administration.yaml")
+    one_line(await run(*command, "--database", served.database.admin), *said)
+    environment.setenv("AGENTFLOW_DATABASE_URL", served.database.admin)
+    one_line(await run(*command), *said)
+    async with await psycopg.AsyncConnection.connect(served.database.admin) as conn:
+        cursor = await conn.execute("select count(*) from agentflow.api_keys where tenant_id = %s", (tenant,))
+        assert await cursor.fetchone() == (0,)
+    (tmp_path / "pepper").write_text(PEPPER + "\n")  # as a Secret is mounted
+    environment.setenv("AGENTFLOW_KEY_PEPPER", f"secret://file{tmp_path / 'pepper'}")
+    made = await run(*command)
+    assert made.code == 0, made.err
+    environment.setenv("AGENTFLOW_API_URL", served.url)
+    environment.setenv("AGENTFLOW_API_KEY", made.out.strip())
+    assert (await run("runs")).out.strip() == "no runs"
+
+
 async def test_what_cannot_be_made_is_said_in_one_line(
     administrator: pytest.MonkeyPatch, served: Served
 ) -> None:

@@ -12,6 +12,7 @@ from agentflow.errors import Rejected
 from agentflow.terminal import output
 
 ADMINISTRATOR = "postgres"
+PEPPER = "AGENTFLOW_KEY_PEPPER"
 
 
 async def run_migrate(settings: Settings, database: str, passwords: str = "") -> None:
@@ -71,16 +72,26 @@ async def run_create_tenant(
 async def run_create_key(
     settings: Settings, database: str, tenant: str, label: str, *, admin: bool, as_json: bool
 ) -> None:
-    """Create an API key and print it, this once."""
+    """Create an API key and print it, this once. ``Rejected`` where it would open no API: see ``own_pepper``."""
     from agentflow.store.admin import issue_key
 
     owner = tenant_named(tenant)
+    own_pepper(settings, database)
     async with admin_dsn(settings, database) as dsn:
         key = await issue_key(dsn, owner, settings.key_pepper, label=label, admin=admin)
     if as_json:
         output.print_json({"tenant": str(owner), "key_id": key.id, "key": str(key)})
     else:
         print(key)
+
+
+def own_pepper(settings: Settings, database: str) -> None:
+    """``Rejected`` for the pepper that everybody knows, on any database but the embedded one: the API of an
+    installation has a pepper of its own, and would answer 401 to a key that was hashed with another."""
+    if (database or settings.database_url) and PEPPER in settings.development_secrets():
+        mend = "set it to the secret that this installation's API has; in a cluster: infra/knative/administration.yaml"
+        message = "is the one for development, and the API of this database knows no key that is hashed with it"
+        raise Rejected(message, code="development_secret", path=PEPPER, mend=mend)
 
 
 def tenant_named(text: str) -> UUID:
