@@ -23,7 +23,7 @@ OBJECT = {"apiVersion", "kind", "metadata"}
 POD = {
     "serviceAccountName", "automountServiceAccountToken", "enableServiceLinks", "terminationGracePeriodSeconds",
     "securityContext", "topologySpreadConstraints", "containers", "volumes", "restartPolicy", "runtimeClassName",
-    "nodeSelector", "tolerations",
+    "nodeSelector", "tolerations", "shareProcessNamespace",
 }
 CONTAINER = {
     "name", "image", "args", "env", "envFrom", "ports", "startupProbe", "readinessProbe", "livenessProbe", "lifecycle",
@@ -51,6 +51,7 @@ FIELDS: dict[str, dict[str, set[str]]] = {
                  "volumeClaimTemplates"},
         "spec.template.spec": POD,
         "spec.template.spec.containers.0": CONTAINER,
+        "spec.template.spec.containers.1": CONTAINER | {"command"},
         "spec.volumeClaimTemplates.0.spec": {"accessModes", "resources", "storageClassName"},
     },
     # cert-manager

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -93,14 +94,33 @@ def test_the_roles_are_those_that_log_in(data: list[Manifest]) -> None:
     assert second == "hostnossl all all all reject"
 
 
+def test_a_renewed_certificate_of_nats_is_served(data: list[Manifest]) -> None:
+    """What reload.sh asks for is there: the server's process, the file with its number, the certificate, itself."""
+    ((_, pod),) = pods(data)
+    server, reload = pod["spec"]["containers"]
+    script = (NATS / "reload.sh").read_text()
+    places = dict(re.findall(r"(TLS|PID_FILE)=\$\{\w+:-([^}]+)\}", script))
+    assert pod["spec"]["shareProcessNamespace"] is True
+    assert reload["image"] == server["image"]
+    assert server["args"][server["args"].index("--pid") + 1] == places["PID_FILE"]
+    assert server["lifecycle"]["preStop"]["exec"]["command"][-1] == f"ldm={places['PID_FILE']}"
+    mounted = {each["mountPath"]: each["name"] for each in server["volumeMounts"]}
+    for each in reload["volumeMounts"]:
+        assert mounted.get(each["mountPath"], each["name"]) == each["name"]
+    seen = {each["mountPath"] for each in reload["volumeMounts"]}
+    assert {places["TLS"], os.path.dirname(places["PID_FILE"]), reload["command"][1]} == seen
+    (settings,) = of_kind(data, "ConfigMap")
+    assert settings["data"]["reload.sh"] == script
+
+
 def test_nats_may_do_no_more_than_it_has_to(data: list[Manifest]) -> None:
     ((name, pod),) = pods(data)
     spec = pod["spec"]
-    (container,) = spec["containers"]
-    context = {**spec["securityContext"], **container["securityContext"]}
-    assert name == "nats"
-    assert (context["runAsNonRoot"], context["readOnlyRootFilesystem"]) == (True, True)
-    assert (context["allowPrivilegeEscalation"], context["capabilities"]) == (False, {"drop": ["ALL"]})
+    assert (name, [each["name"] for each in spec["containers"]]) == ("nats", ["nats", "reload"])
+    for container in spec["containers"]:
+        context = {**spec["securityContext"], **container["securityContext"]}
+        assert (context["runAsNonRoot"], context["readOnlyRootFilesystem"]) == (True, True)
+        assert (context["allowPrivilegeEscalation"], context["capabilities"]) == (False, {"drop": ["ALL"]})
     (ending_s,) = re.findall(r"lame_duck_duration: (\d+)s", (NATS / "nats.conf").read_text())
     assert spec["terminationGracePeriodSeconds"] > int(ending_s)
     (budget,) = of_kind(data, "PodDisruptionBudget")
@@ -166,6 +186,10 @@ async def test_one_of_three_servers_may_be_lost(
     first = await eventually(made, within_s=30)
     assert first is not None
     await first.close()
+    servers[0].send_signal(signal.SIGHUP)  # a renewed certificate is taken, of clients' door and of the peers'
+    log = tmp_path / "nats-0" / "log"
+    await eventually(lambda: "Reloaded server configuration" in log.read_text(), within_s=10)
+    assert "Reloaded: cluster" in log.read_text()
     servers[1].kill()
     others = [f"tls://localhost:{clients[n]}" for n in (0, 2)]
     connection = await nats.connect(

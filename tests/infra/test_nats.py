@@ -9,11 +9,14 @@ import socket
 import ssl
 import subprocess
 import sysconfig
+import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nats
+import nats.errors
 import pytest
 from house import eventually
 from nats.aio.client import Client
@@ -21,7 +24,8 @@ from nats.aio.client import Client
 from agentflow.bus.jetstream import JetStream
 from agentflow.errors import Rejected, RetryLater
 
-CONF = Path(__file__).parents[2] / "infra" / "nats" / "nats.conf"
+NATS = Path(__file__).parents[2] / "infra" / "nats"
+CONF = NATS / "nats.conf"
 ACME, GLOBEX = "1f0c9a52-5f7e-4b60-9c2b-6f4f6f0a0001", "2b7d1e34-8a90-4d0f-8f35-0f2c5b7a0002"
 WORDS = {f"NATS_{name}_PASSWORD": f"word-of-{name.lower()}" for name in ("SYS", "ENGINE", "ACME", "GLOBEX")}
 
@@ -43,13 +47,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, require: Any) -> Iterator[t
     """A server with our configuration, of which only the places are changed: (its port, the authority's file)."""
     folder = tmp_path_factory.mktemp("nats")
     certificates(folder, require)
+    with started(folder, folder) as port:
+        yield port, folder / "ca.crt"
+
+
+@contextmanager
+def started(folder: Path, tls: Path) -> Iterator[int]:
+    """The server, with its files in a folder and its certificate in another; its port."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         port, monitor = one.getsockname()[1], two.getsockname()[1]
     text = CONF.read_text()
     for was, now in (
         ("0.0.0.0:4222", f"127.0.0.1:{port}"),
         ("0.0.0.0:8222", f"127.0.0.1:{monitor}"),
-        ("/etc/nats/tls", str(folder)),
+        ("/etc/nats/tls", str(tls)),
         ("/data", str(folder / "data")),
     ):
         assert was in text
@@ -57,18 +68,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, require: Any) -> Iterator[t
     (folder / "nats.conf").write_text(text)
     binary = Path(sysconfig.get_path("scripts")) / "nats-server"
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([binary, "-c", folder / "nats.conf"], env={**os.environ, **WORDS}, stdout=log,
-                                   stderr=log)  # fmt: skip
+        process = subprocess.Popen([binary, "-c", folder / "nats.conf", "--pid", folder / "pid"],
+                                   env={**os.environ, **WORDS}, stdout=log, stderr=log)  # fmt: skip
     for _ in range(200):
         if process.poll() is not None:
             pytest.fail((folder / "log").read_text())
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
-        asyncio.run(asyncio.sleep(0.05))
-    yield port, folder / "ca.crt"
-    process.terminate()
-    process.wait(10)
+        time.sleep(0.05)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 @pytest.fixture
@@ -83,7 +96,7 @@ def url(server: tuple[int, Path], user: str) -> str:
     return f"tls://{user}:word-of-{user}@localhost:{server[0]}"
 
 
-async def client(server: tuple[int, Path], user: str) -> tuple[Client, list[str]]:
+async def client(server: tuple[int, Path], user: str, **options: Any) -> tuple[Client, list[str]]:
     """A tenant's connection, and what the server has denied it."""
     denied: list[str] = []
 
@@ -91,7 +104,8 @@ async def client(server: tuple[int, Path], user: str) -> tuple[Client, list[str]
         denied.append(str(fault))
 
     trusting = ssl.create_default_context(cafile=str(server[1]))
-    return await nats.connect(url(server, user), tls=trusting, error_cb=heard, inbox_prefix=f"_INBOX_{user}"), denied
+    options |= {"tls": trusting, "error_cb": heard, "inbox_prefix": f"_INBOX_{user}"}
+    return await nats.connect(url(server, user), **options), denied
 
 
 async def waiting(bus: JetStream) -> list[tuple[str, bytes]]:
@@ -167,3 +181,42 @@ async def test_a_tenant_with_an_account_of_its_own_names_nobody(server: tuple[in
     assert await waiting(engine) == [(f"agentflow.{GLOBEX}.in.order", b"{}")]
     assert denied == []
     await globex.close()
+
+
+async def test_a_renewed_certificate_is_served_and_nobody_is_sent_away(tmp_path: Path, require: Any) -> None:
+    """reload.sh beside the server, which would serve the former certificate until it is started again."""
+    for name in ("first", "renewed"):
+        (tmp_path / name).mkdir()
+        certificates(tmp_path / name, require)
+    tls = tmp_path / "..data"  # as the kubelet has it: another folder under the same name, at once
+    tls.symlink_to("first")
+    with started(tmp_path, tls) as port:
+        bus = JetStream(url((port, tls), "engine"), ca=str(tmp_path / "first" / "ca.crt"))
+        await bus.open()
+        (tmp_path / "new").symlink_to("renewed")
+        (tmp_path / "new").replace(tls)
+        renewed = (port, tmp_path / "renewed" / "ca.crt")
+
+        async def served() -> bool:
+            try:
+                connection, _ = await client(renewed, "acme", max_reconnect_attempts=0, allow_reconnect=False)
+            except (OSError, ssl.SSLError, nats.errors.Error):
+                return False
+            await connection.close()
+            return True
+
+        assert not await served()
+        places = {"TLS": str(tls), "PID_FILE": str(tmp_path / "pid"), "EVERY_S": "0.1"}
+        path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
+        reload = subprocess.Popen(["sh", NATS / "reload.sh"], env={"PATH": path, **places}, stdout=subprocess.PIPE)
+        try:
+            await eventually(served, within_s=15)
+            assert bus.connected
+            (tls / "tls.crt").write_bytes((tls / "tls.crt").read_bytes() + b"\n")
+            assert reload.stdout is not None
+            lines = [await asyncio.to_thread(reload.stdout.readline) for _ in range(2)]
+            assert all(b"told the server" in line for line in lines)
+        finally:
+            reload.kill()
+            reload.communicate()
+        await bus.close()
