@@ -62,10 +62,14 @@ FIELDS: dict[str, dict[str, set[str]]] = {
     "ImageCatalog": {"spec": {"images"}, "spec.images.0": {"major", "image"}},
     "Cluster": {
         "spec": {"instances", "imageCatalogRef", "postgresUID", "postgresGID", "bootstrap", "enableSuperuserAccess",
-                 "managed", "certificates", "postgresql", "resources", "storage", "walStorage", "affinity", "plugins"},
+                 "managed", "certificates", "postgresql", "resources", "storage", "walStorage", "affinity", "plugins",
+                 "externalClusters"},
         "spec.imageCatalogRef": {"apiGroup", "kind", "name", "major"},
         "spec.bootstrap": {"initdb", "recovery"},
         "spec.bootstrap.initdb": {"database", "owner", "dataChecksums"},
+        "spec.bootstrap.recovery": {"source", "database", "owner", "recoveryTarget"},
+        "spec.externalClusters.0": {"name", "plugin"},
+        "spec.externalClusters.0.plugin": {"name", "parameters"},
         "spec.managed": {"roles", "services"},
         "spec.managed.roles.0": {"name", "ensure", "login", "inherit", "passwordSecret"},
         "spec.managed.services": {"additional", "disabledDefaultServices"},
@@ -174,7 +178,7 @@ def _field_faults(each: Manifest) -> list[str]:
     for path, known in FIELDS[each["kind"]].items():
         place: Any = each
         for part in filter(None, path.split(".")):
-            place = place[int(part)] if part.isdigit() else place.get(part, {})
+            place = (place[int(part)] if place else {}) if part.isdigit() else place.get(part, {})
         found += [f"{path}.{field} is not known" for field in place.keys() - known]
     return found
 

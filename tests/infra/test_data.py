@@ -56,6 +56,97 @@ def test_every_manifest_is_one_that_a_cluster_takes(data: list[Manifest]) -> Non
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("name", ["data-small", "data-restored"])
+def test_what_is_made_of_it_is_what_a_cluster_takes(name: str) -> None:
+    assert [fault for each in manifests(rendered(KNATIVE / name)) for fault in faults(each, CRDS)] == []
+
+
+@pytest.mark.usefixtures("programs")
+def test_a_small_one_fits_on_one_node_and_needs_two_operators() -> None:
+    small = manifests(rendered(KNATIVE / "data-small"))
+    operators = {each["apiVersion"].partition("/")[0] for each in small if each["apiVersion"].count(".") > 0}
+    assert operators - {"networking.k8s.io"} == {"postgresql.cnpg.io", "cert-manager.io"}
+    (cluster,), (servers,) = of_kind(small, "Cluster"), of_kind(small, "StatefulSet")
+    assert (cluster["spec"]["instances"], servers["spec"]["replicas"]) == (1, 1)
+    assert "synchronous" not in cluster["spec"]["postgresql"] and "plugins" not in cluster["spec"]
+    assert cluster["spec"]["affinity"]["podAntiAffinityType"] == "preferred"
+    (config,) = (arg for arg in servers["spec"]["template"]["spec"]["containers"][0]["args"] if arg.endswith(".conf"))
+    assert "cluster {" not in (NATS / Path(config).name).read_text()  # it would wait for two others
+    (settings,) = of_kind(manifests(rendered(KNATIVE / "overlays" / "dev")), "ConfigMap")[:1]
+    assert settings["data"].get("AGENTFLOW_NATS_REPLICAS", "1") == "1"
+    asked = [cluster["spec"]["resources"]["requests"]]
+    asked += [each["resources"]["requests"] for each in servers["spec"]["template"]["spec"]["containers"]]
+    assert sum(int(each["cpu"].removesuffix("m")) for each in asked) <= 500
+    assert sum(int(each["memory"].removesuffix("Mi")) for each in asked) <= 1024
+
+
+@pytest.mark.usefixtures("programs")
+def test_what_is_restored_is_the_former_one_under_its_functions_name(data: list[Manifest]) -> None:
+    """Made of what the former one has archived, archived elsewhere, found and let in as that one was."""
+    restored = manifests(rendered(KNATIVE / "data-restored"))
+    (former,), (cluster,) = of_kind(data, "Cluster"), of_kind(restored, "Cluster")
+    (store,) = of_kind(restored, "ObjectStore")
+    (source,) = cluster["spec"]["externalClusters"]
+    ours = [each["parameters"] for each in cluster["spec"]["plugins"]]
+    archive = {"barmanObjectName": store["metadata"]["name"], "serverName": former["metadata"]["name"]}
+    assert cluster["spec"]["bootstrap"]["recovery"]["source"] == source["name"]
+    assert source["plugin"] == {"name": former["spec"]["plugins"][0]["name"], "parameters": archive}
+    assert ours == [{**archive, "serverName": cluster["metadata"]["name"]}]
+    assert cluster["metadata"]["name"] != former["metadata"]["name"]
+    made = cluster["spec"]["bootstrap"]["recovery"]["database"]
+    assert made == former["spec"]["bootstrap"]["initdb"]["database"]
+    for same in ("managed", "certificates", "postgresql", "instances", "storage", "walStorage"):
+        assert cluster["spec"][same] == former["spec"][same]
+    named = re.findall(r"cnpg\.io/cluster: (\S+)", rendered(KNATIVE / "data-restored"))
+    assert set(named) == {cluster["metadata"]["name"]}
+    assert len(named) == len(re.findall(r"cnpg\.io/cluster: ", rendered(KNATIVE / "data")))
+    (backup,) = of_kind(restored, "ScheduledBackup")
+    assert (backup["spec"]["cluster"]["name"], backup["spec"]["immediate"]) == (cluster["metadata"]["name"], True)
+    page = (INFRA / "operations" / "backup.md").read_text()
+    for said in (f"cluster/{cluster['metadata']['name']}", f"{cluster['metadata']['name']}-superuser",
+                 f"{cluster['metadata']['name']}-ca", "infra/knative/data-restored"):  # fmt: skip
+        assert said in page
+
+
+def most_connections(found: list[Manifest]) -> int:
+    """What an overlay's pods hold of Postgres's connections at the most, by the sum of capacity.md."""
+    page = (INFRA / "operations" / "capacity.md").read_text()
+    (each_of,) = re.findall(
+        r"`max_connections ≥ (\d+) × functions' pods \+ (\d+) × api's \+ (\d+) × relays \+ (\d+) × bridges \+ (\d+)`", page
+    )
+    function, api, relay, bridge, besides = map(int, each_of)
+    held = {"api": api, "relay": relay, "bridge": bridge}
+    scaled = {each["spec"]["scaleTargetRef"]["name"]: each["spec"] for each in of_kind(found, "ScaledObject")}
+    total = besides
+    for each in found:
+        name = each["metadata"]["name"]
+        if each["kind"] == "Deployment":
+            total += held.get(name, function) * (
+                scaled[name]["maxReplicaCount"] if name in scaled else each["spec"]["replicas"]
+            )
+        elif each["apiVersion"] == "serving.knative.dev/v1":
+            most = each["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"]
+            total += held.get(name, function) * int(most)
+    return total
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize(("overlay", "folder"), [("production", "data"), ("dev", "data-small")])
+def test_all_pods_that_there_may_be_find_a_connection_and_memory_for_it(overlay: str, folder: str) -> None:
+    (cluster,) = of_kind(manifests(rendered(KNATIVE / folder)), "Cluster")
+    parameters = cluster["spec"]["postgresql"]["parameters"]
+    most = most_connections(manifests(rendered(KNATIVE / "overlays" / overlay)))
+    assert most <= int(parameters["max_connections"])
+    page = (INFRA / "operations" / "capacity.md").read_text()
+    assert f"| {overlay} | {most} | {parameters['max_connections']} |" in page
+    (each_mib,) = re.findall(r"(\d+) MiB for each connection in use", page)
+    units = {"GB": 1024, "MB": 1, "Gi": 1024}
+    shared, memory = parameters["shared_buffers"], cluster["spec"]["resources"]["limits"]["memory"]
+    used = int(shared[:-2]) * units[shared[-2:]] + most * int(each_mib)
+    assert used <= int(memory[:-2]) * units[memory[-2:]]
+
+
 def test_functions_find_their_servers_and_are_let_in(data: list[Manifest]) -> None:
     """The names in their settings are names in the certificates, and the ports are open to their namespace."""
     functions = manifests(rendered(KNATIVE / "overlays" / "production"))

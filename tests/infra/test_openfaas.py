@@ -14,7 +14,8 @@ from agentflow.config import Settings
 from agentflow.runtime.bridge import function_urls
 from agentflow.runtime.function import NAMES
 
-from .manifests import CRDS, INFRA, faults, manifests, of_kind, pods, rendered, services
+from .manifests import CRDS, INFRA, KNATIVE, Manifest, faults, manifests, of_kind, pods, rendered, services
+from .test_data import most_connections
 
 pytestmark = pytest.mark.usefixtures("programs")
 
@@ -71,7 +72,7 @@ def test_functions_are_what_openfaas_takes() -> None:
 
 def test_the_bridge_calls_the_gateway_for_what_is_not_pulled() -> None:
     found = manifests(rendered(OPENFAAS))
-    (settings,) = of_kind(found, "ConfigMap")
+    (settings,) = (each for each in of_kind(found, "ConfigMap") if "settings" in each["metadata"]["name"])
     urls = function_urls(settings["data"]["AGENTFLOW_FUNCTION_URLS"])
     assert urls.keys() == {name.replace("-", "_") for name in STACK["functions"]} - {"api"}
     for name, url in urls.items():
@@ -80,6 +81,56 @@ def test_the_bridge_calls_the_gateway_for_what_is_not_pulled() -> None:
     (bridge,) = dict(pods(found))["bridge"]["spec"]["containers"]
     assert [each["name"] for each in bridge["env"]] == ["AGENTFLOW_PUSH_KEY"]
     assert [fault for each in found for fault in faults(each, CRDS)] == []
+
+
+def let_in(found: list[Manifest], labels: dict[str, str], port: int) -> bool:
+    """Whether the policies of a namespace have a port that pods of a namespace with these labels may come to."""
+    return any(
+        peer.get("namespaceSelector", {}).get("matchLabels", {"": ""}).items() <= labels.items()
+        for each in of_kind(found, "NetworkPolicy")
+        for rule in each["spec"].get("ingress", [])
+        if port in {opened["port"] for opened in rule["ports"]}
+        for peer in rule["from"]
+        if "podSelector" not in peer
+    )
+
+
+def test_functions_reach_postgres_and_nats() -> None:
+    """With the labels that the walk-through gives their namespace; without them nobody gets in."""
+    data = manifests(rendered(KNATIVE / "data"))
+    (given,) = re.findall(r"kubectl label namespace openfaas-fn --overwrite (.+)", (OPENFAAS / "README.md").read_text())
+    named = {"kubernetes.io/metadata.name": "openfaas-fn"}
+    labelled = named | dict(label.split("=") for label in given.split())
+    for port in (5432, 4222):
+        assert let_in(data, labelled, port) and not let_in(data, named, port)
+        assert let_in(data, {"kubernetes.io/metadata.name": "agentflow"}, port)  # bridge, relay, run_tool, migration
+
+
+def test_streams_have_a_copy_on_each_server() -> None:
+    """Whoever comes first makes them, and one that is there keeps the copies that it has: all say the same."""
+    (servers,) = of_kind(manifests(rendered(KNATIVE / "data")), "StatefulSet")
+    (settings,) = (each for each in of_kind(manifests(rendered(OPENFAAS)), "ConfigMap")
+                   if "settings" in each["metadata"]["name"])  # fmt: skip
+    said = {each["environment"]["AGENTFLOW_NATS_REPLICAS"] for each in STACK["functions"].values()}
+    assert said | {settings["data"]["AGENTFLOW_NATS_REPLICAS"]} == {str(servers["spec"]["replicas"])}
+
+
+def test_all_functions_that_there_may_be_find_a_connection() -> None:
+    (cluster,) = of_kind(manifests(rendered(KNATIVE / "data")), "Cluster")
+    held = {"api": 14}
+    scaled = {name: int(each["labels"]["com.openfaas.scale.max"]) for name, each in STACK["functions"].items()}
+    functions = sum(count * held.get(name, 4) for name, count in scaled.items())
+    assert functions + most_connections(manifests(rendered(OPENFAAS))) <= int(
+        cluster["spec"]["postgresql"]["parameters"]["max_connections"]
+    )
+
+
+def test_every_secret_of_a_function_is_made() -> None:
+    made = re.findall(r"^given ([a-z-]+) (\S+)$", (OPENFAAS / "README.md").read_text(), re.MULTILINE)
+    asked = {secret for each in STACK["functions"].values() for secret in each["secrets"]}
+    assert asked <= {f"agentflow-{name}" for name, _ in made}
+    files = set(re.findall(r"secrets/([\w.-]+)", (KNATIVE / "README.md").read_text()))
+    assert {file for _, file in made} <= files | {"pepper", "audit", "push-key"}
 
 
 def test_tools_run_on_gvisors_nodes() -> None:
