@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sysconfig
@@ -79,6 +80,35 @@ def test_a_workflow_may_do_what_it_says_and_nothing_else(path: Path) -> None:
         for step in filter(lambda each: "uses" in each, job["steps"]):
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
     assert re.findall(r"uses: \S+$", path.read_text(), re.MULTILINE) == []  # each says which version it is
+
+
+def test_the_workflow_that_skips_nothing_has_all_commits() -> None:
+    """At depth 1 the tests of upgrades and of publishing would be left out."""
+    path = GITHUB / "workflows" / "test.yml"
+    assert "none skipped" in path.read_text()
+    (checkout,) = (step["with"] for step in steps(path) if step.get("uses", "").startswith("actions/checkout@"))
+    assert checkout["fetch-depth"] == 0
+    (job,) = workflow(path)["jobs"].values()
+    assert job["env"]["HISTORY"] == "required"
+    (kept,) = re.findall(r"--preserve-env=(\S+) bash .ci/run", path.read_text())
+    assert "HISTORY" in kept.split(",")
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"), [("", 0, "THIS CHECKOUT HAS NO HISTORY"), ("required", 1, "fetch-depth: 0")]
+)
+def test_a_checkout_without_former_commits_is_told_of(tmp_path: Path, given: str, code: int, said: str) -> None:
+    """The lines of .ci/run that look for them, in a repository that has none."""
+    text = (ROOT / ".ci" / "run").read_text()
+    (lines,) = re.findall(r"^former=.*?^fi$\n(?=bounded)", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "tests" / "chaos").mkdir(parents=True)
+    (tmp_path / "tests" / "chaos" / "versions.py").write_text(f'FORMER = "{"0" * 40}"\n')
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    script = f'bounded() {{ shift; "$@"; }}\n{lines}echo "options: ${{PYTEST_ADDOPTS:-}}"'
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "HISTORY": given}, check=False)  # fmt: skip
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert ("not history" in done.stdout) == (code == 0)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
