@@ -43,6 +43,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def test_one_address_of_the_collector_is_told_and_it_is_the_one_that_spans_go_to() -> None:
+    from agentflow.observe.otlp import JsonExporter
+
+    texts = [(ROOT / "local" / name).read_text() for name in ("README.md", ".env.example")]
+    told = {address for text in texts for address in re.findall(r"http://collector:\d+[\w/]*", text)}
+    assert told == {"http://collector:4318"}
+    assert JsonExporter(*told)._url == "http://collector:4318/v1/traces"
+
+
 def test_every_make_target_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
