@@ -85,8 +85,9 @@ def _value(variable: Manifest, secrets: Path) -> str:
 
 
 def _runtime(template: Manifest) -> list[str]:
-    """gVisor where the manifest has it, by its own field or by the label that Knative chooses a RuntimeClass by. runsc has
-    no network here: such a pod is tried by itself."""
+    """gVisor where the manifest has it, by its own field or by the label that Knative chooses a RuntimeClass by.
+
+    runsc has no network here: such a pod is tried by itself (test_tool_pods.py)."""
     chosen = {template["spec"].get("runtimeClassName"), template["metadata"]["labels"].get("use-gvisor")}
     return ["--runtime=runsc"] if chosen & {"gvisor", "yes"} else []
 
