@@ -94,6 +94,18 @@ STREAMS = Gauge(
 )
 
 
+# Of a series that begins with its first count Prometheus sees no increase: what alerts ask about begins at zero.
+for _status in VALUES["status"]:
+    RUNS.labels(_status)
+for _kind in ("llm", "tool"):
+    for _status in ("succeeded", "failed"):
+        STEPS.labels(_kind, _status)
+for _function in (*VALUES["function"], OTHER):
+    PARKED.labels(_function)
+for _frozen in VALUES["frozen"]:
+    VIOLATIONS.labels(_frozen)
+
+
 def label(name: str, value: str) -> str:
     """The value if the label may have it, else ``other``: what keeps the number of series bounded."""
     return value if value in VALUES[name] else OTHER
@@ -148,6 +160,12 @@ def violated(*, frozen: bool) -> None:
 def in_flight(function: str, change: int) -> None:
     """Note that external calls were begun (+) or ended (-)."""
     CALLS.labels(label("function", function)).inc(change)
+
+
+def route(method: str, pattern: str) -> None:
+    """Begin at zero the errors of ours that a route of the API may be answered with."""
+    for code in ("500", "503"):
+        REQUESTS.labels(label("method", method), pattern, code)
 
 
 def request(method: str, route: str, code: int, seconds: float) -> None:
