@@ -1,5 +1,7 @@
-"""What alerts count is there before anything has happened: of a series that begins with its first count, Prometheus sees
-no increase, and what has happened once would wake nobody."""
+"""What alerts count is there before anything has happened.
+
+Of a series that begins with its first count Prometheus sees no increase: what happens once would wake nobody.
+"""
 
 from __future__ import annotations
 
