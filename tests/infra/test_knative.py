@@ -296,7 +296,7 @@ def test_every_alert_asks_for_what_is_measured_and_has_its_runbook(flavours: dic
     measured = {f"{each.name}{end}" for each in families for end in ("", "_total", "_bucket", "_count", "_sum")}
     books = (INFRA / "operations" / "runbooks.md").read_text()
     sections = {title.lower().replace(" ", "-") for title in re.findall(r"^## ([A-Za-z -]+)$", books, re.MULTILINE)}
-    assert len(alerts) == 14
+    assert len(alerts) == 15
     for alert in alerts:
         asked = set(re.findall(r"\b[a-z]+_\w+(?=[{\[)]| [-/])", alert["expr"])) - {"histogram_quantile"}
         assert asked <= measured | MEASURED_BY_OTHERS, alert["alert"]

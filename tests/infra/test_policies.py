@@ -58,7 +58,7 @@ WITH_COMPONENTS["relay"] = WITH_COMPONENTS["relay"] | {"archives here"}
 
 def all_pods(found: list[Manifest]) -> dict[str, dict[str, str]]:
     """The labels of every pod, by component."""
-    made = [each for each in found if "template" in each.get("spec", {}) and each["kind"] != "ExternalSecret"]
+    made = [each for each in found if "template" in each.get("spec", {})]
     labels = [pod_labels(each) for each in made]
     return {each["app.kubernetes.io/component"]: each for each in labels}
 
@@ -113,7 +113,7 @@ def test_the_monitor_finds_every_pod_that_measures_and_its_port(flavours: dict[s
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     found = set()
     for each in flavours["production"]:
-        if "template" in each.get("spec", {}) and each["kind"] != "ExternalSecret":
+        if "template" in each.get("spec", {}):
             (container,) = each["spec"]["template"]["spec"]["containers"]
             ports = {port["containerPort"] for port in container.get("ports", ())}
             if selects(monitor["spec"]["selector"], pod_labels(each)) and endpoint["targetPort"] in ports:

@@ -78,6 +78,12 @@ VIOLATIONS = Counter(
     ["frozen"],
     registry=registry,
 )
+WAITING = Gauge(
+    "agentflow_waiting_messages",
+    "Messages in JetStream that were not handed to their function yet.",
+    ["function"],
+    registry=registry,
+)
 CALLS = Gauge("agentflow_calls_in_flight", "External calls being made.", ["function"], registry=registry)
 REQUESTS = Counter(
     "agentflow_http_requests", "API requests answered.", ["method", "route", "code"], registry=registry
@@ -168,6 +174,13 @@ def route(method: str, pattern: str) -> None:
         REQUESTS.labels(label("method", method), pattern, code)
 
 
+def waiting(messages: Mapping[str, int]) -> None:
+    """Set how many messages wait for each function; one that is not named is not known, and has no number."""
+    WAITING.clear()
+    for function, count in messages.items():
+        WAITING.labels(label("function", function)).set(count)
+
+
 def request(method: str, route: str, code: int, seconds: float) -> None:
     """Count an API request; ``route`` is the route's pattern, never the path that was asked for."""
     REQUESTS.labels(label("method", method), route, str(code)).inc()
@@ -180,6 +193,8 @@ def render() -> bytes:
 
 
 Message = MutableMapping[str, Any]
+WHEN_ASKED: set[Callable[[], Awaitable[None]]] = set()
+"""What ``endpoint`` awaits before it answers: what is measured only when somebody looks. None may raise or linger."""
 
 
 async def endpoint(
@@ -188,6 +203,8 @@ async def endpoint(
     """ASGI application that answers with ``render()``; the host mounts it at /metrics."""
     if scope["type"] != "http":
         return
+    for measure in tuple(WHEN_ASKED):
+        await measure()
     body = render()
     headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
