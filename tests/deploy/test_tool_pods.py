@@ -32,7 +32,12 @@ asyncio.run(main())
 
 def pod(overlay: str, secrets: Path) -> Spec:
     found = manifests(rendered(KNATIVE / "overlays" / overlay))
-    return spec_of(services(found)["run-tool"], found, secrets, TAG)
+    service = services(found)["run-tool"]
+    (container,) = service["spec"]["template"]["spec"]["containers"]
+    for place in (each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each):
+        (secrets / place["name"]).mkdir(exist_ok=True)
+        (secrets / place["name"] / place["key"]).write_text("a secret")
+    return spec_of(service, found, secrets, TAG)
 
 
 async def said(spec: Spec, options: tuple[str, ...]) -> str:
