@@ -239,7 +239,7 @@ def test_tools_run_in_namespaces_of_their_own_where_the_kernel_is_gvisors(flavou
 async def test_a_pod_that_waits_is_started_and_alive_and_gets_no_requests(flavours: dict[str, list[Manifest]]) -> None:
     """Postgres or NATS may be away for longer than any probe is patient."""
     waits: Any = SimpleNamespace(ready=lambda: (False, f"{STARTING}: PostgreSQL can't be reached"))
-    transport = httpx.ASGITransport(with_probes(not_found, waits))
+    transport = httpx.ASGITransport(with_probes(not_found, waits, Settings()))
     async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
         for found in flavours.values():
             containers = [pod["spec"]["containers"][0] for _, pod in pods(found)]
