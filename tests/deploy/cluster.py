@@ -38,6 +38,7 @@ POSTGRES, NATS = (f"{name}.agentflow-data.svc.cluster.local" for name in ("postg
 FUNCTION = "{}.agentflow.svc.cluster.local"
 MODELS = "models.agentflow-data.svc.cluster.local"
 POSTGRES_USER = 999
+READY_S = 120  # longest that a pod may take here until it is ready; on a cluster it may wait for ever
 PEPPER = "pepper-of-the-cluster"
 MODELS_YAML = f"""
 providers: {{far: {{base_url: "http://{MODELS}/v1"}}}}
@@ -143,7 +144,7 @@ def _revision(made: Cluster, name: str) -> Revision:
 
 async def _up(container: Container) -> None:
     await container.start()
-    await eventually(container.ready, within_s=container.spec.tries)
+    await eventually(container.ready, within_s=READY_S)
 
 
 async def _servers(made: Cluster) -> None:

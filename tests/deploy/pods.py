@@ -38,7 +38,6 @@ class Spec:
     options: tuple[str, ...]  # of docker run
     port: int
     ready: str  # path
-    tries: int  # of the startup probe, a period apart
     grace_s: int
     concurrency: int = 0
     timeout_s: int = 0
@@ -47,11 +46,11 @@ class Spec:
 def spec_of(manifest: Manifest, found: list[Manifest], secrets: Path, tag: str) -> Spec:
     """What a Service, Deployment or Job comes to; ``secrets`` has a folder per Secret."""
     knative = manifest["apiVersion"] == "serving.knative.dev/v1"
-    name, pod = manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
+    name, template = manifest["metadata"]["name"], manifest["spec"]["template"]
+    pod = template["spec"]
     (container,) = pod["containers"]
     assert not container.keys() - UNDERSTOOD, container.keys() - UNDERSTOOD
     port = container["ports"][0]["containerPort"] if "ports" in container else 0
-    probe = container.get("startupProbe", {})
     env = _environment(container, found, secrets)
     if knative:  # the contract with a function's container
         env |= {"PORT": str(port), "K_SERVICE": name, "K_CONFIGURATION": name, "K_REVISION": f"{name}-00001"}
@@ -60,10 +59,9 @@ def spec_of(manifest: Manifest, found: list[Manifest], secrets: Path, tag: str) 
         image=f"{container['image'].partition(':')[0]}:{tag}",
         args=tuple(container.get("args", ())),
         env=env,
-        options=(*_confined(pod, container), *_mounts(pod, container, secrets)),
+        options=(*_runtime(template), *_confined(pod, container), *_mounts(pod, container, secrets)),
         port=port,
         ready=container.get("readinessProbe", {}).get("httpGet", {}).get("path", ""),
-        tries=probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10),
         # Knative gives a revision's pods as long to end as a request may take.
         grace_s=pod["timeoutSeconds"] if knative else pod.get("terminationGracePeriodSeconds", DEFAULT_GRACE_S),
         concurrency=pod.get("containerConcurrency", 0),
@@ -86,18 +84,23 @@ def _value(variable: Manifest, secrets: Path) -> str:
     return (secrets / place["name"] / place["key"]).read_text()
 
 
+def _runtime(template: Manifest) -> list[str]:
+    """gVisor where the manifest has it, by its own field or by the label that Knative chooses a RuntimeClass by.
+
+    runsc has no network here: such a pod is tried by itself (test_tool_pods.py)."""
+    chosen = {template["spec"].get("runtimeClassName"), template["metadata"]["labels"].get("use-gvisor")}
+    return ["--runtime=runsc"] if chosen & {"gvisor", "yes"} else []
+
+
 def _confined(pod: Manifest, container: Manifest) -> list[str]:
     context = pod.get("securityContext", {}) | container["securityContext"]
     assert not context.keys() - SECURITY, context.keys() - SECURITY
     assert context["runAsNonRoot"] and context["runAsUser"] > 0
-    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}  # which Docker puts on whoever says nothing
     options = ["--user", f"{context['runAsUser']}:{context['runAsGroup']}"]
     options += [f"--cap-drop={name}" for name in context["capabilities"]["drop"]]
     options += ["--read-only"] * context["readOnlyRootFilesystem"]
     options += ["--security-opt=no-new-privileges:true"] * (not context["allowPrivilegeEscalation"])
-    if {"name": "AGENTFLOW_SANDBOX", "value": "nested"} in container.get("env", ()):
-        # gVisor's kernel lets whom it confines have namespaces; this one has to be told. (runsc has no network here.)
-        options += ["--security-opt=seccomp=unconfined", "--security-opt=systempaths=unconfined"]
     return [*options, f"--memory={_bytes(container['resources']['limits']['memory'])}"]
 
 

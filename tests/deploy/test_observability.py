@@ -17,7 +17,7 @@ LOCAL = Path(__file__).parents[2] / "local"
 FOLDER = LOCAL / "observability"
 COMPOSE = yaml.safe_load((LOCAL / "compose.yaml").read_text())
 DASHBOARDS = sorted((FOLDER / "grafana/dashboards").glob("*.json"))
-CALLS = {"sum", "by", "rate", "increase", "histogram_quantile", "le"}
+CALLS = {"sum", "max", "by", "rate", "increase", "histogram_quantile", "le"}
 OUTSIDE = {"up"}  # of Prometheus itself
 
 

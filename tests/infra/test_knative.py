@@ -7,7 +7,10 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,9 +19,22 @@ from agentflow.config import Settings
 from agentflow.observe import metrics
 from agentflow.runtime.bridge import function_urls
 from agentflow.runtime.function import NAMES
+from agentflow.runtime.serve import STARTING, not_found, with_probes
 from agentflow.wire.streams import CONSUMERS
 
-from .manifests import CRDS, INFRA, KNATIVE, Manifest, faults, manifests, of_kind, pods, rendered, services
+from .manifests import (
+    CRDS,
+    INFRA,
+    KNATIVE,
+    Manifest,
+    built,
+    faults,
+    manifests,
+    of_kind,
+    pods,
+    rendered,
+    services,
+)
 
 pytestmark = pytest.mark.usefixtures("programs")
 
@@ -33,24 +49,9 @@ OURS = {f"agentflow/{name}" for name in ("plan", "dispatch", "invoke-llm", "run-
 OURS |= {"agentflow/bridge", "agentflow/relay"}
 
 
-@pytest.fixture
-def flavours(tmp_path: Path) -> dict[str, list[Manifest]]:
-    """Every overlay, and the production overlay with the components it does not take."""
-    found = {name: manifests(rendered(KNATIVE / "overlays" / name)) for name in OVERLAYS}
-    other = KNATIVE / "overlays" / f".test-{os.getpid()}"  # kustomize reads nothing that is not beside it
-    other.mkdir()
-    try:
-        text = (KNATIVE / "overlays" / "production" / "kustomization.yaml").read_text()
-        changed = text.replace("gvisor-operator   # or ../../components/gvisor-podspec", "gvisor-podspec")
-        changed = changed.replace("# - ../../components/broker", "- ../../components/broker")
-        assert changed.count("gvisor-podspec") == 1
-        (other / "kustomization.yaml").write_text(changed)
-        (other / "domain.yaml").write_text((KNATIVE / "overlays" / "production" / "domain.yaml").read_text())
-        found["other"] = manifests(rendered(other))
-    finally:
-        for path in other.iterdir():
-            path.unlink()
-        other.rmdir()
+def patch_of(component: str, name: str) -> Manifest:
+    """What a component would have merged into a ConfigMap of Knative's."""
+    found: Manifest = yaml.safe_load((KNATIVE / "components" / component / f"{name}.patch.yaml").read_text())
     return found
 
 
@@ -189,7 +190,7 @@ def test_the_key_to_the_push_doors_is_with_who_pushes_and_who_is_pushed_to(
 
 def test_tools_run_on_gvisors_nodes_by_either_way(flavours: dict[str, list[Manifest]]) -> None:
     operator, flags = flavours["production"], flavours["other"]
-    (config,) = (each for each in of_kind(operator, "ConfigMap") if each["metadata"]["name"] == "config-deployment")
+    config = patch_of("gvisor-operator", "config-deployment")
     chosen = yaml.safe_load(config["data"]["runtime-class-name"])
     (runtime,) = of_kind(operator, "RuntimeClass")
     labels = services(operator)["run-tool"]["spec"]["template"]["metadata"]["labels"]
@@ -198,43 +199,91 @@ def test_tools_run_on_gvisors_nodes_by_either_way(flavours: dict[str, list[Manif
     assert runtime["scheduling"]["nodeSelector"] == {"agentflow.dev/sandbox": "gvisor"}
     pod = services(flags)["run-tool"]["spec"]["template"]["spec"]
     assert (pod["runtimeClassName"], pod["nodeSelector"]) == ("gvisor", {"agentflow.dev/sandbox": "gvisor"})
-    (features,) = (each for each in of_kind(flags, "ConfigMap") if each["metadata"]["name"] == "config-features")
-    assert set(features["data"].values()) == {"enabled"}
+    features = patch_of("gvisor-podspec", "config-features")
+    fields = {"runtimeClassName", "nodeSelector", "tolerations"}
+    assert features["data"] == {f"kubernetes.podspec-{name.lower()}": "enabled" for name in fields & pod.keys()}
+    assert fields <= pod.keys()
     for found in flavours.values():
-        (container,) = services(found)["run-tool"]["spec"]["template"]["spec"]["containers"]
-        assert {"name": "AGENTFLOW_SANDBOX", "value": "nested"} in container["env"]
         others = [s for name, s in services(found).items() if name != "run-tool"]
         assert not any("use-gvisor" in s["spec"]["template"]["metadata"]["labels"] for s in others)
 
 
-def test_nobody_may_speak_but_to_whom_it_must(flavours: dict[str, list[Manifest]]) -> None:
-    policies = of_kind(flavours["production"], "NetworkPolicy")
-    (closed,) = (each for each in policies if each["metadata"]["name"] == "default-deny")
-    assert closed["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-
-    def out(name: str) -> set[int]:
-        """The ports that pods of a component may connect to."""
-        labels = {"app.kubernetes.io/component": name, "app.kubernetes.io/part-of": "agentflow"}
-        rules = [
-            rule
-            for each in policies
-            if each["spec"]["podSelector"].get("matchLabels", {}).items() <= labels.items()
-            and "matchExpressions" not in each["spec"]["podSelector"]
-            for rule in each["spec"].get("egress", [])
-        ]
-        return {port["port"] for rule in rules for port in rule.get("ports", [{"port": 0}])}
-
-    assert out("run-tool") == out("dispatch") == out("plan") == {53, 5432, 4222}
-    assert out("bridge") == {53, 5432, 4222, 8080, 8081}
-    assert out("invoke-llm") == {53, 5432, 4222, 443, 0}  # 0: any port of what serves models inside of the cluster
+@pytest.mark.parametrize(
+    ("component", "name"), [("gvisor-operator", "config-deployment"), ("gvisor-podspec", "config-features")]
+)
+def test_knatives_own_configuration_is_added_to_and_never_put_in_its_place(component: str, name: str) -> None:
+    """`kubectl apply` of a ConfigMap with one key takes the others away, and Knative refuses to be without some."""
+    said = re.sub(r"\\?\n# *", " ", (KNATIVE / "components" / component / "kustomization.yaml").read_text())
+    place = f"infra/knative/components/{component}/{name}.patch.yaml"
+    command = f"kubectl patch configmap {name} --namespace knative-serving --type merge --patch-file {place}"
+    assert re.sub(" +", " ", said).count(command) == 1
+    assert patch_of(component, name).keys() == {"data"}
 
 
-def test_budgets_for_disruption_find_their_pods(flavours: dict[str, list[Manifest]]) -> None:
+def test_what_is_applied_is_in_our_namespace_or_in_none(flavours: dict[str, list[Manifest]]) -> None:
     for found in flavours.values():
-        labelled = [pod["metadata"]["labels"] for _, pod in pods(found)]
-        for each in of_kind(found, "PodDisruptionBudget"):
-            wanted = each["spec"]["selector"]["matchLabels"].items()
-            assert any(wanted <= labels.items() for labels in labelled), each["metadata"]["name"]
+        assert {each["metadata"].get("namespace", "agentflow") for each in found} == {"agentflow"}
+
+
+def test_tools_run_in_namespaces_of_their_own_where_the_kernel_is_gvisors(flavours: dict[str, list[Manifest]]) -> None:
+    """A node's own kernel refuses them to a pod with the default seccomp profile: dev does without, and says so."""
+    drivers = {}
+    for name, found in flavours.items():
+        (container,) = services(found)["run-tool"]["spec"]["template"]["spec"]["containers"]
+        drivers[name] = next(each["value"] for each in container["env"] if each["name"] == "AGENTFLOW_SANDBOX")
+        assert bool(of_kind(found, "RuntimeClass")) == (drivers[name] == "nested")
+    assert drivers == {"dev": "process", "production": "nested", "other": "nested"}
+    assert "AGENTFLOW_SANDBOX=process" in (KNATIVE / "overlays" / "dev" / "kustomization.yaml").read_text()
+
+
+async def test_a_pod_that_waits_is_started_and_alive_and_gets_no_requests(flavours: dict[str, list[Manifest]]) -> None:
+    """Postgres or NATS may be away for longer than any probe is patient."""
+    waits: Any = SimpleNamespace(ready=lambda: (False, f"{STARTING}: PostgreSQL can't be reached"))
+    transport = httpx.ASGITransport(with_probes(not_found, waits, Settings()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
+        for found in flavours.values():
+            containers = [pod["spec"]["containers"][0] for _, pod in pods(found)]
+            serving = [container for container in containers if "ports" in container]
+            assert len(serving) == len(NAMES) + len(("bridge", "relay"))
+            for container in serving:
+                probes = [container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")]
+                said = [(await client.get(path)).status_code for path in probes]
+                assert said == [200, 200, 503], container["image"]
+
+
+def test_a_change_of_the_settings_leaves_the_migration_as_it_is() -> None:
+    """What a Job starts from cannot be changed while it is there, and it is there for a day."""
+    merged = "configMapGenerator: [{name: agentflow-settings, behavior: merge, literals: [AGENTFLOW_LOG_LEVEL=debug]}]"
+    before, after = (manifests(built(f"resources: [../dev]\n{more}\n")) for more in ("", merged))
+    assert of_kind(before, "Job") == of_kind(after, "Job")
+    assert services(before)["plan"] != services(after)["plan"]  # while functions get a new revision
+
+
+def test_the_migration_goes_to_the_database_that_functions_use(flavours: dict[str, list[Manifest]]) -> None:
+    text = (KNATIVE / "overlays" / "production" / "kustomization.yaml").read_text()
+    said = " ".join(text.replace("# ", "").split())
+    assert "agentflow-migration with `options: {disableNameSuffixHash: true}`" in said
+    literals = "behavior: merge, literals: [AGENTFLOW_DATABASE_URL=postgresql://elsewhere/agentflow]"
+    moved = built(
+        "resources: [../dev]\nconfigMapGenerator:\n"
+        f"  - {{name: agentflow-settings, {literals}}}\n"
+        f"  - {{name: agentflow-migration, {literals}, options: {{disableNameSuffixHash: true}}}}\n"
+    )
+    for found in (*flavours.values(), manifests(moved)):
+        maps = {each["metadata"]["name"]: each["data"] for each in of_kind(found, "ConfigMap")}
+        (job,) = of_kind(found, "Job")
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        told = maps[container["envFrom"][0]["configMapRef"]["name"]]
+        assert {each["AGENTFLOW_DATABASE_URL"] for each in maps.values()} == {told["AGENTFLOW_DATABASE_URL"]}
+
+
+def test_a_domain_is_claimed_for_whom_it_leads_to(flavours: dict[str, list[Manifest]]) -> None:
+    """Knative makes no claims by itself, unless it is told to, and does nothing for a domain without one."""
+    (domain,) = of_kind(flavours["production"], "DomainMapping")
+    (claim,) = of_kind(flavours["production"], "ClusterDomainClaim")
+    assert claim["metadata"]["name"] == domain["metadata"]["name"]
+    assert claim["spec"]["namespace"] == domain["metadata"]["namespace"]
+    assert "namespace" not in claim["metadata"]
 
 
 def test_every_alert_asks_for_what_is_measured_and_has_its_runbook(flavours: dict[str, list[Manifest]]) -> None:
@@ -247,7 +296,7 @@ def test_every_alert_asks_for_what_is_measured_and_has_its_runbook(flavours: dic
     measured = {f"{each.name}{end}" for each in families for end in ("", "_total", "_bucket", "_count", "_sum")}
     books = (INFRA / "operations" / "runbooks.md").read_text()
     sections = {title.lower().replace(" ", "-") for title in re.findall(r"^## ([A-Za-z -]+)$", books, re.MULTILINE)}
-    assert len(alerts) == 14
+    assert len(alerts) == 15
     for alert in alerts:
         asked = set(re.findall(r"\b[a-z]+_\w+(?=[{\[)]| [-/])", alert["expr"])) - {"histogram_quantile"}
         assert asked <= measured | MEASURED_BY_OTHERS, alert["alert"]

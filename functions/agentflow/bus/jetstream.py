@@ -215,6 +215,20 @@ class JetStream:
         self._pulls.append(pull)
         return pull
 
+    async def waiting(self) -> dict[str, int]:
+        """How many messages were not handed out yet, by function. ``RetryLater`` where NATS does not say."""
+        if self._js is None or not self._nc.is_connected:
+            raise RetryLater("NATS is not connected")
+        try:
+            asked = (self._js.consumer_info(each.stream, each.function) for each in self._consumers)
+            infos = await asyncio.gather(*asked)
+        except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+            raise RetryLater(f"NATS: {fault or type(fault).__name__}") from fault
+        found = dict.fromkeys((each.function for each in self._consumers), 0)
+        for each, info in zip(self._consumers, infos, strict=True):
+            found[each.function] += info.num_pending or 0
+        return found
+
     # -- when NATS comes and goes --------------------------------------------------------------------
 
     async def _on_error(self, fault: Exception) -> None:

@@ -135,6 +135,7 @@ def _starlette_route(route: Route, services: Services, keys: Keys) -> StarletteR
         with logs.bound(**exchange.ids):
             return await route.handler(Call(request, tenant, services, exchange.span.traceparent))
 
+    metrics.route(route.method, route.path)
     name = getattr(route.handler, "__name__", route.path)
     return _only(StarletteRoute(route.path, endpoint, methods=[route.method], name=name))
 

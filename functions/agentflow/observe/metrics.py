@@ -78,6 +78,12 @@ VIOLATIONS = Counter(
     ["frozen"],
     registry=registry,
 )
+WAITING = Gauge(
+    "agentflow_waiting_messages",
+    "Messages in JetStream that were not handed to their function yet.",
+    ["function"],
+    registry=registry,
+)
 CALLS = Gauge("agentflow_calls_in_flight", "External calls being made.", ["function"], registry=registry)
 REQUESTS = Counter(
     "agentflow_http_requests", "API requests answered.", ["method", "route", "code"], registry=registry
@@ -92,6 +98,18 @@ REQUEST_SECONDS = Histogram(
 STREAMS = Gauge(
     "agentflow_http_open_waits", "Clients held open: event streams and ?wait=.", registry=registry
 )
+
+
+# Of a series that begins with its first count Prometheus sees no increase: what alerts ask about begins at zero.
+for _status in VALUES["status"]:
+    RUNS.labels(_status)
+for _kind in ("llm", "tool"):
+    for _status in ("succeeded", "failed"):
+        STEPS.labels(_kind, _status)
+for _function in (*VALUES["function"], OTHER):
+    PARKED.labels(_function)
+for _frozen in VALUES["frozen"]:
+    VIOLATIONS.labels(_frozen)
 
 
 def label(name: str, value: str) -> str:
@@ -150,6 +168,19 @@ def in_flight(function: str, change: int) -> None:
     CALLS.labels(label("function", function)).inc(change)
 
 
+def route(method: str, pattern: str) -> None:
+    """Begin at zero the errors of ours that a route of the API may be answered with."""
+    for code in ("500", "503"):
+        REQUESTS.labels(label("method", method), pattern, code)
+
+
+def waiting(messages: Mapping[str, int]) -> None:
+    """Set how many messages wait for each function; one that is not named is not known, and has no number."""
+    WAITING.clear()
+    for function, count in messages.items():
+        WAITING.labels(label("function", function)).set(count)
+
+
 def request(method: str, route: str, code: int, seconds: float) -> None:
     """Count an API request; ``route`` is the route's pattern, never the path that was asked for."""
     REQUESTS.labels(label("method", method), route, str(code)).inc()
@@ -162,6 +193,8 @@ def render() -> bytes:
 
 
 Message = MutableMapping[str, Any]
+WHEN_ASKED: set[Callable[[], Awaitable[None]]] = set()
+"""What ``endpoint`` awaits before it answers: what is measured only when somebody looks. None may raise or linger."""
 
 
 async def endpoint(
@@ -170,6 +203,8 @@ async def endpoint(
     """ASGI application that answers with ``render()``; the host mounts it at /metrics."""
     if scope["type"] != "http":
         return
+    for measure in tuple(WHEN_ASKED):
+        await measure()
     body = render()
     headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

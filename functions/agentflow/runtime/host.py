@@ -36,6 +36,7 @@ from agentflow.runtime.receive import Receiver, once
 from agentflow.runtime.relay import Relay
 from agentflow.runtime.sealer import Sealer
 from agentflow.runtime.serve import STARTING, Asgi, not_found, with_probes
+from agentflow.runtime.waiting import Waiting
 from agentflow.runtime.watch import Watch, Watchers
 from agentflow.store.chain import ChainKeys
 from agentflow.store.changes import Changes, dump
@@ -104,6 +105,7 @@ class Host:
         self._receivers: dict[str, Receiver] = {}
         self._control = control(api_dsn) if api_dsn else None
         self._relay = Relay(relay_dsn, self.send, self._congested) if relay_dsn else None
+        self._waiting = Waiting(self._bus) if relay_dsn else None
         self._gatekeeper = Gatekeeper(relay_dsn, self.send) if relay_dsn else None
         self._sealer = Sealer(relay_dsn, self._keys) if relay_dsn else None
         self._keeper = keeper(settings, keeper_dsn, engine_dsn) if keeper_dsn else None
@@ -142,6 +144,8 @@ class Host:
                     await self._bus.pull(consumer, self._parking.guard(name, receiver.pull), limit=limit)
         if self._relay is not None:
             self._relay.start()
+        if self._waiting is not None:
+            self._waiting.start()
         if self._gatekeeper is not None:
             await self._gatekeeper.start()
         if self._sealer is not None:
@@ -167,6 +171,8 @@ class Host:
             await self._sealer.stop()
         if self._gatekeeper is not None:
             await self._gatekeeper.stop()
+        if self._waiting is not None:
+            self._waiting.stop()
         if self._relay is not None:
             await self._relay.stop()
         await self._bus.stop_pulling()
