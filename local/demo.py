@@ -16,6 +16,7 @@ import nats.errors
 import orjson
 from httpx import AsyncClient
 
+from agentflow.bus.servers import servers
 from agentflow.config import Settings
 from agentflow.errors import AgentFlowError
 from agentflow.store.api_keys import parse
@@ -49,7 +50,7 @@ async def by_event(client: AsyncClient, settings: Settings, name: str) -> Any:
         "specversion": "1.0", "id": str(uuid4()), "source": "/demo", "type": ARRIVED,
         "datacontenttype": "application/json", "data": {"name": name},
     }  # fmt: skip
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(**servers(settings.bus()).options())
     headers = {"Content-Type": "application/cloudevents+json"}
     subject = f"agentflow.{key.tenant}.in.visitor"
     await connection.jetstream().publish(subject, orjson.dumps(event), headers=headers)

@@ -43,7 +43,9 @@ class Settings:
     passfile: str = _option(
         "", "file of passwords in the form of PGPASSFILE that others may read, too, as mounted Secrets are"
     )
-    nats_url: str = _option("", "NATS URL; empty: start the embedded nats-server")
+    nats_url: str = _option(
+        "", "NATS URL, or those of a cluster's servers behind commas; empty: start the embedded nats-server"
+    )
     nats_ca: str = _option("", "file of the certificates that NATS's own has to be signed by; empty: the system's")
     nats_replicas: int = _option(
         1, "copies of each stream that is made: 1, 3 or 5; one that is there keeps the copies that it has"
@@ -81,6 +83,11 @@ class Settings:
         Path("local/workflows"), "folder searched for *.model.yaml rules of the scripted model"
     )
     sandbox: str = _option("auto", "driver for tool code: auto, gvisor, docker, nested or process")
+    sandbox_required: bool = _option(
+        False,
+        "have auto never take plain processes, and be ready with a sandbox only; images set it, as their containers"
+        " hold secrets",
+    )
     sandbox_image: str = _option("python:3.12-slim", "image that container drivers run Python tools in")
     batch: int = _option(256, "most events handled in one transaction")
     calls: int = _option(1000, "most external calls in flight per function and process")
@@ -166,13 +173,10 @@ class Settings:
         return f"{scheme}://{user}@{address}?{'&'.join(options)}"
 
     def bus(self) -> str:
-        """The URL of NATS. ``Rejected`` where none is configured, or it is none of NATS."""
-        path, mend = "AGENTFLOW_NATS_URL", "e.g. nats://user:password@nats.internal:4222"
+        """The URL of NATS, of one server or more (bus/servers.py). ``Rejected`` where none is configured."""
         if not self.nats_url:
-            raise Rejected("there is no NATS", code="no_nats", path=path, mend=f"set it, {mend}")
-        schemes = {url.partition("://")[0] for url in self.nats_url.split(",") if "://" in url}
-        if not schemes <= {"nats", "tls", "ws", "wss"}:
-            raise Rejected("is not a NATS URL", code="bad_setting", path=path, mend=mend)
+            mend = "set it, e.g. nats://user:password@nats.internal:4222"
+            raise Rejected("there is no NATS", code="no_nats", path="AGENTFLOW_NATS_URL", mend=mend)
         return self.nats_url
 
     @classmethod

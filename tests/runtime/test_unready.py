@@ -25,6 +25,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
 
 import agentflow
+from agentflow.config import Settings
 from agentflow.runtime.embedded_nats import EmbeddedNats
 from agentflow.runtime.embedded_postgres import EmbeddedPostgres
 from agentflow.store.migrate import migrate
@@ -287,6 +288,31 @@ async def test_a_consumer_of_somebody_else_that_takes_what_clients_publish(
     await process.waits_for(r"consumer plan of AGENTFLOW_IN cannot be made.*remove the consumer that is in its way\)")
     await jetstream.delete_consumer("AGENTFLOW_IN", "theirs")
     await process.becomes_ready()
+
+
+# -- the sandbox ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.docker
+async def test_a_sandbox_that_is_required_is_waited_for(start: Start, tmp_path: Path) -> None:
+    """As in a container that was not given the engine's socket; then somebody gives it."""
+    given, engine = tmp_path / "docker.sock", Settings.from_env().docker_host.removeprefix("unix://")
+    needs = {"AGENTFLOW_SANDBOX": "auto", "AGENTFLOW_SANDBOX_REQUIRED": "true", "DOCKER_HOST": f"unix://{given}"}
+    process = start("serve", "run_tool", **needs)
+    await process.waits_for(r"there is no Docker engine at unix://.* \(a container needs .*DOCKER_GID")
+    given.symlink_to(engine)
+    await process.becomes_ready()
+    said = process.log.read_text()
+    assert re.search(r'"driver":"(gvisor|docker)".*"sandbox for tools"', said), said
+
+
+async def test_who_waits_for_a_sandbox_can_be_ended(start: Start, tmp_path: Path) -> None:
+    needs = {"AGENTFLOW_SANDBOX": "auto", "AGENTFLOW_SANDBOX_REQUIRED": "true"}
+    process = start("serve", "run_tool", **needs, DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
+    await process.waits_for("there is no Docker engine")
+    process.process.send_signal(signal.SIGTERM)
+    code, said = process.end()
+    assert code == 0 and "Traceback" not in said
 
 
 # -- the environment -----------------------------------------------------------------------------------------

@@ -39,6 +39,28 @@ def test_a_driver_that_was_asked_for_is_never_replaced_by_a_weaker_one(driver: s
     assert "AGENTFLOW_SANDBOX=process" in str(caught.value)
 
 
+@pytest.mark.parametrize("driver", ["auto", "docker", "gvisor"])
+def test_where_a_sandbox_is_required_a_process_is_none(driver: str, tmp_path: Path) -> None:
+    """Beside the process would lie the container's secrets, and the engine's socket."""
+    settings = Settings(sandbox=driver, sandbox_required=True, docker_host=no_engine(tmp_path))
+    with pytest.raises(Rejected, match=r"no Docker engine at .*\(a container needs .*DOCKER_GID") as caught:
+        open_sandbox(settings)
+    assert caught.value.code == "sandbox_unavailable"
+    assert "AGENTFLOW_SANDBOX=process" not in str(caught.value)
+
+
+def test_a_socket_that_lets_nobody_in_is_no_reason_for_a_process(tmp_path: Path) -> None:
+    (tmp_path / "no.sock").touch()
+    settings = Settings(sandbox_required=True, docker_host=no_engine(tmp_path))
+    with pytest.raises(Rejected, match=r"does not answer: .*\(a container needs .*DOCKER_GID"):
+        open_sandbox(settings)
+
+
+def test_a_process_that_is_asked_for_by_name_is_taken_where_a_sandbox_is_required() -> None:
+    settings = Settings(sandbox="process", sandbox_required=True, docker_host="unix:///nowhere")
+    assert open_sandbox(settings).name == "process"
+
+
 def test_an_unknown_driver_is_named_with_those_there_are() -> None:
     match = r"AGENTFLOW_SANDBOX: unknown driver 'vm' .*auto, gvisor, docker, nested or process"
     with pytest.raises(Rejected, match=match):
@@ -79,3 +101,5 @@ def test_an_image_that_is_not_there_is_named_with_the_mend() -> None:
     sandbox = open_sandbox(Settings(docker_host=SETTINGS.docker_host, sandbox_image=image))
     assert sandbox.name == "process"
     assert image in sandbox.missing
+    with pytest.raises(Rejected, match=f"docker pull {image}"):
+        open_sandbox(Settings(docker_host=SETTINGS.docker_host, sandbox_image=image, sandbox_required=True))

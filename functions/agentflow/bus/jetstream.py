@@ -21,6 +21,7 @@ from nats.js import JetStreamContext
 from agentflow.bus.making import make
 from agentflow.bus.parts import Again, Delivered, parts
 from agentflow.bus.readiness import unready
+from agentflow.bus.servers import servers
 from agentflow.errors import Rejected, RetryLater
 from agentflow.wire.event import Event
 from agentflow.wire.nats import message_id, to_nats, to_nats_batch
@@ -38,9 +39,9 @@ Handler = Callable[[Delivered], Awaitable[None]]
 
 
 class JetStream:
-    """One connection to NATS. ``on_wipe`` is awaited when streams had to be made anew after a reconnect; those that are
-    made here have so many ``replicas``. ``ca`` is a file of certificates, one of which has to have signed the server's;
-    ``more`` are consumers beside the catalogue's."""
+    """One connection to NATS, to whichever of its servers is there (servers.py). ``on_wipe`` is awaited when streams
+    had to be made anew after a reconnect; those that are made here have so many ``replicas``. ``ca`` is a file of
+    certificates, one of which has to have signed the server's; ``more`` are consumers beside the catalogue's."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class JetStream:
         replicas: int = 1,
     ):
         self._url = url
+        self._servers = servers(url)
         self._replicas = replicas
         self._consumers = (*CONSUMERS, *more)
         self._ca = ca
@@ -102,7 +104,7 @@ class JetStream:
 
     async def _connect(self) -> None:
         await self._nc.connect(
-            self._url,
+            **self._servers.options(),
             name=self._name,
             tls=self._trusting() if self._ca else None,
             max_reconnect_attempts=-1,

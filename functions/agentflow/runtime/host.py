@@ -18,6 +18,7 @@ from agentflow.config import Settings
 from agentflow.control.ports import ParkedMessage
 from agentflow.core.message import Message
 from agentflow.core.money import Count
+from agentflow.core.performed import Effect
 from agentflow.core.run import Run
 from agentflow.errors import Conflict, Rejected, RetryLater
 from agentflow.runtime import function
@@ -109,13 +110,14 @@ class Host:
         self._gatekeeper = Gatekeeper(relay_dsn, self.send) if relay_dsn else None
         self._sealer = Sealer(relay_dsn, self._keys) if relay_dsn else None
         self._keeper = keeper(settings, keeper_dsn, engine_dsn) if keeper_dsn else None
+        self._effects: dict[str, Effect] = {}
         self._performers: dict[str, Performer] = {}
         self._pull = pull
         self._state = STARTING
 
     async def start(self) -> None:
-        """Connect, then take in work. ``RetryLater`` while Postgres or NATS is away or not as it should be: nothing
-        has begun then, and it may be called again."""
+        """Connect, then take in work. ``RetryLater`` while Postgres, NATS or a sandbox is away or not as it should be:
+        nothing has begun then, and it may be called again."""
         first = self._state == STARTING  # later tries have their reasons in it
         if first and self.settings.database_url and (known := self.settings.development_secrets()):
             log.warning("secrets for development, which everybody knows", settings=known)
@@ -124,13 +126,15 @@ class Host:
             await self._control.open()
         if self._relay is not None:
             await self._relay.open()
+        for name, each in self.functions.items():
+            if each.open_effect is not None and name not in self._effects:
+                self._effects[name] = await each.open_effect(self.settings, self.store)
         await self._bus.open()
         self._reactor.start()
-        for name, each in self.functions.items():
-            if each.open_effect is not None:
-                effect = await each.open_effect(self.settings, self.store)
+        for name in self.functions:
+            if name in self._effects:
                 self._performers[name] = Performer(
-                    name, effect, self._reactor, self.store, limit=self.settings.calls
+                    name, self._effects[name], self._reactor, self.store, limit=self.settings.calls
                 )
             receiver = Receiver(name, self._reactor, self.store, self._performers.get(name))
             self._receivers[name] = receiver
@@ -178,6 +182,8 @@ class Host:
         await self._bus.stop_pulling()
         for performer in self._performers.values():
             await performer.close()
+        for name in self._effects.keys() - self._performers.keys():  # of a start that came no further
+            await self._effects[name].close()
         await self._reactor.stop()
         await self._publisher.close()
         await self._reactor.forget()

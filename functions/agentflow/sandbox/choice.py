@@ -12,6 +12,8 @@ from agentflow.sandbox.process import ProcessSandbox
 
 DRIVERS = ("gvisor", "docker", "nested", "process")
 INSTALL = "infra/gvisor/install.sh installs Docker and gVisor on Debian"
+LET_IN = "a container needs the engine's socket and its group: DOCKER_SOCKET and DOCKER_GID in local/.env"
+WITHOUT = "AGENTFLOW_SANDBOX=process does without, for development"
 
 
 def check_driver(settings: Settings) -> None:
@@ -26,7 +28,8 @@ def open_sandbox(settings: Settings) -> Sandbox:
     """The driver that ``settings.sandbox`` names; ``auto``: gvisor, else docker, else process.
 
     Asks the Docker engine, where there is one, for its runtimes and images, and nothing else: ``start`` the
-    result before the first job. ``Rejected`` when the driver asked for cannot be had; ``auto`` always can.
+    result before the first job. ``Rejected`` when the driver asked for cannot be had; ``auto`` always can, unless a
+    sandbox is required: beside a process in a container lie that container's secrets, and perhaps the engine's socket.
     """
     check_driver(settings)
     wanted = settings.sandbox
@@ -35,19 +38,20 @@ def open_sandbox(settings: Settings) -> Sandbox:
     if wanted == "nested":
         return NestedSandbox(settings.sandbox_slots)
     engine = Engine(settings.docker_host, connections=settings.sandbox_slots + 1)
-    lack = engine.problem()
+    lack, mend = engine.problem(), LET_IN if settings.sandbox_required else INSTALL
     has_gvisor = not lack and engine.has_runtime("runsc")
     if not lack and wanted == "gvisor" and not has_gvisor:
-        lack = "the Docker engine has no runtime runsc"
-    mend = INSTALL
+        lack, mend = "the Docker engine has no runtime runsc", INSTALL
     if not lack and not engine.has_image(settings.sandbox_image):
         lack = f"the Docker engine has no image {settings.sandbox_image}"
         mend = f"docker pull {settings.sandbox_image}, or set AGENTFLOW_SANDBOX_IMAGE to one with python3"
     if lack:
         engine.close()
+        if settings.sandbox_required:
+            raise unavailable(lack, mend)
         if wanted == "auto":
             return ProcessSandbox(settings.sandbox_slots, instead=f"{lack}: {mend}")
-        raise unavailable(lack, f"{mend}; AGENTFLOW_SANDBOX=process does without, for development")
+        raise unavailable(lack, f"{mend}; {WITHOUT}")
     gvisor = has_gvisor and wanted != "docker"
     image, slots = settings.sandbox_image, settings.sandbox_slots
     return DockerSandbox(engine, image=image, gvisor=gvisor, slots=slots)

@@ -96,7 +96,15 @@ def _call(request: Message) -> ToolCall:
 
 
 async def open_effect(settings: Settings, store: Reader) -> RunTool:
-    """What run_tool performs. The sandbox starts in the background: the first tool does not wait for all of it."""
+    """What run_tool performs. The sandbox starts in the background: the first tool does not wait for all of it. One
+    that is required is waited for here: ``RetryLater`` says why there is none yet."""
     tools = Tools.from_settings(settings)
-    tools.warm()
+    if not settings.sandbox_required:
+        tools.warm()
+        return RunTool(tools, store)
+    try:
+        await tools.sandbox()
+    except BaseException:
+        await tools.close()
+        raise
     return RunTool(tools, store)

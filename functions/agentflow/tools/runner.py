@@ -85,6 +85,7 @@ class Tools:
         except BaseException:
             await sandbox.close()
             raise
+        log.info("sandbox for tools", driver=sandbox.name, missing=sandbox.missing)
         return sandbox
 
 
@@ -94,6 +95,3 @@ def _tell(opening: asyncio.Task[Sandbox]) -> None:
     fault = opening.exception()
     if fault is not None:
         log.warning("no sandbox for tools yet", reason=str(fault))
-    else:
-        sandbox = opening.result()
-        log.info("sandbox for tools", driver=sandbox.name, missing=sandbox.missing)
