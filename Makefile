@@ -59,6 +59,7 @@ endif
 COMPOSE = docker compose --file local/compose.yaml $(foreach profile,$(PROFILES),--profile $(profile))
 up: images ## One container per function, PostgreSQL and NATS, until `make down` (PROFILES="observability aws")
 	@local/env.sh
+	@local/sandbox.sh
 	@$(COMPOSE) up --detach --wait $(SCALE)
 	@echo "API http://$$($(COMPOSE) port api 8080); its key: $(COMPOSE) exec api cat /var/lib/agentflow/api_key"
 

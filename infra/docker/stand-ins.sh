@@ -3,8 +3,9 @@
 #
 #   infra/docker/stand-ins.sh
 #
-# Python, PostgreSQL and NATS, under the real tags; what is there already is left alone. Where a registry can be reached
-# nobody needs this: compose pulls the real ones. There are none for the observability and aws profiles.
+# Python, PostgreSQL, NATS and moto, under the real tags; what is there already is left alone, unless it is a stand-in by
+# an earlier recipe. Where a registry can be reached nobody needs this: compose pulls the real ones. There are none for the
+# observability profile.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -15,13 +16,17 @@ mirror=()
 for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST; do
     if [ -n "${!name-}" ] && [[ ${!name} != *file:* ]]; then mirror+=(--build-arg "$name"); fi
 done
+# Of what the servers' images are made: one that was made of something else is made anew.
+recipe=$(cat infra/docker/stand-ins/* infra/docker/lock.py requirements.lock requirements-dev.lock | sha256sum | cut -c 1-12)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-for server in postgres nats; do
-    tag=$(sed -n "s/^ *image: \(\(pgvector\/\)\{0,1\}\(pgvector\|nats\):.*\)/\1/p" local/compose.yaml | grep "${server/postgres/pgvector}" | sed -n 1p)
-    if docker image inspect "$tag" >/dev/null 2>&1; then continue; fi
+for server in postgres nats moto; do
+    tag=$(sed -n "s/^ *image: \([a-z/]*\(pgvector\|nats\|moto\):.*\)/\1/p" local/compose.yaml | grep "${server/postgres/pgvector}:" | sed -n 1p)
+    # Empty where there is no image, "real" for one that is not ours.
+    there=$(docker image inspect -f '{{or (index .Config.Labels "agentflow.stand-in") "real"}}' "$tag" 2>/dev/null || true)
+    if [ "$there" = real ] || [ "$there" = "$server-$recipe" ]; then continue; fi
     if ! DOCKER_BUILDKIT=0 docker build --file infra/docker/stand-ins/Dockerfile --build-arg "BASE=$base" \
-        --build-arg "SERVER=$server" ${mirror[@]+"${mirror[@]}"} --label "agentflow.stand-in=$server" --tag "$tag" . \
+        --build-arg "SERVER=$server" ${mirror[@]+"${mirror[@]}"} --label "agentflow.stand-in=$server-$recipe" --tag "$tag" . \
         >"$log" 2>&1; then
         echo "stand-ins.sh: $tag could not be built; the end of the log:" >&2
         tail -n 30 "$log" >&2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +21,16 @@ ROOT = Path(__file__).parents[2]
 BASE = "python:3.12-slim"
 TAG = os.environ.get("TAG", "test")
 IMAGES = ("plan", "dispatch", "invoke-llm", "run-tool", "account-cost", "api", "relay", "bridge")
+MOTO = "motoserver/moto:5.1.12"
 SERVERS = ("pgvector/pgvector:pg18", "nats:2.15-alpine")
+
+# In a container: what /readyz says, ready or not.
+ASK = (
+    "import urllib.request as r\n"
+    "try: print(r.urlopen('http://127.0.0.1:8080/readyz', timeout=5).read().decode())\n"
+    "except r.HTTPError as fault: print(fault.read().decode())\n"
+    "except OSError as fault: print(fault)"
+)
 
 
 def run(*command: str | Path, timeout: float = 120, check: bool = True, **environment: str) -> str:
@@ -80,9 +91,11 @@ class Stack:
 
     project: str
     env_file: Path
+    profiles: tuple[str, ...] = ()
 
     def compose(self, *words: str, timeout: float = 150, check: bool = True) -> str:
         files = ("--file", "local/compose.yaml", "--env-file", str(self.env_file))
+        files += tuple(word for profile in self.profiles for word in ("--profile", profile))
         return run(
             "docker", "compose", "--project-name", self.project, *files, *words, timeout=timeout, check=check, TAG=TAG
         )
@@ -95,6 +108,10 @@ class Stack:
         filters = [word for label in labels for word in ("--filter", label)]
         ids = run("docker", "ps", "--all", "--quiet", *filters).split()
         return inspect(*ids) if ids else []
+
+    def readiness(self, service: str) -> str:
+        """What /readyz of a function says, or why it says nothing."""
+        return self.compose("exec", "-T", service, "python3", "-c", ASK, check=False).strip()
 
     @property
     def url(self) -> str:
@@ -117,18 +134,31 @@ def stack(
     images: dict[str, str], require: Callable[[object, str], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """The stack, up and healthy; afterwards nothing of it is left."""
+    can_be_up(require, *SERVERS)
+    with up(f"agentflow-test-{os.getpid()}", tmp_path_factory.mktemp("stack") / "env") as made:
+        yield made
+
+
+def can_be_up(require: Callable[[object, str], None], *servers: str) -> None:
     answers = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
     require(answers, "no docker compose: infra/docker/compose.sh")
-    for image in SERVERS:
+    for image in servers:
         require(has_image(image), f"no image {image}: infra/docker/stand-ins.sh makes a stand-in")
-    env_file = tmp_path_factory.mktemp("stack") / "env"
+
+
+@contextlib.contextmanager
+def up(project: str, env_file: Path, *profiles: str, **settings: str) -> Iterator[Stack]:
+    """A stack with ``settings`` of its own in its ``env_file``, up and healthy; afterwards nothing of it is left."""
     run("local/env.sh", env_file)
     # A port of its own, the same after a restart: the engine gives another one each time for 0.
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    settings = env_file.read_text().replace("\nPORT=8080", f"\nPORT={port}").replace("\nTAG=dev", f"\nTAG={TAG}")
-    env_file.write_text(settings)
-    made = Stack(f"agentflow-test-{os.getpid()}", env_file)
+    text = env_file.read_text()
+    for name, value in {"PORT": str(port), "TAG": TAG, **settings}.items():
+        text, found = re.subn(rf"(?m)^{name}=.*", lambda _, line=f"{name}={value}": line, text)
+        assert found == 1, name
+    env_file.write_text(text)
+    made = Stack(project, env_file, profiles)
     try:
         made.compose("up", "--detach", "--wait", "--wait-timeout", "150", timeout=170)
         yield made

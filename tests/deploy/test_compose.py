@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,11 +19,12 @@ import pytest
 
 from agentflow.terminal.loading import compile_file
 
-from .conftest import ROOT, Stack, run
+from .conftest import ASK, BASE, ROOT, Stack, run
 
 pytestmark = [pytest.mark.docker("runsc"), pytest.mark.xdist_group("deploy")]
 FUNCTIONS = ("plan", "dispatch", "account_cost", "invoke_llm", "run_tool", "relay", "api")
 SERVERS = ("postgres", "nats")
+ONCE = ("init", "nats-volume")  # containers that do their work at the start, and end
 ENDS = ("succeeded", "failed", "cancelled")
 ARRIVED = "com.example.visitor.arrived"
 SLOW = {
@@ -60,7 +62,7 @@ def hello(**more: Any) -> dict[str, Any]:
 def test_every_container_is_confined(stack: Stack) -> None:
     containers = stack.containers()
     services = {each["Config"]["Labels"]["com.docker.compose.service"] for each in containers}
-    assert services == {*FUNCTIONS, *SERVERS, "init"}
+    assert services == {*FUNCTIONS, *SERVERS, *ONCE}
     for each in containers:
         host, name = each["HostConfig"], each["Name"]
         user = each["Config"]["User"].partition(":")[0]
@@ -75,7 +77,7 @@ def test_every_container_is_confined(stack: Stack) -> None:
         assert writable == (["/var/run/docker.sock"] if "run_tool" in name else []), name
         ports = [port for bindings in (host["PortBindings"] or {}).values() for port in bindings]
         assert [port["HostIp"] for port in ports] == (["127.0.0.1"] if "-api-" in name else []), name
-        if "init" not in name:
+        if stays(each):
             assert each["State"]["Health"]["Status"] == "healthy", name
             assert host["RestartPolicy"]["Name"] == "unless-stopped", name
 
@@ -89,6 +91,15 @@ def test_processes_have_no_capability(stack: Stack) -> None:
             assert {status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd")} == {"0" * 16}, each["Name"]
             assert status["NoNewPrivs"].strip() == "1"
             assert "0" not in status["Uid"].split(), each["Name"]
+
+
+def test_the_image_of_nats_has_no_folder_for_data_and_it_has_one_nevertheless(stack: Stack) -> None:
+    """As it is with the real image, whose stand-in must not be kinder: a new volume is nobody's to write to."""
+    (nats,) = stack.containers("nats")
+    look = ("docker", "run", "--rm", "--network", "none", "--entrypoint", "ls", nats["Config"]["Image"], "/")
+    assert "data" not in run(*look).split()
+    assert nats["Config"]["User"] == "65532:65532"
+    assert stack.compose("exec", "-T", "nats", "ls", "/data").split() == ["jetstream"]
 
 
 @pytest.mark.usefixtures("rebuilt")
@@ -126,6 +137,44 @@ def test_tools_run_under_gvisor(stack: Stack, client: httpx.Client) -> None:
     assert run_["status"] == "succeeded", run_
     assert runtimes == {"runsc"}
     assert run_["output"]["kernel"] != Path("/proc/version").read_text()
+
+
+def test_without_the_image_for_tools_run_tool_waits_and_no_tool_runs_as_a_process(stack: Stack) -> None:
+    """Beside it lie the engine's socket and the passwords. Once the image is there it goes on by itself."""
+    image = f"agentflow.invalid/tools-{os.getpid()}:1"
+    name = f"{stack.project}-waits"
+    words = ("run", "--detach", "--no-deps", "--name", name, "--env", f"AGENTFLOW_SANDBOX_IMAGE={image}", "run_tool")
+    stack.compose(*words)
+    try:
+        probe = ("docker", "exec", name, "python3", "-c", ASK)
+        until(lambda: "docker pull" in run(*probe, check=False), 30)
+        found = json.loads(run(*probe))
+        assert found["status"] == "not ready"
+        assert f"the Docker engine has no image {image} (docker pull {image}, or set AGENTFLOW" in found["reason"]
+        run("docker", "tag", BASE, image)
+        until(lambda: json.loads(run(*probe))["status"] == "ready", 30)
+        (told,) = [line for line in run("docker", "logs", name).splitlines() if "sandbox for tools" in line]
+        assert json.loads(told)["driver"] == "gvisor"
+    finally:
+        run("docker", "rm", "--force", name, check=False)
+        run("docker", "image", "rm", image, check=False)
+
+
+def test_where_the_engine_lets_nobody_in_run_tool_says_how_to_be_let_in(stack: Stack) -> None:
+    """A wrong DOCKER_GID: here, no group at all."""
+    name = f"{stack.project}-locked"
+    (run_tool,) = stack.containers("run_tool")
+    environment = [word for each in run_tool["Config"]["Env"] for word in ("--env", each)]
+    socket = "/var/run/docker.sock"
+    run("docker", "run", "--detach", "--name", name, "--network", f"{stack.project}_inside", "--read-only",
+        "--cap-drop", "ALL", "--tmpfs", "/tmp", "--volume", f"{stack.project}_credentials:/var/lib/agentflow:ro",
+        "--volume", f"{socket}:{socket}", *environment, run_tool["Config"]["Image"])  # fmt: skip
+    try:
+        probe = ("docker", "exec", name, "python3", "-c", ASK)
+        until(lambda: "DOCKER_GID" in run(*probe, check=False), 30)
+        assert "does not answer: [Errno 13] Permission denied" in json.loads(run(*probe))["reason"]
+    finally:
+        run("docker", "rm", "--force", name, check=False)
 
 
 def test_a_function_that_is_stopped_ends_in_order(stack: Stack) -> None:
@@ -213,12 +262,16 @@ def test_each_container_is_killed_under_load_and_comes_back(stack: Stack, load: 
         until(lambda service=service, before=before: started_again(stack, service, before), 60)
         until(lambda done=done: len(load.events) > done + 1, 60)
         assert load.fault == "", service
-    until(lambda: all(healthy(each) for each in stack.containers() if "init" not in each["Name"]), 120)
+    until(lambda: all(healthy(each) for each in stack.containers() if stays(each)), 120)
 
 
 def started_again(stack: Stack, service: str, before: Any) -> bool:
     (now,) = stack.containers(service)
     return bool(now["State"]["Running"] and now["State"]["StartedAt"] != before["State"]["StartedAt"])
+
+
+def stays(container: Any) -> bool:
+    return container["Config"]["Labels"]["com.docker.compose.service"] not in ONCE
 
 
 def healthy(container: Any) -> bool:

@@ -7,6 +7,8 @@ if [ "$SERVER" = nats ]; then
     exec "$@"
 fi
 
+if [ "$SERVER" = moto ]; then exec moto_server -H 0.0.0.0 "$@"; fi
+
 [ "$#" -gt 0 ] || set -- postgres
 export PGDATA="${PGDATA:-/var/lib/postgresql/18/docker}"
 user=${POSTGRES_USER:-postgres} database=${POSTGRES_DB:-${POSTGRES_USER:-postgres}}
@@ -17,8 +19,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     fresh=$PGDATA.new
     rm -rf "$fresh"
     printf '%s\n' "$POSTGRES_PASSWORD" >/tmp/password
-    initdb -D "$fresh" -U "$user" --pwfile /tmp/password --auth-local trust --auth-host scram-sha-256 \
-        --encoding UTF8 --locale C.UTF-8 >/dev/null
+    # Several words, as the real one takes them; without them, its locale would be the system's.
+    # shellcheck disable=SC2086
+    initdb -D "$fresh" -U "$user" --pwfile /tmp/password ${POSTGRES_INITDB_ARGS-} >/dev/null
     rm /tmp/password
     echo 'host all all all scram-sha-256' >>"$fresh/pg_hba.conf"
     {
