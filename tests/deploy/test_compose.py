@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -153,11 +154,15 @@ def test_without_the_image_for_tools_run_tool_waits_and_no_tool_runs_as_a_proces
         assert f"the Docker engine has no image {image} (docker pull {image}, or set AGENTFLOW" in found["reason"]
         run("docker", "tag", BASE, image)
         until(lambda: json.loads(run(*probe))["status"] == "ready", 30)
-        (told,) = [line for line in run("docker", "logs", name).splitlines() if "sandbox for tools" in line]
+        (told,) = [line for line in logs_of(name).splitlines() if "sandbox for tools" in line]
         assert json.loads(told)["driver"] == "gvisor"
     finally:
         run("docker", "rm", "--force", name, check=False)
         run("docker", "image", "rm", image, check=False)
+
+
+def logs_of(container: str) -> str:
+    return subprocess.run(["docker", "logs", container], capture_output=True, text=True).stderr
 
 
 def test_where_the_engine_lets_nobody_in_run_tool_says_how_to_be_let_in(stack: Stack) -> None:
