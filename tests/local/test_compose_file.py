@@ -22,7 +22,7 @@ def test_a_table_of_models_and_its_files_are_where_they_are_looked_for(name: str
     assert (LOCAL / "models").is_dir()
 
 
-@pytest.mark.parametrize("name", (*FUNCTIONS, "init"))
+@pytest.mark.parametrize("name", [*FUNCTIONS, "init"])
 def test_any_setting_may_be_a_secret_of_amazon_or_of_moto(name: str) -> None:
     """A setting is resolved by the function that reads it, so each has to find the way."""
     environment = SERVICES[name]["environment"]
