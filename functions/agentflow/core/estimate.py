@@ -36,6 +36,9 @@ from agentflow.errors import Problem
 BYTES_PER_TOKEN = 4
 """Of a text that nobody has counted: what is typical of English."""
 
+ANY_LENGTH = prices.MILLION * prices.MILLION
+"""Tokens: in place of those of a text that is not known, where they cost nothing."""
+
 LONGEST_TOKEN = 128
 """Bytes: no tokenizer that we know of has a longer one. So many bytes are a token at least."""
 
@@ -114,7 +117,8 @@ class Estimate:
 @dataclass(frozen=True, slots=True)
 class Tariff:
     """What things cost the run: models by alias, tools by name as the tenant was told, and how long a request a model
-    takes at most, by alias, where somebody knows."""
+    takes, by alias, where somebody knows: what is expected of a call is not more. The most does not rely on it, as no
+    hold does: a server may take more than is known of it, and bill that."""
 
     models: Mapping[str, Price]
     tools: Mapping[str, ToolPrice]
@@ -270,10 +274,8 @@ def _llm(plan: Plan, task: Task, tariff: Tariff, length: Length) -> _Call:
     bounds = [_most(task, alias, tariff, length) for alias in task.aliases]
     free = next((why for _, why in bounds if why is not None), None)
     most = None if free is not None else max(bound for bound, _ in bounds if bound is not None)
-    widest = [_tokens(length.most_tokens, tariff.windows.get(alias)) for alias in task.aliases]
-    asked = None if None in widest else max(each for each in widest if each is not None)
-    typical_in, typical_out = _typical(length), -(-task.max_tokens // 2)
-    fewest = _fewest(length)
+    fewest, asked = _fewest(length), length.most_tokens
+    typical_in, typical_out = max(fewest, _taken(_typical(length), tariff, task.use)), -(-task.max_tokens // 2)
     cost = Range(
         min(_cheapest(tariff.models[alias], fewest, 1) for alias in task.aliases),
         prices.llm_micro(price, Used(typical_in, typical_out)),
@@ -284,24 +286,25 @@ def _llm(plan: Plan, task: Task, tariff: Tariff, length: Length) -> _Call:
     return _Call(cost, given, Range(1, typical_out, task.max_tokens * times), free)
 
 
-def _tokens(most: int | None, window: int | None) -> int | None:
-    """The most tokens of a request, by its own length and by what its model takes."""
-    return min((each for each in (most, window) if each is not None), default=None)
+def _taken(tokens: int, tariff: Tariff, alias: str) -> int:
+    """So many tokens, or as many as the model is known to take."""
+    window = tariff.windows.get(alias)
+    return tokens if window is None else min(tokens, window)
 
 
 def _most(task: Task, alias: str, tariff: Tariff, length: Length) -> tuple[int | None, Problem | None]:
-    """The most that one attempt costs: by its own length, by what its model takes, or as the task says."""
-    price, tokens = tariff.models[alias], _tokens(length.most_tokens, tariff.windows.get(alias))
+    """The most that one attempt costs, which is what may be held for it: by its own length, or as the task says."""
+    price, tokens = tariff.models[alias], length.most_tokens
+    if tokens is None and prices.input_is_free(price):
+        tokens = ANY_LENGTH
     bounds = [] if tokens is None else [llm_hold(price, task, tokens)]
     if task.price_cap_micro is not None:
         bounds.append(task.price_cap_micro)
-    if prices.is_free(price):
-        bounds.append(0)
     if bounds:
         return min(bounds), None
     names = ", ".join(sorted(length.unknown))
     said = f"may ask {alias} with a text of any length: {names} is not known before the run"
-    mend = f"say with tasks.{task.name}.usd what a call may cost, or with context_tokens how much the model takes"
+    mend = f"say with tasks.{task.name}.usd what a call may cost"
     return None, Problem(f"tasks.{task.name}", said, mend, "no_bound", "warning")
 
 
@@ -309,11 +312,8 @@ def _agent(plan: Plan, task: Task, tariff: Tariff, length: Length) -> _Call:
     assert task.agent is not None
     inner = [part for part in plan.tasks.values() if part.part_of == task.name]
     turn = plan.tasks[part_name(task.name, TURN)]
-    price, whole = tariff.models[turn.use], _conversation(task)
-    windows = {alias: tariff.windows.get(alias) for alias in turn.aliases}
-    longest = {alias: whole if window is None else min(whole, window) for alias, window in windows.items()}
-    tokens = max(longest.values())
-    each = max(llm_hold(tariff.models[alias], turn, most) for alias, most in longest.items())
+    price, tokens = tariff.models[turn.use], _conversation(task)
+    each = max(llm_hold(tariff.models[alias], turn, tokens) for alias in turn.aliases)
     parts = [part for part in inner if part.kind == "tool"]
     dearest = max((tool_hold(tariff.tool(plan, part), part) for part in parts), default=0)
     most = task.retry.max * (task.turns * each + (task.turns - 1) * MAX_CALLS * dearest)
@@ -322,7 +322,7 @@ def _agent(plan: Plan, task: Task, tariff: Tariff, length: Length) -> _Call:
     fewest, typical = _fewest(length), _typical(length)
     turns = 1 if not parts else -(-(task.turns + 1) // 2)
     said = -(-turn.max_tokens // 2)
-    known = sum(typical + done * said for done in range(turns))
+    known = sum(_taken(typical + done * said, tariff, turn.use) for done in range(turns))
     expected = turns * prices.llm_micro(price, Used(known // turns, said)) + (turns - 1) * dearest
     times = task.retry.max * task.turns
     return _Call(

@@ -171,6 +171,11 @@ def tool_micro(price: ToolPrice, ms: int, calls: int = 1) -> int:
     return _rounded(0, price.micro_per_call * calls, price.micro_per_million_seconds, ms)
 
 
+def input_is_free(price: Price) -> bool:
+    """Whether a call costs the same however long its request is, but for the tier that it may be in."""
+    return not any(tier.dearest_input for tier in (price.base, *(price.tiers or ())))
+
+
 def is_free(price: Price) -> bool:
     """Whether no call can cost anything."""
     return llm_bound(price, MILLION * MILLION, MILLION, MILLION) == 0

@@ -53,7 +53,8 @@ class Alias(Card):
     """A model, with its price where no price list knows it.
 
     ``known_as``: how its server names it in its answers, where that is neither ``model`` nor a dated name of it; "*":
-    whatever it says. ``context_tokens``: how many tokens it can be told.
+    whatever it says. ``context_tokens``: how many tokens it can be told, for what is expected of a call.
+    What is held for one does not rely on it.
     """
 
     model: Label

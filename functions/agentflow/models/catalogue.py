@@ -89,7 +89,7 @@ class ModelCatalogue:
         return price
 
     def window(self, alias: str) -> int | None:
-        """How many tokens the model of an alias can be told at most; None: nobody knows."""
+        """How many tokens the model of an alias is said to take at most; None: nobody says."""
         entry = self._entry(alias)
         if entry.context_tokens is not None or entry.provider == "scripted":
             return entry.context_tokens
