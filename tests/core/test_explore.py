@@ -70,6 +70,18 @@ def test_random_machines_are_never_stuck(parts: Any) -> None:
         assert not codes(found) & OF_THE_PLANNER, found.findings
 
 
+def test_a_condition_is_asked_again_when_its_variable_is_set_by_another_name() -> None:
+    """Within one event, too: here the second round starts `a` in the event in which the first one did not."""
+    flip = {"type": "succeed", "on_success": {"go": "!go"}}
+    ways = [{"force": "a", "as": "failure"}, {"type": "succeed"}]
+    plain = explored(tree({"repeat": {"sequence": [{"if": "go", "then": ways[0], "else": ways[1]}, flip]}, "max": 2}))
+    trees = {"t": {"vars": {"up": "bool"}, "root": {"if": "up", "then": ways[0], "else": ways[1]}}}
+    used = {"subtree": "t", "share": {"up": "go"}}
+    shared = explored(tree({"repeat": {"sequence": [used, flip]}, "max": 2}, trees=trees))
+    assert (plain.states, plain.complete) == (4, True)
+    assert (shared.states, shared.complete) == (4, True)
+
+
 # ------------------------------------------------------------------------------------------- faults of a plan
 
 DONE = {"event": "done", "to": "end"}

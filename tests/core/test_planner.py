@@ -80,9 +80,9 @@ def _above(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(lambda c, d: {"try": c, "catch": d}, several, children),
         st.builds(lambda c, d: {"try": c, "catch": d}, several, children),
         st.builds(
-            lambda c, share: {"subtree": c, "in": {"y": "y + 1"}, "share": {name: name for name in share}},
+            lambda c, share: {"subtree": c, "in": {"y": "y + 1"}, "share": share},
             children,
-            st.lists(st.sampled_from(["x", "go"]), unique=True),
+            st.sampled_from([{}, {"x": "x"}, {"x": "y"}, {"go": "go"}, {"x": "x", "go": "go"}, {"x": "y", "go": "go"}]),
         ),
         st.builds(lambda c: {"invert": c}, children),
         st.builds(lambda c, t: {"once": c, "then": t}, children, st.sampled_from(["skip", "same"])),

@@ -53,6 +53,17 @@ def test_a_largest_is_a_factor() -> None:
 
 LOOP = run("a", done("s", **{"if": "go"}), done("ok"), visits=7)
 
+SHARING: dict[str, Any] = {
+    "t": {"vars": {"up": "bool"}, "root": {"while": "up", "do": "a", "else": "b"}},
+    "u": {"vars": {"off": "bool"}, "root": {"task": "c", "set": {"off": "!off"}}},
+    "v": {"vars": {"all": "bool"}, "root": {"subtree": "t", "share": {"up": "all"}}},
+}
+
+def sharing(*names: str) -> dict[str, Any]:
+    """Some of these trees."""
+    return {name: SHARING[name] for name in names}
+
+
 STEPS: list[tuple[Any, str]] = [
     (tree("a"), "1"),
     (tree({"check": "go"}), "0"),
@@ -87,6 +98,14 @@ STEPS: list[tuple[Any, str]] = [
      "limits.steps"),
     (tree({"switch": "x", "cases": {"1": {"task": "a", "set": {"x": "2"}}}, "default": "b"}), "limits.steps"),
     (tree({"type": "while", "children": ["a", "b", seq("c", "d")]}), "3"),
+    # a variable that a subtree knows by another name
+    (tree(par({"subtree": "t", "share": {"up": "go"}}, {"task": "c", "set": {"go": "!go"}}), trees=sharing("t")),
+     "limits.steps"),
+    (tree(par({"subtree": "t", "share": {"up": "go"}}, {"task": "c", "set": {"x": "1"}}), trees=sharing("t")), "2"),
+    (tree(par({"subtree": "t", "share": {"up": "go"}}, {"subtree": "u", "share": {"off": "go"}}), trees=sharing("t", "u")),
+     "limits.steps"),
+    (tree(par({"subtree": "v", "share": {"all": "go"}}, {"task": "c", "set": {"go": "!go"}}), trees=sharing("t", "v")),
+     "limits.steps"),
     # machines
     (machine(WORK), "2"),
     (machine(BOTH), "4"),

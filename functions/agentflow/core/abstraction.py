@@ -7,7 +7,7 @@ matter. Within one event a condition keeps its answer until a variable that it r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -19,6 +19,7 @@ from agentflow.core.moves import Advance
 from agentflow.core.node import Node
 from agentflow.core.plan import Plan, Task
 from agentflow.core.types import JSON
+from agentflow.core.variables import aliases
 
 MAX_DECISIONS = 40
 MAX_OUTCOMES = 64
@@ -110,18 +111,19 @@ class Guess(Expr):
 
 
 class Given(Guess):
-    """Stands for an expression whose value does not matter: null. ``sets``: the variable that it is assigned to."""
+    """Stands for an expression whose value does not matter: null. ``sets``: the variable that it is assigned to, by all
+    names that it may have."""
 
     __slots__ = ("sets",)
 
-    def __init__(self, expr: Expr, oracle: Oracle, choices: Sequence[Any], sets: str) -> None:
+    def __init__(self, expr: Expr, oracle: Oracle, choices: Sequence[Any], sets: Collection[str]) -> None:
         super().__init__(expr, oracle, choices)
         self.sets = sets
 
     def value(self, variables: Mapping[str, JSON], local: Mapping[str, JSON] = NOTHING) -> JSON:
         """Null; CelFault where the oracle says that there is no value."""
-        if self.sets:
-            self.oracle.was_set(self.sets)
+        for name in self.sets:
+            self.oracle.was_set(name)
         return super().value(variables, local) if len(self.choices) > 1 else None
 
 
@@ -129,14 +131,15 @@ def abstract(plan: Plan, oracle: Oracle, *, loops: int = 0) -> Plan:
     """The copy, for which steps are not limited; with ``loops`` every ``visits`` and ``max`` is that at most. An
     agent's step is one like others there: how it comes to its end is not the plan's affair."""
     faults = (NO_VALUE,) if plan.machine is not None and plan.machine.mends else ()
+    others = aliases(plan.tree) if plan.tree is not None else {}
 
     def swap(expr: Expr, owner: object, field: str) -> Expr:
         if isinstance(owner, Task) or (owner is not None and not expr.names):
             return expr  # the planner does not look at it, or there is nothing to decide
         if isinstance(owner, State) and field == "reason":
-            return Given(expr, oracle, (None,), "")
+            return Given(expr, oracle, (None,), ())
         if owner is None:
-            return Given(expr, oracle, (None, *faults), field)
+            return Given(expr, oracle, (None, *faults), others.get(field, (field,)))
         return Guess(expr, oracle, (*_choices(expr, owner, field), *faults))
 
     def amend(made: Any) -> Any:

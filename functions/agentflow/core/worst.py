@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agentflow.core.bound import Bound, Limit, Size, largest, number
-from agentflow.core.expressions import always, names_read, names_set, never
+from agentflow.core.expressions import always, names_read, never
 from agentflow.core.money import tool_hold, tool_price
 from agentflow.core.node import Node, Tree
 from agentflow.core.plan import Plan, Task
-from agentflow.core.variables import inside, unchanged
+from agentflow.core.variables import changing, inside, unchanged
 from agentflow.core.worst_fsm import entries
 
 Weight = Callable[[Task], int]
@@ -104,7 +104,7 @@ class _Walk:
     def __init__(self, plan: Plan, tree: Tree, weight: Weight) -> None:
         self.plan = plan
         self.weight = weight
-        self.assigned = names_set(tree)
+        self.assigned = changing(tree)
         self.known = unchanged(plan)
         self.dearest = 0
 
