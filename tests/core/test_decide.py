@@ -460,6 +460,38 @@ def test_of_two_reports_of_an_attempt_the_first_counts_even_before_it_is_settled
     assert world.results[1, 1].status == "failed"
 
 
+KEYED = {
+    "agentflow": "plan/v1", "kind": "bt", "name": "keyed", "limits": {"steps": 9}, "vars": {"n": "int"},
+    "tasks": {
+        "pay": {"kind": "tool", "use": "std.echo", "in": {"n": "n"}, "key": "'k' + string(n)",
+                "retry": {"max": 3, "only": ["again"]}},
+        "rest": {"kind": "wait", "for": "1s"},
+    },
+    "root": {"parallel": ["pay", {"task": "rest", "set": {"n": "n + 1"}}], "wait": "all"},
+}  # fmt: skip
+
+
+def test_all_attempts_of_a_step_have_the_key_of_the_first_though_the_run_is_paused_between_them() -> None:
+    """Else what the far side has paid for already would be another payment to it."""
+    world = World(compile_document(KEYED), None, None)
+    world.deliver("plan", world.pending["plan", "requested"])
+    world.deliver("dispatch", world.pending["dispatch", "planned"])
+    first = world.pending["run_tool", "1.1"]
+    world.report("run_tool", first, "again")
+    world.deliver("dispatch", world.pending["dispatch", "1.1:done"])
+    world.fire("wait:2")
+    world.deliver("dispatch", world.pending["dispatch", "timer:wait:2:1"])  # `n` is another one from now on
+    said = {"run": str(RUN), "reason": "", "by_parent": False, "at_ms": 0}
+    world.deliver("dispatch", Message("run.pause_requested", TENANT, RUN, "pause", said))
+    world.fire("retry:1")
+    world.deliver("dispatch", world.pending["dispatch", "timer:retry:1:1"])
+    assert world.run is not None and world.run.open[1].waits == "resume"
+    world.run = world.run.but(**unpack_state(world.run.state_json(), world.run.steps))  # as if read from its row
+    world.deliver("dispatch", Message("run.resume_requested", TENANT, RUN, "resume", said))
+    assert (first.data["key"], world.pending["run_tool", "1.2"].data["key"]) == ("k0", "k0")
+    assert world.run.open[1].key == "k0"
+
+
 WAITS = {
     "agentflow": "plan/v1", "kind": "bt", "name": "waits", "limits": {"steps": 1, "usd": 0},
     "tasks": {"rest": {"kind": "wait", "for": "1s"}}, "root": "rest",

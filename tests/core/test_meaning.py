@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agentflow.core import worst
 from agentflow.core.canonical import normalise
 from agentflow.wire.document import check_document, compile_document, compile_stored
 
@@ -84,6 +85,54 @@ def test_where_versions_do_not_differ_none_is_named(document: dict[str, Any]) ->
     assert "ir" not in compile_document(document).document
 
 
+SKIPS = {"delay": "50ms", "child": {"task": "d", "skip_if": "true"}}
+TWICE = {"repeat": {"task": "a", "set": {"go": "!go"}}, "max": 2}
+ANEW = ">: +50ms | 50ms: +a | a: +50ms"
+ONCE = ">: +50ms | 50ms: +a | a: +a | a: ok"
+WAITS: list[tuple[Any, str, str]] = [
+    (SKIPS, ANEW, ONCE),
+    ({"timeout": "90ms", "child": SKIPS}, ">: +50ms +90ms | 50ms: +a -90ms | a: +50ms +90ms",
+     ">: +50ms +90ms | 50ms: +a -90ms | a: +a | a: ok"),
+    ({"type": "invert", "child": SKIPS}, ANEW, ONCE),
+    ({"once": SKIPS}, ANEW, ONCE),
+    ({"retry": SKIPS, "max": 2}, ANEW, ONCE),
+    ({"map": SKIPS, "over": "['p']", "max": 1}, ANEW, ONCE),
+    ({"parallel": [SKIPS]}, ANEW, ONCE),
+    ({"try": [SKIPS], "catch": "b"}, ANEW, ONCE),
+    ({"sequence": [SKIPS], "memory": True}, ANEW, ONCE),
+    ({"type": "while", "children": [SKIPS, "b"]}, ANEW, ONCE),
+    ({"subtree": "t"}, ANEW, ONCE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sequence", "fallback"])
+@pytest.mark.parametrize(("first", "then", "now"), WAITS)
+def test_what_was_skipped_after_a_delay_is_remembered(first: Any, then: str, now: str, kind: str) -> None:
+    """Before version 3 the delay began anew whenever a variable changed; the worst case knows which it is."""
+    trees = {"trees": {"t": {"root": SKIPS}}} if "subtree" in first else {}
+    document = compile_document(tree({kind: [first, TWICE], "reactive": True}, **trees)).document
+    assert document["ir"] == 3
+    before, after = compile_stored({**document, "ir": 2}), compile_stored(document)
+    play(before, then)
+    play(after, now)
+    each = [worst.worst(plan, lambda task: int(task.name == "a")) for plan in (before, after)]
+    assert list(map(str, each)) == ["limits.steps", "2"]
+
+
+def test_what_was_skipped_after_a_delay_waits_again_once_its_condition_has_flipped() -> None:
+    beside = {"sequence": [{"task": "b", "set": {"go": "true"}}, {"task": "c", "set": {"go": "false"}}]}
+    for guarded in ({"delay": "50ms", "child": SKIPS["child"], "fail_if": "go"},
+                    {"sequence": [SKIPS], "fail_if": "go"}, {"once": SKIPS, "fail_if": "go"}):  # fmt: skip
+        root = {"parallel": [{"fallback": [guarded, "a"], "reactive": True}, beside]}
+        play(tree(root), ">: +b +50ms | 50ms: +a | b: +c | c: -a +50ms | 50ms: +a | a: ok")
+
+
+def test_a_delay_whose_end_is_not_skipped_was_bounded_before() -> None:
+    root = {"sequence": [{"delay": "50ms", "child": "d"}, TWICE], "reactive": True}
+    before = compile_stored({**compile_document(tree(root)).document, "ir": 2})
+    assert str(worst.worst(before, lambda task: int(task.name == "a"))) == "2"
+
+
 def test_a_tree_of_the_document_counts_too() -> None:
     trees = {"part": {"root": {"sequence": ["a"], "reactive": True}}}
     assert compile_document(tree({"subtree": "part"}, trees=trees)).document["ir"] == 2
@@ -91,4 +140,4 @@ def test_a_tree_of_the_document_counts_too() -> None:
 
 def test_a_version_that_nobody_knows_is_refused() -> None:
     with pytest.raises(Exception, match="ir"):
-        compile_stored({**normalise(tree("a"))[0], "ir": 3})
+        compile_stored({**normalise(tree("a"))[0], "ir": 4})

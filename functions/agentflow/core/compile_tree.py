@@ -107,6 +107,7 @@ class _Builder:
             reactive=reactive,
             memory=memory,
             undecided=keep and kind in _WAYS and self.ir >= 2,
+            delayed=self.ir >= 3 and (kind == "delay" or any(child.delayed for child in children)),
             condition=self._guard(entry, "if", scope, path) if kind == "check" else None,
             over=over,
             max=entry.get("max", 0),

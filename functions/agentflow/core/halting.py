@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agentflow.core import catching
-from agentflow.core.node import TIMED, Node
+from agentflow.core.node import REMEMBERED, SKIPPED, TIMED, Node
 from agentflow.core.turn import Ends
 
 if TYPE_CHECKING:
@@ -51,9 +51,12 @@ def _task(tick: Tick, node: Node, scope: str, key: str) -> None:
 
 
 def _once(tick: Tick, node: Node, scope: str, key: str) -> None:
-    if tick.n.get(key).__class__ is list:
+    held = tick.n.get(key)
+    if held.__class__ is list:
         tick.n.pop(key)
         halt(tick, node.children[0], scope)
+    elif held == REMEMBERED[SKIPPED]:
+        tick.n.pop(key)
 
 
 def _map(tick: Tick, node: Node, scope: str, key: str) -> None:

@@ -50,6 +50,11 @@ def least(plan: Plan, weight: Weight, values: Mapping[str, JSON]) -> int:
     return 0 if found >= NEVER else found
 
 
+def may_be_skipped(node: Node) -> bool:
+    """Whether a node can end as skipped."""
+    return _Walk(lambda task: 0, {}).of(node, frozenset()).skip < NEVER
+
+
 class _Walk:
     def __init__(self, weight: Weight, values: Mapping[str, JSON]) -> None:
         self.weight = weight

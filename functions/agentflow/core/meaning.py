@@ -1,7 +1,8 @@
 """What documents mean to later versions of us: what was accepted once goes on meaning the same.
 
 A document that may mean something else since a version of ``IR_VERSION`` says which one it was accepted for, in its
-key ``ir``. Those that mean the same to all versions do not say it, so their hashes stay as they are.
+key ``ir``: the first one that means the same as ours, so that versions between read it, too. Those that mean the same
+to all versions do not say it, so their hashes stay as they are.
 
 Version 2, of behaviour trees:
 
@@ -12,6 +13,11 @@ Version 2, of behaviour trees:
 - Under a reactive node if, while and switch are decided again after they have ended, and so are parallels and timeouts
   that ask conditions and nothing else. Before, they were remembered as they had ended.
 - A task that is the condition of a while runs once. Before, it ran again whenever variables changed.
+
+Version 3, of behaviour trees with delays:
+
+- Under a reactive node it is remembered of what waits for a delay also that it was skipped. Before, the delay began
+  anew whenever variables changed, and what had come after it was halted and started again, without end.
 """
 
 from __future__ import annotations
@@ -29,8 +35,8 @@ _OWN = frozenset({"fail_if", "skip_if"})
 def new(canonical: Mapping[str, Any]) -> dict[str, Any]:
     """A canonical document that comes in now, with ``ir`` where versions may differ about it."""
     document = dict(canonical)
-    if "ir" not in document and any(_differs(node) for node in _nodes(document)):
-        document["ir"] = IR_VERSION
+    if "ir" not in document and (since := _since(list(_nodes(document)))) > 1:
+        document["ir"] = since
     return document
 
 
@@ -40,10 +46,17 @@ def version(document: Mapping[str, Any]) -> int:
     return found
 
 
-def _differs(node: Mapping[str, Any]) -> bool:
-    if node["type"] == "task":
-        return bool(node.keys() & _FIRST and node.keys() & _OWN)
-    return bool(node.get("reactive")) or node["type"] == "while"
+def _since(nodes: list[Mapping[str, Any]]) -> int:
+    """The first version that has the meaning of today."""
+    looks = any(node.get("reactive") or node["type"] == "while" for node in nodes)
+    if looks and any(node["type"] == "delay" for node in nodes):
+        return IR_VERSION
+    return 2 if looks or any(node["type"] == "task" and _asks_otherwise(node) for node in nodes) else 1
+
+
+def _asks_otherwise(task: Mapping[str, Any]) -> bool:
+    """Whether a task has conditions that were asked in another order."""
+    return bool(task.keys() & _FIRST and task.keys() & _OWN)
 
 
 def _nodes(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -10,6 +10,9 @@ from agentflow.core.types import JSON
 
 RUNNING, SUCCESS, FAILURE, SKIPPED = 0, 1, 2, 3
 
+REMEMBERED = {SUCCESS: "s", FAILURE: "f", SKIPPED: "k"}
+"""How a node has ended, as the cursor has it."""
+
 TIMED = frozenset({"delay", "timeout"})
 """Nodes that set a timer; their state is [its number, or 0, whether the child runs]."""
 
@@ -38,7 +41,8 @@ class Node:
     ``keep``: under a reactive node, so what it finished is remembered. ``live``: it or a node in it looks at conditions
     again when variables have changed, so a review pass has to visit it. ``lasting``: it or a node in it remembers
     something after it has ended. ``first`` lists the children's indexes.
-    ``undecided``: under a reactive node, and decided again after it has ended.
+    ``undecided``: under a reactive node, and decided again after it has ended. ``delayed``: it or a node in it is a
+    delay; under a reactive node it is remembered also that it was skipped (not in versions before 3).
     ``cases``: of a switch, in the order of the children; a child more is the default. ``wait_all``: a parallel that is
     over when all its children are. ``need`` 0 is all; ``lenient``: a skipped child counts as one that succeeded.
     ``own``: of a subtree, its variables and what they start with; ``given`` what they are given, ``share`` those that
@@ -57,6 +61,7 @@ class Node:
     reactive: bool = False
     memory: bool = False
     undecided: bool = False
+    delayed: bool = False
     task: Task | None = None
     inputs: dict[str, Expr] = field(default_factory=dict)
     sets: Sets = ()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentflow.core.machine import Machine
     from agentflow.core.node import Tree
 
-IR_VERSION = 2
+IR_VERSION = 3
 """Raised when the meaning of a compiled plan changes. A document whose meaning has changed with it says in ``ir`` for
 which version it was accepted; see ``core.meaning``."""
 

@@ -21,15 +21,14 @@ from agentflow.core import halting
 from agentflow.core.entries import EMPTY, Entries, Journal, put, take, undo
 from agentflow.core.instances import Instances
 from agentflow.core.moves import Elapsed, PlanEvent
-from agentflow.core.node import FAILURE, RUNNING, SKIPPED, SUCCESS, Conditions, Node, Tree
+from agentflow.core.node import FAILURE, REMEMBERED, RUNNING, SKIPPED, SUCCESS, Conditions, Node, Tree
 from agentflow.core.scopes import NO_LOCALS, Scopes
 from agentflow.core.turn import Turn, reason
 from agentflow.core.types import JSON
 
 MAX_TICKS = 20_000
 
-REMEMBERED = {SUCCESS: "s", FAILURE: "f"}
-RECALL = {"s": SUCCESS, "f": FAILURE}
+RECALL = {said: status for status, said in REMEMBERED.items()}
 NO_FAULT = ("", "")
 
 
@@ -149,13 +148,13 @@ class Tick(Scopes):
             status = self.behaviour[node.kind](self, node, scope)
         elif runs:
             self.halt(node, scope)
-        elif held is not None and self.tree.ir >= 2:  # its guard has flipped: what it had finished would be done anew
-            halting.drop(self, node, scope)
+        elif self.tree.ir >= 2 and (held is not None or (node.keep and node.delayed)):
+            halting.drop(self, node, scope)  # its guard has flipped: what it had finished would be done anew
         if status == RUNNING:
             if not runs:
                 self.n[mark] = True
             return RUNNING
-        said = REMEMBERED.get(status)
+        said = None if status == SKIPPED else REMEMBERED[status]
         if held == said:
             return status  # looked at again, and it has ended so before
         self.n.pop(mark)
@@ -193,9 +192,10 @@ class Tick(Scopes):
         return RUNNING if self.value(holds, scope, node.path + ".while") else SKIPPED
 
     def remember(self, node: Node, key: str, status: int) -> int:
-        """The node has finished: its entry goes, or says how it ended where that is kept."""
+        """The node has finished: its entry goes, or says how it ended where that is kept. What was skipped at once is
+        asked again, but what has waited for it would wait anew."""
         self.n.pop(key)
-        if node.keep and status in REMEMBERED:
+        if node.keep and (status != SKIPPED or (node.delayed and not node.undecided)):
             self.n[key] = REMEMBERED[status]
         return status
 

@@ -53,7 +53,7 @@ def subtree(tick: Tick, node: Node, scope: str) -> int:
         held = [True, tick.begin_instance(node, scope, given)]
         tick.n[key] = held
     status = tick.tick(node.children[0], key + "/")
-    if status == RUNNING or (node.keep and status != SKIPPED):
+    if status == RUNNING or (node.keep and (status != SKIPPED or node.delayed)):
         tick.n[key] = [status == RUNNING, held[1]]
     else:
         tick.n.pop(key)

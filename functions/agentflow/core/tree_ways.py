@@ -102,14 +102,14 @@ def once(tick: Tick, node: Node, scope: str) -> int:
     key = scope + node.key
     held = tick.n.get(key)
     if held.__class__ is str:
-        return SKIPPED if node.then_skip else _BEFORE[held]
+        return SKIPPED if node.then_skip or held not in _BEFORE else _BEFORE[held]
     status = tick.tick(node.children[0], scope)
     if status in _ONCE:
         tick.n[key] = _ONCE[status]
     elif status == RUNNING:
         tick.n[key] = [0]
-    elif held is not None:
-        tick.n.pop(key)
+    else:
+        tick.remember(node, key, status)
     return status
 
 

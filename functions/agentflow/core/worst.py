@@ -6,11 +6,12 @@ than a run can use; it may say more, where it depends on values which of two way
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from agentflow.core.bound import Bound, Limit, Size, largest, number
 from agentflow.core.expressions import always, names_read, never
+from agentflow.core.least import may_be_skipped
 from agentflow.core.money import tool_hold, tool_price
 from agentflow.core.node import Node, Tree
 from agentflow.core.plan import Plan, Task
@@ -104,6 +105,7 @@ class _Walk:
     def __init__(self, plan: Plan, tree: Tree, weight: Weight) -> None:
         self.plan = plan
         self.weight = weight
+        self.ir = tree.ir
         self.assigned = changing(tree)
         self.known = unchanged(plan)
         self.dearest = 0
@@ -117,13 +119,23 @@ class _Walk:
         return rule(self, node)
 
     def _may_start_again(self, node: Node) -> bool:
-        """Whether a condition that is looked at again may change while the node runs, and so start something anew."""
+        """Whether a condition that is looked at again may change while the node runs, or a delay may begin again, and so
+        start something anew."""
+        if self._waits_anew(node):
+            return True
         if not self.assigned:
             return False  # conditions are only looked at again when variables have changed
         if node.kind in ("while", "switch"):
             asked = self._guards(node.children[0]) if node.kind == "while" else names_read((node.value,))
             return bool(asked & self.assigned)
         return node.reactive and bool(self._guards(node) & self.assigned)
+
+    def _waits_anew(self, node: Node) -> bool:
+        """Whether there is a delay below that begins anew whenever it is looked at, as those did that were skipped."""
+        if self.ir >= 3 or not (node.reactive or node.kind == "while"):
+            return False
+        looked_at = node if node.reactive else node.children[0]
+        return any(each.kind == "delay" and may_be_skipped(each) for each in nodes_in(looked_at))
 
     def _guards(self, node: Node) -> set[str]:
         """What the conditions below a reactive node read."""
@@ -202,6 +214,13 @@ _RULES: dict[str, Callable[[_Walk, Node], Bound]] = {
 """By kind of node. One that is missing here is bounded by ``limits.steps`` alone."""
 
 KINDS = frozenset(_RULES)
+
+
+def nodes_in(node: Node) -> Iterator[Node]:
+    """The node and those in it."""
+    yield node
+    for child in node.children:
+        yield from nodes_in(child)
 
 
 def tasks_in(node: Node) -> list[Task]:

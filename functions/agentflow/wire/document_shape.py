@@ -565,7 +565,7 @@ class Document(Shape):
     """A workflow: ``agentflow: plan/v1``."""
 
     agentflow: Literal["plan/v1"]
-    ir: Literal[2] | None = Field(
+    ir: Literal[2, 3] | None = Field(
         None, description="not to be written: for which version it was accepted, where its meaning depends on that"
     )
     kind: Literal["fsm", "bt", "goal"] = Field(

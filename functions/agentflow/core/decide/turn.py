@@ -200,10 +200,12 @@ class Turn:
     def opened(
         self, step: int, task: Task, waits: str, attempt: int, given: Mapping[str, JSON] | None
     ) -> OpenStep:
-        """The step is open from now on, and waits for that. ``given`` None: its request says what it was given."""
+        """The step is open from now on, and waits for that. ``given`` None: its request says what it was given. What is
+        kept for all attempts stays as it is."""
         before = self.open.get(step)
-        lost = 0 if before is None else before.lost
-        opened = OpenStep(task.name, attempt, self.epoch, waits, self.facts.now_ms, given, lost=lost)
+        opened = OpenStep(task.name, attempt, self.epoch, waits, self.facts.now_ms, given)
+        if before is not None:
+            opened = opened._replace(used_micro=before.used_micro, key=before.key, lost=before.lost)
         self.open = self.open.set(step, opened)
         return opened
 
