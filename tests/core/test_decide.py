@@ -488,8 +488,8 @@ def test_all_attempts_of_a_step_have_the_key_of_the_first_though_the_run_is_paus
     assert world.run is not None and world.run.open[1].waits == "resume"
     world.run = world.run.but(**unpack_state(world.run.state_json(), world.run.steps))  # as if read from its row
     world.deliver("dispatch", Message("run.resume_requested", TENANT, RUN, "resume", said))
-    assert (first.data["key"], world.pending["run_tool", "1.2"].data["key"]) == ("k0", "k0")
-    assert world.run.open[1].key == "k0"
+    assert (first.data["key"], world.pending["run_tool", "1.2"].data["key"]) == ("k1", "k1")
+    assert world.run.open[1].key == "k1"
 
 
 WAITS = {

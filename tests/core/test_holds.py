@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+import pytest
+
+from agentflow.core import spending
 from agentflow.core.budgets import Account, Headroom, scopes
 from agentflow.core.decide import account_cost, dispatch, plan, record
 from agentflow.core.decision import (
@@ -20,7 +23,7 @@ from agentflow.core.decision import (
 )
 from agentflow.core.message import Message
 from agentflow.core.price import Price
-from agentflow.core.run import Run
+from agentflow.core.run import EMPTY, Run, unpack_state
 from agentflow.wire.document import compile_document
 
 TENANT, RUN = UUID(int=1), UUID(int=2)
@@ -165,6 +168,45 @@ def test_what_a_cheaper_model_has_used_is_priced_as_its_own() -> None:
     assert (spent.task, spent.name, spent.cost_micro, spent.held_micro) == ("ask", "cheap", 53, 104)
     advanced = dispatch.decide(settled.run, result, facts)
     assert advanced.rows[0].data["model"] == "cheap"  # type: ignore[union-attr]
+
+
+def test_a_halted_call_of_a_cheaper_model_that_never_reports_counts_as_its() -> None:
+    document = compiled({"cheaper": "cheap"})
+    decision = started(document, total(110))
+    assert decision.run is not None
+    (hold,) = [row for row in decision.rows if isinstance(row, LedgerEntry)]
+    assert (hold.entry, hold.usage) == ("hold", {"model": "cheap"})
+    run = decision.run.but(halted=decision.run.halted.set("1.1", "ask"), open=decision.run.open.delete(1))
+    state = run.state_json()
+    assert (state["halted"], state["cheaper"]) == ({"1.1": "ask"}, {"1.1": "cheap"})  # the former version reads the one
+    run = run.but(**{"cheaper": EMPTY, **unpack_state(state, run.steps)})
+    data = {"run": str(RUN), "timer": "hold:1.1", "kind": "hold", "step": 1, "attempt": 1}
+    after = dispatch.decide(run, Message("timer.fired", TENANT, RUN, "hold", data), Facts(0, document, 1))
+    (spent,) = [row for row in after.rows if isinstance(row, Spent)]
+    assert (spent.name, spent.price, spent.cost_micro) == ("cheap", "v1", 104)
+    assert [row.price for row in after.rows if isinstance(row, LedgerEntry)] == ["expired", "v1"]
+    assert after.run is not None and "cheaper" not in after.run.state_json()
+    given_back = dispatch.decide(
+        run, Message("timer.fired", TENANT, RUN, "hold", data | {"timer": "unclaimed:1.1"}), Facts(0, document, 1)
+    )
+    assert given_back.run is not None and "cheaper" not in given_back.run.state_json()
+
+
+def test_what_a_former_version_has_settled_is_no_longer_known_by_its_model() -> None:
+    decision = started(compiled({"cheaper": "cheap"}), total(110))
+    assert decision.run is not None
+    state = decision.run.state_json()
+    state.pop("holds")
+    assert unpack_state(state, 1)["cheaper"] == EMPTY
+
+
+@pytest.mark.parametrize(("alias", "name"), [("cheap", "cheap"), (None, "dear")])
+def test_a_correction_counts_for_the_model_that_was_asked(alias: str | None, name: str) -> None:
+    document = compiled({"cheaper": "cheap"})
+    run = started(document, total(110)).run
+    assert run is not None
+    _, rows = spending.corrected(run, document, "ask", 5, alias)
+    assert isinstance(rows[0], Spent) and (rows[0].task, rows[0].name) == ("ask", name)
 
 
 def test_a_refusal_says_what_there_is_and_when_it_resets() -> None:

@@ -102,8 +102,8 @@ STEPS: list[tuple[Any, str]] = [
     (tree(par({"subtree": "t", "share": {"up": "go"}}, {"task": "c", "set": {"go": "!go"}}), trees=sharing("t")),
      "limits.steps"),
     (tree(par({"subtree": "t", "share": {"up": "go"}}, {"task": "c", "set": {"x": "1"}}), trees=sharing("t")), "2"),
-    (tree(par({"subtree": "t", "share": {"up": "go"}}, {"subtree": "u", "share": {"off": "go"}}), trees=sharing("t", "u")),
-     "limits.steps"),
+    (tree(par({"subtree": "t", "share": {"up": "go"}}, {"subtree": "u", "share": {"off": "go"}}),
+          trees=sharing("t", "u")), "limits.steps"),
     (tree(par({"subtree": "v", "share": {"all": "go"}}, {"task": "c", "set": {"go": "!go"}}), trees=sharing("t", "v")),
      "limits.steps"),
     # machines

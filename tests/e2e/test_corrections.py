@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ import pytest
 from house import House, all_decided_again, door, eventually
 
 from agentflow.runtime.host import Host
-from agentflow.store.admin import issue_key
+from agentflow.store.admin import issue_key, set_price
 from agentflow.store.audit import verify
 from agentflow.store.budgets import set_budget
 from agentflow.store.chain import ChainKeys
@@ -75,6 +76,26 @@ async def found(house: House) -> list[str]:
     """What the audit chain has to say."""
     keys = ChainKeys(house.settings.audit_key)
     return (await verify(house.database.dsn("agentflow_engine"), keys, house.tenant)).findings
+
+
+CHEAPER = {
+    "agentflow": "plan/v1", "kind": "bt", "name": "paid", "limits": {"steps": 5, "usd": 0.05}, "root": "ask",
+    "tasks": {"ask": {"kind": "llm", "use": "small", "cheaper": "tiny", "prompt": "Hello", "max_tokens": 20}},
+}  # fmt: skip
+DEAR = {"input_micro_per_mtok": 10**10, "output_micro_per_mtok": 10**10}
+
+
+async def test_a_correction_of_a_step_counts_for_the_model_that_was_asked(house: House) -> None:
+    (Path(house.settings.script_dir) / "tiny.model.yaml").write_text('rules:\n  - {prompt: ".", reply: "hi"}\n')
+    await set_price(house.database.admin, house.tenant, "model:small", DEAR)
+    await house.register(CHEAPER)
+    async with house.host() as host, administering(house, host) as api:
+        run = await house.submit(host, "paid")
+        assert (await house.ended(run))["status"] == "succeeded"
+        assert (await corrected(api, 70, run=str(run), step=1)).status_code == 201
+        (item,) = (await api.get("/v1/costs", params={"by": "model", "period": "total"})).json()["items"]
+        assert (item["model"], item["corrected_micro"], item["calls"]) == ("tiny", 70, 1)
+    await sound(house)
 
 
 async def test_a_runs_correction_counts_in_all_that_it_is_charged_to(house: House) -> None:

@@ -151,6 +151,7 @@ async def test_an_estimate_says_what_it_rests_on(served: tuple[House, httpx.Asyn
     first = (await api.post("/v1/workflows/each/estimate", json={"input": given})).json()
     assert (first["runs_observed"], first["bounded_by"]) == (0, "plan")
     assert first["note"].startswith("no runs observed yet")
+    assert "calls that are lost" in first["on_top"]
     (task,) = first["tasks"]
     assert (task["task"], task["starts"], task["observed"]) == ("tell", {"least": 2, "expected": 2, "most": 2}, False)
     await ran(api, "each", given)

@@ -130,8 +130,9 @@ async def test_a_halted_call_counts_when_its_hold_expires(rules: House, monkeypa
         assert (row["status"], row["spent_micro"]) == ("succeeded", 0)
         await eventually(lambda: _some(rules))
     (spent,) = await rules.rows("select task, kind, name, price, cost_micro, held_micro, calls from spend")
+    held = (await rules.rows("select price from ledger where entry = 'hold'"))[0]["price"]
     assert spent == {
-        "task": "hang", "kind": "llm", "name": "small", "price": "expired", "cost_micro": await ledger(rules),
+        "task": "hang", "kind": "llm", "name": "small", "price": held, "cost_micro": await ledger(rules),
         "held_micro": await ledger(rules), "calls": 1,
     }  # fmt: skip
     assert await number(rules, "runs", "run_spend where task = 'hang'") == 1

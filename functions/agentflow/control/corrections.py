@@ -61,7 +61,7 @@ async def _submit(call: Call, key: str, asked: shapes.CorrectionRequest, digest:
     data: dict[str, Any] = {
         "key": key, "scope": RUN if asked.run else asked.scope, "amount_micro": asked.amount_micro,
         "reason": asked.reason, "by": ACTOR.get(), "request_hash": digest, "step": asked.step,
-        "task": await _task(call, asked),
+        **await _of_step(call, asked),
     }  # fmt: skip
     if asked.run is None:
         await _check_scope(call, asked)
@@ -69,11 +69,11 @@ async def _submit(call: Call, key: str, asked: shapes.CorrectionRequest, digest:
     await call.services.engine.submit(Message(CORRECT, call.tenant, run, f"corrected:{key}", data, call.trace))
 
 
-async def _task(call: Call, asked: shapes.CorrectionRequest) -> str:
-    """The task of the step that the correction names, '' where it names none. ``Rejected`` where there is no such step,
-    or another run has done it."""
+async def _of_step(call: Call, asked: shapes.CorrectionRequest) -> dict[str, Any]:
+    """The task of the step that the correction names, '' where it names none, and its model where that is not the
+    task's own. ``Rejected`` where there is no such step, or another run has done it."""
     if asked.step is None:
-        return ""
+        return {"task": ""}
     if asked.run is None:
         raise Rejected("is a step of no run", code="bad_step", path="step", mend="give `run`, too")
     found = await call.services.store.step(call.tenant, asked.run, asked.step)
@@ -82,7 +82,7 @@ async def _task(call: Call, asked: shapes.CorrectionRequest) -> str:
         raise Rejected("has not ended, or there is no such step", code="unknown_step", path="step", mend=mend)
     if found["kind"] == "workflow":
         raise Rejected("was another run", code="bad_step", path="step", mend="correct that run, the step's `child`")
-    return str(found["task"])
+    return {"task": str(found["task"]), "alias": found["alias"]}
 
 
 async def _check_scope(call: Call, asked: shapes.CorrectionRequest) -> None:

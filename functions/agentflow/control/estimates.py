@@ -197,6 +197,7 @@ def as_json(found: Estimate) -> dict[str, Any]:
         "runs_observed": found.runs_observed,
         "version_observed": found.version_observed,
         "note": NOTHING_SEEN if not found.runs_observed else "",
+        "on_top": LOST_CALLS if found.lines else "",
         "tasks": [_task(line) for line in found.lines],
         "unbounded": [
             {"path": each.path, "message": each.message, "mend": each.mend, "code": each.code} for each in found.free
@@ -205,6 +206,11 @@ def as_json(found: Estimate) -> dict[str, Any]:
 
 
 NOTHING_SEEN = "no runs observed yet: what is expected is a guess, from prompts as they stand and half of max_tokens"
+
+LOST_CALLS = (
+    "on top of the most: calls that are lost when a process dies and are made again, within what the run may spend,"
+    " which is never exceeded"
+)
 
 
 def _task(line: Line) -> dict[str, Any]:

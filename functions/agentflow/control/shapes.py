@@ -622,6 +622,9 @@ class Estimate(Answer):
     runs_observed: Annotated[int, Field(description="Runs of the last 90 days that what is expected follows from.")]
     version_observed: Annotated[int | None, Field(description="Whose runs these were; null: of several versions.")]
     note: Annotated[str, Field(description="Whether it is a guess.")]
+    on_top: Annotated[
+        str, Field(description="What may come on top of the most, within `limit_micro`: calls lost in crashes.")
+    ]
     tasks: list[TaskEstimate]
     unbounded: Annotated[list[Fault], Field(description="What nothing but the run's limit bounds, with the mend.")]
 

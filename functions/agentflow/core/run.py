@@ -93,6 +93,7 @@ class Run(NamedTuple):
     open: Map[int, OpenStep] = EMPTY  # there may be 10,000 of these; a new version costs the same however many
     holds: Map[str, int] = EMPTY
     halted: Map[str, str] = EMPTY  # of the holds: those of calls that nobody waits for, with their tasks' names
+    cheaper: Map[str, str] = EMPTY  # of the holds: those for models that are not their tasks' own, with their aliases
     models: Mapping[str, Price] = NONE
     plan_hash: str = ""
     cancel_reason: str | None = None
@@ -155,6 +156,8 @@ class Run(NamedTuple):
             state["holds"] = dict(self.holds)
         if self.halted:
             state["halted"] = dict(self.halted)
+        if self.cheaper:
+            state["cheaper"] = dict(self.cheaper)
         if self.models:
             state["models"] = {alias: price.packed() for alias, price in self.models.items()}
         if self.tools:
@@ -201,8 +204,8 @@ _OPEN, _SHORT = len(OpenStep._fields), len(Shortage._fields)
 
 
 _STATE = frozenset((
-    "vars", "cursor", "undo", "agents", "open", "holds", "halted", "models", "tools", "plan", "cancel", "priority",
-    "steered", "slot", "parent", "forked", "tally", "starts", "expected", "corrections", "short",
+    "vars", "cursor", "undo", "agents", "open", "holds", "halted", "cheaper", "models", "tools", "plan", "cancel",
+    "priority", "steered", "slot", "parent", "forked", "tally", "starts", "expected", "corrections", "short",
 ))  # fmt: skip
 """What ``Run.state_json`` packs."""
 
@@ -222,6 +225,9 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     if "halted" in state:
         known = state["halted"]  # without names where an earlier version wrote it
         fields["halted"] = Map(known if isinstance(known, dict) else dict.fromkeys(known, ""))
+    if "cheaper" in state:  # a version that did not know it may have settled some of these holds
+        held = state.get("holds", {})
+        fields["cheaper"] = Map({key: alias for key, alias in state["cheaper"].items() if key in held})
     if "models" in state:
         fields["models"] = {alias: Price.unpacked(price) for alias, price in state["models"].items()}
     if "tools" in state:

@@ -29,7 +29,7 @@ def settled(
     alias: str | None = None,
 ) -> tuple[Run, tuple[Row, ...]]:  # fmt: skip
     """The run with one more call of ``task`` in its tally, and what the reports are told. The call is one also where
-    nobody has counted it. ``alias``: the model, where it is not the task's own."""
+    nobody has counted it. ``alias``: its model, if not the task's own."""
     known = plan.tasks.get(task) if plan is not None else None
     if plan is None or known is None:
         return run, (_spent(run, task, "", "", "", "", price, usage, cost, held, ms),)
@@ -56,12 +56,14 @@ def _spent(
     return Spent(task, agent, kind, provider, name, price, tokens, ms, cost, held)
 
 
-def corrected(run: Run, plan: Plan | None, task: str, amount: int) -> tuple[Run, tuple[Row, ...]]:
+def corrected(
+    run: Run, plan: Plan | None, task: str, amount: int, alias: str | None = None
+) -> tuple[Run, tuple[Row, ...]]:
     """The run with a correction in its tally, and what the reports are told: no call, and so much more or less.
-    ``task``: whose call it is about; '' for the run as a whole."""
+    ``task``: whose call it is about; '' for the run as a whole. ``alias``: its model, if not the task's own."""
     known = plan.tasks.get(task) if plan is not None else None
     whole = plan.tasks[known.part_of] if plan is not None and known is not None and known.part_of else known
-    provider, name = ("", "") if known is None else _served(run, known, None)
+    provider, name = ("", "") if known is None else _served(run, known, alias)
     agent = whole.agent.name if whole is not None and whole.agent else ""
     name_of = whole.name if whole is not None else ""
     row = Spent(name_of, agent, CORRECTION, provider, name, CORRECTION, (0,) * len(TOKENS), 0, amount, 0)

@@ -119,8 +119,8 @@ class _Walk:
         return rule(self, node)
 
     def _may_start_again(self, node: Node) -> bool:
-        """Whether a condition that is looked at again may change while the node runs, or a delay may begin again, and so
-        start something anew."""
+        """Whether a condition that is looked at again may change while the node runs, or a delay may begin again: and
+        so start something anew."""
         if self._waits_anew(node):
             return True
         if not self.assigned:

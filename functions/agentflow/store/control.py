@@ -361,7 +361,7 @@ class ControlStore:
         return await self._all(tenant, "list_corrections", at=at, key=key, limit=limit)
 
     async def step(self, tenant: UUID, run: UUID, step: int) -> Row | None:
-        """The task and kind of a step that has ended, or was tried."""
+        """The task, kind and model of a step that has ended, or was tried."""
         return await self._one(tenant, "read_step", run=run, step=step)
 
     async def spent(self, tenant: UUID, scope: str) -> int:

@@ -286,7 +286,13 @@ order by made_at desc, key desc
 limit %(limit)s;
 
 -- name: read_step
-select task, kind from agentflow.steps
+-- "alias": the model that its last call was held for, where that was not the task's own.
+select task, kind, (
+  select h.usage->>'model' from agentflow.ledger h
+  where h.born = s.born and h.run_id = s.run_id and h.step = s.step and h.entry = 'hold'
+  order by h.attempt desc limit 1
+) as alias
+from agentflow.steps s
 where born = (select created_at from agentflow.runs where run_id = %(run)s) and run_id = %(run)s and step = %(step)s
 limit 1;
 

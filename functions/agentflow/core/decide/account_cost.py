@@ -30,6 +30,7 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     settled = run.but(
         holds=run.holds.delete(key),
         halted=without(run.halted, key),
+        cheaper=without(run.cheaper, key),
         held_micro=run.held_micro - held,
         spent_micro=run.spent_micro + cost,
         # Billed more than was held: the run is over its word and gets nothing more.

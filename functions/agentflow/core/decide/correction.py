@@ -43,6 +43,7 @@ def _of_run(run: Run, row: Corrected, data: Mapping[str, Any], facts: Facts) -> 
         row.step or 0, corrected.corrections, "correct", row.amount_micro, 0, CORRECTION,
         {"key": row.key, "reason": row.reason, "by": row.by},
     )  # fmt: skip
-    counted, told = spending.corrected(corrected, facts.plan, data.get("task") or "", row.amount_micro)
+    task, alias = data.get("task") or "", data.get("alias")
+    counted, told = spending.corrected(corrected, facts.plan, task, row.amount_micro, alias)
     rows: tuple[Row, ...] = (entry, row, *told)
     return Decision(counted, (*rows, *freed(counted)) if counted.short else rows)

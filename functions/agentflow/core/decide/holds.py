@@ -62,8 +62,8 @@ def room(turn: Turn, step: int, task: Task) -> int | None:
     return min((left for account in accounts if (left := account.left_micro) is not None), default=None)
 
 
-def take(turn: Turn, step: int, attempt: int, amount: int, price: str) -> None:
-    """Reserve what an attempt may cost; nothing is in the way."""
+def take(turn: Turn, step: int, attempt: int, amount: int, price: str, alias: str | None = None) -> None:
+    """Reserve what an attempt may cost; nothing is in the way. ``alias``: the model, where it is not the task's own."""
     if amount == 0:
         return
     if (within := _agent_of(turn, step)) is not None:
@@ -72,7 +72,9 @@ def take(turn: Turn, step: int, attempt: int, amount: int, price: str) -> None:
     turn.held_now += amount
     turn.headroom = turn.headroom.charged(scopes(turn.run, child=price == CHILD), amount)
     turn.holds = turn.holds.set(f"{step}.{attempt}", amount)
-    turn.row(LedgerEntry(step, attempt, "hold", amount, amount, price))
+    if alias is not None:
+        turn.run = turn.run.but(cheaper=turn.run.cheaper.set(f"{step}.{attempt}", alias))
+    turn.row(LedgerEntry(step, attempt, "hold", amount, amount, price, None if alias is None else {"model": alias}))
 
 
 def at_limit(

@@ -5,10 +5,15 @@ from __future__ import annotations
 from agentflow.core.decide.turn import UNCLAIMED, Turn
 from agentflow.core.decision import CHILD, NOTHING, Decision, Facts, LedgerEntry, TimerSet, Withdrawn
 from agentflow.core.message import Message
+from agentflow.core.money import price_version
 from agentflow.core.run import Run, without
 from agentflow.core.spending import NO_USAGE, settled
 
 HOLD_GRACE_MS = 60_000
+
+EXPIRED = "expired"
+"""In place of a price's version, in the entry of a call that never reported."""
+
 
 def expired(run: Run, message: Message, facts: Facts) -> Decision:
     """A halted call never reported: it may have been made, so its whole hold counts as spent. One that nobody had
@@ -30,10 +35,13 @@ def expired(run: Run, message: Message, facts: Facts) -> Decision:
 
 
 def _whole(turn: Turn, step: int, attempt: int, held: int) -> None:
-    """Count a whole hold as spent (late, after the run's end or not)."""
-    task = turn.run.halted.get(f"{step}.{attempt}", "")
-    turn.row(LedgerEntry(step, attempt, "dispatch", held, 0, "expired"))
-    _settle(turn, step, attempt, task, held, held, "expired")
+    """Count a whole hold as spent (late, after the run's end or not), at the price that it was held at."""
+    key = f"{step}.{attempt}"
+    name = turn.run.halted.get(key, "")
+    alias, task = turn.run.cheaper.get(key), turn.plan.tasks.get(name)
+    price = EXPIRED if task is None else price_version(turn.run, turn.plan, task, alias)
+    turn.row(LedgerEntry(step, attempt, "dispatch", held, 0, EXPIRED))
+    _settle(turn, step, attempt, name, held, held, price, alias=alias)
     turn.row(Withdrawn(f"{step}.{attempt}", True))
     turn.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt})
 
@@ -42,7 +50,10 @@ def _release(turn: Turn, step: int, attempt: int, held: int) -> None:
     """Give a hold back whose call will never be made."""
     key = f"{step}.{attempt}"
     turn.holds = without(turn.holds, key)
-    turn.run = turn.run.but(held_micro=turn.run.held_micro - held, halted=without(turn.run.halted, key))
+    run = turn.run
+    turn.run = run.but(
+        held_micro=run.held_micro - held, halted=without(run.halted, key), cheaper=without(run.cheaper, key)
+    )
     turn.row(LedgerEntry(step, attempt, "release", held, -held, "unclaimed"))
     turn.frees = True
     turn.note("timer.fired", {"kind": "hold", "step": step, "attempt": attempt, "released": held})
@@ -60,17 +71,21 @@ def settle(turn: Turn, step: int, attempt: int, task: str, cost: int, ms: int) -
     _settle(turn, step, attempt, task, turn.holds.get(f"{step}.{attempt}", 0), cost, CHILD, ms)
 
 
-def _settle(turn: Turn, step: int, attempt: int, task: str, held: int, cost: int, price: str, ms: int = 0) -> None:
+def _settle(
+    turn: Turn, step: int, attempt: int, task: str, held: int, cost: int, price: str, ms: int = 0,
+    alias: str | None = None,
+) -> None:  # fmt: skip
     key = f"{step}.{attempt}"
     turn.holds = without(turn.holds, key)
     turn.run = turn.run.but(
         spent_micro=turn.run.spent_micro + cost,
         held_micro=turn.run.held_micro - held,
         halted=without(turn.run.halted, key),
+        cheaper=without(turn.run.cheaper, key),
         frozen=turn.run.frozen or cost > held,
     )
     if held or cost:
         turn.row(LedgerEntry(step, attempt, "settle", cost, -held, price))
-        turn.run, told = settled(turn.run, turn.plan, task, price, NO_USAGE, cost, held, ms)
+        turn.run, told = settled(turn.run, turn.plan, task, price, NO_USAGE, cost, held, ms, alias=alias)
         turn.rows(*told)
     turn.frees = True

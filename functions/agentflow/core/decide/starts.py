@@ -151,21 +151,22 @@ def _call(
         "timeout_ms": call_ms(task),
         "hold_micro": held,
     }
-    refusal = _held(turn, step, task, given, attempt, "call", held, version)
+    refusal = _held(turn, step, task, given, attempt, "call", held, version, asked.get("alias"))
     if refusal is None and step not in turn.run.short:
         turn.send(f"{task.kind}.requested", f"{step}.{attempt}", data)
     return refusal
 
 
 def _held(
-    turn: Turn, step: int, task: Task, given: Given, attempt: int, waits: str, held: int, price: str
-) -> Fault | None:
+    turn: Turn, step: int, task: Task, given: Given, attempt: int, waits: str, held: int, price: str,
+    alias: str | None = None,
+) -> Fault | None:  # fmt: skip
     """Open the step with what it may cost held. Where that does not fit it is closed at once, or waits."""
     short = short_of(turn, step, task, held, price)
     if short is not None:
         return _at_limit(turn, step, task, given, attempt, short)
     turn.fund(step)
-    take(turn, step, attempt, held, price)
+    take(turn, step, attempt, held, price, alias)
     turn.opened(step, task, waits, attempt, given if waits != "call" else None)
     return None
 
