@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,10 +11,12 @@ import pytest
 from agentflow.core import worst
 from agentflow.core.bound import Bound, Largest, Limit, Size, largest, number
 from agentflow.core.cel import compile_expr
+from agentflow.core.planner import Elapsed, Start
 from agentflow.core.types import parse
 from agentflow.wire.document import compile_document
 
-from .driving import Drive, machine, tree
+from .driving import TASKS, Drive, machine, tree
+from .random_plans import random_plan
 from .test_fsm import BAD, BOTH, OK, WORK, done, failed, on, run
 from .test_tree import par, seq
 
@@ -175,3 +179,27 @@ def test_what_nothing_bounds_costs_at_most_the_dearest_step_each_time() -> None:
     assert str(worst.worst(plan, lambda task: 3 if task.name == "b" else 1)) == "3 * limits.steps"
     assert str(worst.worst(plan, lambda task: int(task.name == "a"))) == "1", "what is free may start again for free"
 
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_no_task_of_a_random_tree_is_started_more_often_than_it_may_be(part: int) -> None:
+    """Delays, guards, reactive nodes and subtrees with variables of other names among them."""
+    for seed in range(400 * part, 400 * part + 400, 2):
+        plan = compile_document(random_plan(seed, TASKS, limits={"steps": 400}))
+        bounds = {name: worst.worst(plan, lambda task, name=name: int(task.name == name)).most for name in plan.tasks}
+        for again in range(4):
+            chance = random.Random(100 * seed + again)
+            drive = Drive(plan, copied=False)
+            drive.begin()
+            while drive.finish is None:
+                due = [(True, step) for step in drive.running] * 3 + [(False, timer) for timer in drive.timers]
+                is_step, number = chance.choice(sorted(due))
+                if not is_step:
+                    del drive.timers[number]
+                    drive.tell(Elapsed(number))
+                elif chance.random() < 0.3:
+                    drive.fail(number)
+                else:
+                    drive.done(number, n=chance.randint(0, 3), ok=chance.random() < 0.5)
+            begun = Counter(each.task for said in drive.history for each in said if isinstance(each, Start))
+            assert all(times <= bounds[name] for name, times in begun.items()), (seed, again, begun, bounds)
