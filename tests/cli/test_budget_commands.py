@@ -30,6 +30,7 @@ async def test_budgets_are_set_by_an_administrator_and_seen_by_their_tenant(
     assert one["resets_at"].endswith(("T22:00:00Z", "T23:00:00Z"))  # midnight in Berlin
     table = (await run("budgets", "list")).out
     assert "$12.50" in table
+    assert f"{one['resets_at'][:10]} {one['resets_at'][11:19]} UTC" in table
     assert "tenant" in table
     assert (await run("budgets", "remove", "budget:support", "--period", "day", *mine)).code == 0
     assert [each["scope"] for each in (await run("budgets", "--json")).json] == ["tenant"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from uuid import UUID
 
-from .conftest import HELLO, Command
+import psycopg
+
+from .conftest import HELLO, Command, Served
 from .test_main import one_line
 
 
@@ -20,6 +23,18 @@ async def test_costs_are_shown_as_a_table_json_and_csv(agentflow: Command) -> No
     assert "cost" in head.split() and "small" in line and f"{spent / 1e6:.6f}".rstrip("0") in line
     (row,) = csv.DictReader(io.StringIO((await agentflow("costs", "--by", "step", "--csv")).out))
     assert (row["BilledCost"], row["ResourceName"]) == (f"{spent / 1e6:.6f}", "greet")
+
+
+async def test_days_and_months_are_those_of_the_tenants_zone(agentflow: Command, served: Served, key: str) -> None:
+    """Midnight in Tokyo is the day before, and the month before, in UTC."""
+    assert (await agentflow("run", str(HELLO), "-i", "name=Ann")).code == 0
+    tenant = UUID(key.split("_")[1])
+    async with await psycopg.AsyncConnection.connect(served.database.admin) as conn:
+        await conn.execute("update agentflow.tenants set zone = 'Asia/Tokyo' where tenant_id = %s", (tenant,))
+        await conn.execute("update agentflow.spend set day = '2026-03-01' where tenant_id = %s", (tenant,))
+    for period, said in (("day", "2026-03-01"), ("month", "2026-03")):
+        _, line = (await agentflow("costs", "--to", "2026-03-02", "--period", period)).out.splitlines()
+        assert line.split()[0] == said
 
 
 async def test_what_is_wrong_with_costs_is_said_in_one_line(agentflow: Command) -> None:

@@ -640,6 +640,8 @@ class Cost(Answer):
 
     starts_at: Annotated[datetime, Field(description="A day or month begins at midnight where the tenant is.")]
     ends_at: datetime
+    starts_on: Annotated[date, Field(description="The first day, as `from` takes it: days are the tenant's own.")]
+    ends_on: Annotated[date, Field(description="The day after the last one, as `to` takes it.")]
     tenant: UUID
     workflow: str | None
     task: Annotated[str | None, Field(description="By step: the task whose steps these were; empty: not known.")]
@@ -661,7 +663,13 @@ class Cost(Answer):
     prices: Annotated[list[str], Field(description="Versions of the price lists that counted.")]
     runs: Annotated[int | None, Field(description="By tenant or workflow: runs that have ended, forks left out.")]
     runs_succeeded: int | None
-    run_mean_micro: Annotated[int | None, Field(description="What a run cost at the mean, with those it has started.")]
+    run_mean_micro: Annotated[
+        int | None,
+        Field(
+            description="What a run cost at the mean: by workflow with those it has started; by tenant without, as they"
+            " are among its runs."
+        ),
+    ]
     estimated: Estimated | None
 
 

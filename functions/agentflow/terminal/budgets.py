@@ -108,6 +108,5 @@ def dollars(amount: int | None) -> str:
 
 def _cells(item: dict[str, Any]) -> list[str]:
     amounts = ("limit_micro", "soft_micro", "spent_micro", "held_micro", "remaining_micro")
-    resets_at = (item["resets_at"] or "")[:19]
     frozen = "frozen" if item["frozen"] else ""
-    return [item["scope"], item["period"], *(dollars(item[name]) for name in amounts), resets_at, frozen]
+    return [item["scope"], item["period"], *(dollars(item[name]) for name in amounts), output.utc(item["resets_at"]), frozen]

@@ -49,7 +49,7 @@ async def show_corrections(settings: Settings, *, as_json: bool) -> None:
         output.print_json(items)
         return
     rows = [
-        [each["made_at"][:19], each["run"] or each["scope"], each["step"] or "", _signed(each["amount_micro"]),
+        [output.utc(each["made_at"]), each["run"] or each["scope"], each["step"] or "", _signed(each["amount_micro"]),
          each["reason"], each["by"], each["key"]]
         for each in items
     ]  # fmt: skip
