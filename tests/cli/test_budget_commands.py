@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import PEPPER, Served, run
+from .conftest import HELLO, PEPPER, Served, run
 from .test_main import one_line
 
 
@@ -72,7 +72,17 @@ async def test_corrections_are_made_by_an_administrators_key(environment: pytest
     one_line(await run(*correct, "-1.5"), "of 1499999 that were spent")
     one_line(await run(*correct, "1", "--run", "nonsense"), "run")
     one_line(await run(*correct, "1", "--scope", "team"), "scope")
+    for amount in ("1", "-1"):
+        one_line(await run(*correct, amount, "--scope", "budget:nothere"), "there is no budget 'nothere'", "/v1/budgets")
+        one_line(await run(*correct, amount, "--scope", "workflow:nothere"), "there is no workflow 'nothere'")
+    assert (await run("budgets", "set", "budget:team", "--tenant", tenant, *database)).code == 0
+    assert (await run("run", str(HELLO), "-i", "name=Ann")).code == 0
+    for scope in ("budget:team", "workflow:hello"):
+        assert f"{scope}: $0.25 more was spent" in (await run(*correct, "0.25", "--scope", scope)).out
     table = (await run("budgets", "corrections")).out
     assert "-$1.000001" in table
     assert "invoice 7" in table
-    assert "$1.499999" in (await run("costs", "--by", "tenant", "--period", "total")).out
+    listed = (await run("budgets", "corrections", "--json")).json
+    assert sum(each["amount_micro"] for each in listed) == 1_999_999
+    (item,) = (await run("costs", "--by", "tenant", "--period", "total", "--json")).json
+    assert item["corrected_micro"] == 1_999_999

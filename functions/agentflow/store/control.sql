@@ -291,8 +291,8 @@ where born = (select created_at from agentflow.runs where run_id = %(run)s) and 
 limit 1;
 
 -- name: read_spent
--- All that was spent in a scope; child runs count where their own calls do.
-select coalesce(sum(cost_micro), 0)::bigint as spent from agentflow.spend
+-- All that was spent in a scope, null where nothing ever was; child runs count where their own calls do.
+select sum(cost_micro)::bigint as spent from agentflow.spend
 where kind <> 'workflow' and %(scope)s::text in ('tenant', 'workflow:' || workflow, 'budget:' || budget);
 
 -- name: list_prices
