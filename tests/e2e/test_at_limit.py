@@ -180,7 +180,7 @@ async def test_a_person_gives_a_run_more_or_does_not(house: House) -> None:
             await waiting(house, run, "approval")
         tasks = {item["run"]: item for item in (await api.get("/v1/tasks")).json()["items"]}
         asked = tasks[str(yes)]
-        assert (asked["use"], asked["out"]) == ("budget", {"approve": "bool"})
+        assert (asked["use"], asked["out"]) == ("budget", {"approve": "bool", "usd": "double"})
         assert asked["input"] == {
             "scope": "run", "period": "total", "limit_micro": 100, "spent_micro": 0, "held_micro": 0,
             "remaining_micro": 100, "resets_at": None, "needed_micro": HOLD, "input": {},

@@ -440,7 +440,13 @@ class HumanTask(Answer):
     task: str
     use: Annotated[str, Field(description="Who or what it is for, as the workflow names it.")]
     input: Json | None
-    out: Annotated[dict[str, str] | None, Field(description="The answer's fields and their types; null: any object.")]
+    out: Annotated[
+        dict[str, str] | None,
+        Field(
+            description="The answer's fields and their types; null: any object. Where `use` is `budget`, `approve` says"
+            " whether the step may be paid for; `usd`, by how much the run's limit is raised at least, may be left out."
+        ),
+    ]
     asked_at: datetime
     due_at: Annotated[datetime | None, Field(description="When it is too late.")]
 
