@@ -148,7 +148,7 @@ def init_command(
     folder: Annotated[
         str, typer.Option(help="Where the roles' passwords (pgpass) and the first tenant's key (api_key) go.")
     ],
-    wait: Annotated[float, typer.Option(help="Seconds to wait for PostgreSQL and NATS.")] = 120.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for PostgreSQL and NATS.")] = 120.0,
     database: Database = "",
 ) -> None:
     """Make what functions need to start: schema, the roles' passwords, streams, a tenant and its key; once or again."""

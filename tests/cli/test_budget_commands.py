@@ -32,6 +32,8 @@ async def test_budgets_are_set_by_an_administrator_and_seen_by_their_tenant(
     assert "$12.50" in table
     assert f"{one['resets_at'][:10]} {one['resets_at'][11:19]} UTC" in table
     assert "tenant" in table
+    one_line(await run("budgets", "show", "nope"), "'nope' is not a budget's scope", "budget:NAME")
+    one_line(await run("budgets", "show", "budget:nope"), "budget:nope has no budget", "agentflow budgets")
     assert (await run("budgets", "remove", "budget:support", "--period", "day", *mine)).code == 0
     assert [each["scope"] for each in (await run("budgets", "--json")).json] == ["tenant"]
 
@@ -44,9 +46,10 @@ async def test_what_is_no_budget_is_said_in_one_line(environment: pytest.MonkeyP
     one_line(await run("budgets", "set", "tenant", "--usd", "1", "--period", "week", *mine), "period", "month")
     one_line(await run("budgets", "set", "tenant", "--usd", "1", "--soft", "2", *mine), "soft", "limit")
     assert (await run("budgets", "set", "tenant", "--usd", "nan", *mine)).code == 2
-    one_line(await run("budgets", "set", "tenant", "--usd", "1e12", *mine), "limit")
+    one_line(await run("budgets", "set", "tenant", "--usd", "1e12", *mine), "--usd", "1,000,000,000")
     for amount in ("inf", "0.0000001", "1.2345678"):
         one_line(await run("budgets", "set", "tenant", "--usd", amount, *mine), "--usd", "six decimals")
+        one_line(await run("budgets", "set", "tenant", "--usd", "5", "--soft", amount, *mine), "--soft", "six decimals")
     one_line(await run("budgets", "remove", "budget:none", *mine), "budget:none")
     one_line(await run("tenant", "zone", "Mars/Olympus", *mine), "time zone", "Europe/Berlin")
 
@@ -61,7 +64,7 @@ async def test_corrections_are_made_by_an_administrators_key(environment: pytest
     one_line(await run(*correct, "1"), "administrator", "key create --admin")
     admin = (await run("key", "create", "--admin", "--tenant", tenant, *database)).out.strip()
     environment.setenv("AGENTFLOW_API_KEY", admin)
-    for amount in ("1EUR", "nan", "Infinity", "0", "0.0000001", "1e12"):
+    for amount in ("1EUR", "nan", "Infinity", "0", "0.0000001", "1e12", "1e999999", "1e-999999"):
         one_line(await run(*correct, amount), "--usd", "-12.50")
     done = await run(*correct, "2.5", "--key", "i7")
     assert done.out.strip() == "tenant: $2.50 more was spent (key i7)"

@@ -7,6 +7,9 @@ import io
 from uuid import UUID
 
 import psycopg
+import pytest
+
+from agentflow.store.budgets import set_budget
 
 from .conftest import HELLO, Command, Served
 from .test_main import one_line
@@ -59,4 +62,25 @@ async def test_a_file_is_estimated_by_its_plan_and_a_registered_workflow_by_what
 async def test_a_missing_input_of_an_estimate_is_said(agentflow: Command) -> None:
     one_line(await agentflow("estimate", str(HELLO)), "input.name", "is missing")
     one_line(await agentflow("estimate", "nothing"), "no workflow")
-    one_line(await agentflow("estimate", str(HELLO), "-i", "name=A", "--budget", "-1"), "--budget")
+
+
+@pytest.mark.parametrize("amount", ["-1", "0", "nan", "inf", "1e999", "1e7", "0.0000001"])
+async def test_what_is_no_budget_is_said_in_one_line(agentflow: Command, amount: str) -> None:
+    for command in (("estimate", str(HELLO)), ("estimate", "hello"), ("run", str(HELLO))):
+        one_line(await agentflow(*command, "-i", "name=A", "--budget", amount), f"--budget: {float(amount)}", "0.000001")
+    one_line(await agentflow("fork", str(UUID(int=1)), "--at", "1", "--budget", amount), "--budget", "0.000001")
+
+
+async def test_an_estimate_counts_the_account_that_a_run_would_be_charged_to(
+    agentflow: Command, served: Served, key: str
+) -> None:
+    assert (await agentflow("run", str(HELLO), "-i", "name=Ann")).code == 0
+    ask = ("estimate", "hello", "-i", "name=Ann")
+    charged = (*ask, "--charge-to", "team")
+    one_line(await agentflow(*charged), "there is no budget 'team'")
+    for scope, micro in (("tenant", 900_000), ("budget:team", 30_000)):
+        await set_budget(served.database.admin, UUID(key.split("_")[1]), scope, "total", limit_micro=micro)
+    assert (await agentflow(*charged, "--json")).json["tenant_remaining_micro"] == 30_000
+    assert (await agentflow(*ask, "--json")).json["tenant_remaining_micro"] > 30_000
+    assert "have $0.03 left" in (await agentflow(*charged)).out
+    one_line(await agentflow("estimate", str(HELLO), "-i", "name=A", "--charge-to", "team"), "--charge-to", "registered")

@@ -104,6 +104,7 @@ class EstimateRequest(Request):
     budget_usd: Annotated[
         float | None, Field(ge=0.000001, le=1_000_000, description="As for a run.")
     ] = None
+    budget: Annotated[str | None, Field(pattern=NAME, description="As for a run.")] = None
 
 
 class PlanRequest(RunRequest):

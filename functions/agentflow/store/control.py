@@ -345,7 +345,9 @@ class ControlStore:
         if not named and self._without_budgets.get(tenant, 0.0) > monotonic():
             return []
         rows, any_row = await self._read(tenant, ("read_budgets", {"scopes": list(scopes)}), ("has_budgets", {}))
-        if not any_row:
+        if any_row:
+            self._without_budgets.pop(tenant, None)
+        else:
             if len(self._without_budgets) >= MAX_REMEMBERED:
                 self._without_budgets.clear()
             self._without_budgets[tenant] = monotonic() + REMEMBERED_S
