@@ -76,7 +76,7 @@ async def test_corrections_are_made_by_an_administrators_key(environment: pytest
     one_line(await run(*correct, "1", "--run", "nonsense"), "run")
     one_line(await run(*correct, "1", "--scope", "team"), "scope")
     for amount in ("1", "-1"):
-        one_line(await run(*correct, amount, "--scope", "budget:nothere"), "there is no budget 'nothere'", "/v1/budgets")
+        one_line(await run(*correct, amount, "--scope", "budget:nothere"), "no budget 'nothere'", "/v1/budgets")
         one_line(await run(*correct, amount, "--scope", "workflow:nothere"), "there is no workflow 'nothere'")
     assert (await run("budgets", "set", "budget:team", "--tenant", tenant, *database)).code == 0
     assert (await run("run", str(HELLO), "-i", "name=Ann")).code == 0

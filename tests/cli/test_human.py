@@ -88,6 +88,13 @@ def poor(tmp_path: Path) -> str:
     return str(tmp_path / "poor.yaml")
 
 
+@pytest.fixture
+def rich(tmp_path: Path) -> str:
+    """The same, but that its run may spend enough."""
+    (tmp_path / "rich.yaml").write_text(POOR.replace("0.000001", "1"))
+    return str(tmp_path / "rich.yaml")
+
+
 async def short(agentflow: Command, file: str) -> str:
     """A run that asks for money."""
     run = (await agentflow("run", file, "--detach")).out.strip()
@@ -116,11 +123,10 @@ async def test_what_is_not_approved_has_failed(agentflow: Command, poor: str) ->
 
 
 async def test_an_answer_does_not_raise_a_tenants_account(
-    agentflow: Command, poor: str, served: Served, key: str
+    agentflow: Command, rich: str, served: Served, key: str
 ) -> None:
     await set_budget(served.database.admin, UUID(key.split("_")[1]), "tenant", "total", limit_micro=0)
-    Path(poor).write_text(POOR.replace("0.000001", "1"))
-    run = await short(agentflow, poor)
+    run = await short(agentflow, rich)
     listed = (await agentflow("tasks", "--run", run)).out
     assert "approve: bool" in listed
     assert "usd" not in listed

@@ -339,8 +339,8 @@ class ControlStore:
         return await self._all(tenant, "list_budgets", scope=after[0], period=after[1], limit=limit)
 
     async def accounts(self, tenant: UUID, scopes: Sequence[str]) -> list[Account]:
-        """The accounts of some scopes. That a tenant has none at all is remembered for a second, but not said of a named
-        budget: what is charged to one that was set just now must find it."""
+        """The accounts of some scopes. That a tenant has none at all is remembered for a second, but not said of a
+        named budget: what is charged to one that was set just now must find it."""
         named = any(scope.startswith("budget:") for scope in scopes)
         if not named and self._without_budgets.get(tenant, 0.0) > monotonic():
             return []

@@ -99,6 +99,7 @@ def dollars(amount: int | None) -> str:
 
 
 def _cells(item: dict[str, Any]) -> list[str]:
-    amounts = ("limit_micro", "soft_micro", "spent_micro", "held_micro", "remaining_micro")
+    names = ("limit_micro", "soft_micro", "spent_micro", "held_micro", "remaining_micro")
+    amounts = [dollars(item[name]) for name in names]
     frozen = "frozen" if item["frozen"] else ""
-    return [item["scope"], item["period"], *(dollars(item[name]) for name in amounts), output.utc(item["resets_at"]), frozen]
+    return [item["scope"], item["period"], *amounts, output.utc(item["resets_at"]), frozen]

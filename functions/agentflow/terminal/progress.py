@@ -18,7 +18,9 @@ MAX_LINES = 500
 PARTS = "--"
 """Between the names of an agent's task and of a part of it (core.plan, which is too much to import for this)."""
 SHORT = "waiting for money"
-STYLES = {"running": "cyan", "waiting": "cyan", SHORT: "yellow", "succeeded": "green", "failed": "red", "halted": "yellow"}
+STYLES = {
+    "running": "cyan", "waiting": "cyan", SHORT: "yellow", "succeeded": "green", "failed": "red", "halted": "yellow",
+}  # fmt: skip
 ENDED = ("run.completed", "run.failed", "run.cancelled")
 TIMERS = ("retry", "wait", "timeout", "budget")
 """Timers that change what a step does. Others are the run's and the tree's, or of money held for what was halted."""

@@ -149,7 +149,8 @@ class ParentStep(Payload):
 
 class RunRequested(Payload):
     """Start a run of a workflow; without ``version`` the newest one, or the newest of ``versions`` (from, to).
-    ``budget``: the named budget that it is charged to, or what an event says in its place. ``only_plan``: of a goal, end once there is a plan.
+    ``budget``: the named budget that it is charged to, or what an event says in its place. ``only_plan``: of a goal,
+    end once there is a plan.
     ``expected_micro``: what it is expected to cost."""
 
     run: Uuid

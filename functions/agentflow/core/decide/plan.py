@@ -117,16 +117,16 @@ def _budget(run: Run, plan: Plan) -> str | None:
 
 
 def _asked(message: Message, facts: Facts) -> Run:
-    """The run that is asked for. What an event says in place of a budget may be anything, and no run has such a name."""
+    """The run that is asked for. What an event says in place of a budget may be anything: no run has such a name."""
     run = requested(message, facts)
     return run if run.budget is None or NAME.fullmatch(run.budget) else run.but(budget=None)
 
 
 def _nobodys(run: Run, message: Message, facts: Facts) -> str:
     """Why the run cannot be charged to the budget that it is asked for with; '' where it can. Only an event's is still
-    in its request: the API knows the budget that it lets through, and a child run has its parent's or its workflow's."""
+    in its request: the API knows those that it lets through, and a child run has its parent's or its workflow's."""
     budget = message.data.get("budget")
-    if budget is None or run.parent is not None or facts.headroom.of([f"budget:{budget}"]):
+    if budget is None or run.parent is not None or facts.headroom.of((f"budget:{budget}",)):
         return ""
     mend = "send another name, or have an administrator set it: agentflow budgets set budget:NAME"
     return f"trigger.budget: the event names {budget!r}, and there is no such budget ({mend})"
