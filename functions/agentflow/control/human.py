@@ -13,8 +13,8 @@ from agentflow.control.bodies import read_json, read_query
 from agentflow.control.call import Call, answer, no_run, page
 from agentflow.control.fitting import misfits
 from agentflow.core.budgets import Account
-from agentflow.core.decide.holds import RUN
 from agentflow.core.message import Message
+from agentflow.core.waiting import RUN
 from agentflow.errors import Conflict, Invalid, Problem
 from agentflow.store.control import ACTOR, NO_RUN
 
