@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from agentflow import __version__
 from agentflow.terminal import carrying
 from agentflow.terminal.audit import audit_app
 from agentflow.terminal.budget_commands import budgets_app, tenant_zone
@@ -20,7 +21,6 @@ from agentflow.terminal.pricing_commands import prices_app
 from agentflow.terminal.retention_commands import archive_app, prune, retention_app
 
 app = typer.Typer(
-    help="Multi-agent workflows as CloudEvents through small functions.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,6 +61,21 @@ Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", "-i", help="name=value, or name=@file for the content of a file; repeatable."),
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"agentflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[  # _version is called with it
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Multi-agent workflows as CloudEvents through small functions."""
 
 
 # -- the stack ---------------------------------------------------------------------------------------------
@@ -148,7 +163,7 @@ def init_command(
     folder: Annotated[
         str, typer.Option(help="Where the roles' passwords (pgpass) and the first tenant's key (api_key) go.")
     ],
-    wait: Annotated[float, typer.Option(help="Seconds to wait for PostgreSQL and NATS.")] = 120.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for PostgreSQL and NATS.")] = 120.0,
     database: Database = "",
 ) -> None:
     """Make what functions need to start: schema, the roles' passwords, streams, a tenant and its key; once or again."""

@@ -58,7 +58,9 @@ class Settings:
         "", "what `agentflow serve` carries when it names nothing: a function, relay or bridge; images set it"
     )
     processes: int = _option(1, "processes of `agentflow dev` that share its work and its port, 1 to 16")
-    api_url: str = _option("http://127.0.0.1:8080", "where the CLI finds the API")
+    api_url: str = _option(
+        "", "where the CLI finds the API; empty: where `agentflow dev` says in its home, else http://127.0.0.1:8080"
+    )
     api_key: str = _option("", "API key of the CLI; empty: the one the embedded stack wrote to its home")
     key_pepper: str = _option(
         "local-development-pepper", "secret that API key hashes are made with; set it in production"

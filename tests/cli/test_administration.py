@@ -55,6 +55,8 @@ async def test_a_migration_gives_the_roles_the_passwords_of_a_file(
 
 async def test_a_tenant_and_a_key_open_the_api(administrator: pytest.MonkeyPatch, served: Served) -> None:
     database = ("--database", served.database.admin)
+    for amount in ("inf", "1e300", "0.0000001"):
+        one_line(await run("tenant", "create", "acme", "--limit-usd", amount, *database), "--limit-usd", "six decimals")
     made = await run("tenant", "create", "acme", "--limit-usd", "2.5", *database, "--json")
     tenant = made.json["tenant"]
     key = (await run("key", "create", "--tenant", tenant, "--label", "ci", *database)).out.strip()

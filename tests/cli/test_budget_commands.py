@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import PEPPER, Served, run
+from .conftest import HELLO, PEPPER, Served, run
 from .test_main import one_line
 
 
@@ -30,7 +30,10 @@ async def test_budgets_are_set_by_an_administrator_and_seen_by_their_tenant(
     assert one["resets_at"].endswith(("T22:00:00Z", "T23:00:00Z"))  # midnight in Berlin
     table = (await run("budgets", "list")).out
     assert "$12.50" in table
+    assert f"{one['resets_at'][:10]} {one['resets_at'][11:19]} UTC" in table
     assert "tenant" in table
+    one_line(await run("budgets", "show", "nope"), "'nope' is not a budget's scope", "budget:NAME")
+    one_line(await run("budgets", "show", "budget:nope"), "budget:nope has no budget", "agentflow budgets")
     assert (await run("budgets", "remove", "budget:support", "--period", "day", *mine)).code == 0
     assert [each["scope"] for each in (await run("budgets", "--json")).json] == ["tenant"]
 
@@ -43,9 +46,10 @@ async def test_what_is_no_budget_is_said_in_one_line(environment: pytest.MonkeyP
     one_line(await run("budgets", "set", "tenant", "--usd", "1", "--period", "week", *mine), "period", "month")
     one_line(await run("budgets", "set", "tenant", "--usd", "1", "--soft", "2", *mine), "soft", "limit")
     assert (await run("budgets", "set", "tenant", "--usd", "nan", *mine)).code == 2
-    one_line(await run("budgets", "set", "tenant", "--usd", "1e12", *mine), "limit")
+    one_line(await run("budgets", "set", "tenant", "--usd", "1e12", *mine), "--usd", "1,000,000,000")
     for amount in ("inf", "0.0000001", "1.2345678"):
         one_line(await run("budgets", "set", "tenant", "--usd", amount, *mine), "--usd", "six decimals")
+        one_line(await run("budgets", "set", "tenant", "--usd", "5", "--soft", amount, *mine), "--soft", "six decimals")
     one_line(await run("budgets", "remove", "budget:none", *mine), "budget:none")
     one_line(await run("tenant", "zone", "Mars/Olympus", *mine), "time zone", "Europe/Berlin")
 
@@ -60,7 +64,7 @@ async def test_corrections_are_made_by_an_administrators_key(environment: pytest
     one_line(await run(*correct, "1"), "administrator", "key create --admin")
     admin = (await run("key", "create", "--admin", "--tenant", tenant, *database)).out.strip()
     environment.setenv("AGENTFLOW_API_KEY", admin)
-    for amount in ("1EUR", "nan", "Infinity", "0", "0.0000001", "1e12"):
+    for amount in ("1EUR", "nan", "Infinity", "0", "0.0000001", "1e12", "1e999999", "1e-999999"):
         one_line(await run(*correct, amount), "--usd", "-12.50")
     done = await run(*correct, "2.5", "--key", "i7")
     assert done.out.strip() == "tenant: $2.50 more was spent (key i7)"
@@ -71,7 +75,17 @@ async def test_corrections_are_made_by_an_administrators_key(environment: pytest
     one_line(await run(*correct, "-1.5"), "of 1499999 that were spent")
     one_line(await run(*correct, "1", "--run", "nonsense"), "run")
     one_line(await run(*correct, "1", "--scope", "team"), "scope")
+    for amount in ("1", "-1"):
+        one_line(await run(*correct, amount, "--scope", "budget:nothere"), "no budget 'nothere'", "/v1/budgets")
+        one_line(await run(*correct, amount, "--scope", "workflow:nothere"), "there is no workflow 'nothere'")
+    assert (await run("budgets", "set", "budget:team", "--tenant", tenant, *database)).code == 0
+    assert (await run("run", str(HELLO), "-i", "name=Ann")).code == 0
+    for scope in ("budget:team", "workflow:hello"):
+        assert f"{scope}: $0.25 more was spent" in (await run(*correct, "0.25", "--scope", scope)).out
     table = (await run("budgets", "corrections")).out
     assert "-$1.000001" in table
     assert "invoice 7" in table
-    assert "$1.499999" in (await run("costs", "--by", "tenant", "--period", "total")).out
+    listed = (await run("budgets", "corrections", "--json")).json
+    assert sum(each["amount_micro"] for each in listed) == 1_999_999
+    (item,) = (await run("costs", "--by", "tenant", "--period", "total", "--json")).json
+    assert item["corrected_micro"] == 1_999_999

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 from house import eventually
 
-from .conftest import Command
+from agentflow.store.budgets import set_budget
+
+from .conftest import Command, Served
 from .test_main import one_line
 
 ASK = """
@@ -64,6 +67,70 @@ async def test_a_wrong_answer_is_told_what_is_wrong(
 ) -> None:
     refused = await agentflow("answer", asking, *given)
     one_line(refused, said)
+
+
+POOR = """
+agentflow: plan/v1
+kind: bt
+name: poor
+limits: {steps: 5, usd: 0.000001, at_limit: ask}
+vars: {said: string}
+tasks:
+  greet: {kind: llm, use: small, prompt: "Greet Ann; mention its 3 letters.", max_tokens: 20}
+root: {task: greet, set: {said: result.text}}
+"""
+
+
+@pytest.fixture
+def poor(tmp_path: Path) -> str:
+    """A workflow whose only call costs more than its run may spend."""
+    (tmp_path / "poor.yaml").write_text(POOR)
+    return str(tmp_path / "poor.yaml")
+
+
+@pytest.fixture
+def rich(tmp_path: Path) -> str:
+    """The same, but that its run may spend enough."""
+    (tmp_path / "rich.yaml").write_text(POOR.replace("0.000001", "1"))
+    return str(tmp_path / "rich.yaml")
+
+
+async def short(agentflow: Command, file: str) -> str:
+    """A run that asks for money."""
+    run = (await agentflow("run", file, "--detach")).out.strip()
+    await eventually(lambda: _asks(agentflow, run))
+    return run
+
+
+async def test_more_money_is_approved_and_how_much(agentflow: Command, poor: str) -> None:
+    run = await short(agentflow, poor)
+    assert "approve: bool, usd: double" in (await agentflow("tasks", "--run", run)).out
+    assert "greet (llm) waiting for money" in (await agentflow("logs", run)).out
+    assert (await agentflow("answer", run, "1", "-r", "approve=true", "-r", "usd=1", "--by", "ann")).code == 0
+    followed = (await agentflow("logs", "-f", run)).out
+    assert "greet running, approved by ann, the run may spend $1.000001" in followed
+    assert followed.index("approved by ann") < followed.index("greet succeeded")
+    assert "of $1.000001" in (await agentflow("show", run)).out
+
+
+async def test_what_is_not_approved_has_failed(agentflow: Command, poor: str) -> None:
+    run = await short(agentflow, poor)
+    assert (await agentflow("answer", run, "1", "-r", "approve=false", "--by", "ann")).code == 0
+    followed = (await agentflow("logs", "-f", run)).out
+    assert "not approved by ann" in followed
+    assert "greet succeeded" not in followed
+    assert "failed" in (await agentflow("show", run)).out
+
+
+async def test_an_answer_does_not_raise_a_tenants_account(
+    agentflow: Command, rich: str, served: Served, key: str
+) -> None:
+    await set_budget(served.database.admin, UUID(key.split("_")[1]), "tenant", "total", limit_micro=0)
+    run = await short(agentflow, rich)
+    listed = (await agentflow("tasks", "--run", run)).out
+    assert "approve: bool" in listed
+    assert "usd" not in listed
+    one_line(await agentflow("answer", run, "1", "-r", "approve=true", "-r", "usd=1"), "usd", "it has: approve")
 
 
 async def test_a_run_is_paused_and_goes_on(agentflow: Command, asking: str) -> None:

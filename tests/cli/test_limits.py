@@ -33,6 +33,8 @@ async def test_what_cannot_be_limited_is_said_in_one_line(agentflow: Command) ->
         "weight",
         "operator",
     )
+    for rate in ("nan", "inf"):
+        one_line(await agentflow("limits", "set", "tenant", "--per-second", rate), "--per-second")
     one_line(await agentflow("limits", "remove", "tool:x"), "no limit")
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from agentflow import __version__
 
 from .conftest import Ended, run
 
@@ -61,6 +64,20 @@ def test_the_installed_command_lists_what_it_can() -> None:
     )
     assert done.returncode == 0
     assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_the_version_is_said_without_anything_heavy() -> None:
+    code = (
+        "import sys; from agentflow import __main__\nsys.argv = ['agentflow', '--version']\n"
+        "try:\n    __main__.main()\n"
+        "except SystemExit as end:\n"
+        "    heavy = {'httpx', 'psycopg', 'pydantic', 'starlette', 'asyncio', 'rich.live'} & set(sys.modules)\n"
+        "    print(end.code, sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"agentflow {__version__}", "0 []"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["version"] == __version__
 
 
 @pytest.mark.parametrize(

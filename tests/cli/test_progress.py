@@ -81,6 +81,44 @@ def test_between_attempts_a_step_has_failed_and_then_runs_again() -> None:
     assert rendered(seen(5)).splitlines()[3].split()[2:5] == ["llm", "running", "2"]
 
 
+def lines_of(*history: dict[str, Any]) -> tuple[Progress, list[str]]:
+    """What is seen of a run whose first step asks a model, after this, and the last event's lines."""
+    view, said = Progress("r"), []
+    first = line(1, "run.started", 0, started=started(1, "ask", "llm"), short=[1])
+    for item in (first, *history):
+        said = view.apply(Event(str(item["seq"]), item["name"], item))
+    return view, said
+
+
+def test_a_step_that_is_short_waits_for_money_and_then_runs() -> None:
+    view, said = lines_of()
+    assert said == ["step 1 ask (llm) waiting for money"]
+    assert "waiting for money" in rendered(view)
+    woken = {"kind": "budget", "step": 1, "attempt": 1, "task": "ask"}
+    assert lines_of(line(2, "timer.fired", 3, **woken))[1] == ["step 1 ask running"]
+    view, said = lines_of(line(2, "timer.fired", 3, **woken, short=[1]))
+    assert said[-1] == "step 1 ask waiting for money"
+    assert (view.steps[1].state, view.steps[1].took) == ("waiting for money", None)
+
+
+def test_what_is_held_for_a_halted_call_says_nothing_of_its_step() -> None:
+    for more in ({}, {"released": 7}):
+        view, said = lines_of(line(2, "timer.fired", 3, kind="hold", step=1, attempt=1, **more))
+        assert (view.steps[1].state, said) == ("waiting for money", [])
+
+
+def test_what_a_person_approves_is_yet_to_be_done() -> None:
+    told = {"step": 1, "attempt": 1, "task": "ask", "by": "ann"}
+    view, said = lines_of(line(2, "step.answered", 3, **told, approve=True, limit_micro=500_000))
+    assert (view.steps[1].state, said) == ("running", ["step 1 ask running, approved by ann, the run may spend $0.50"])
+    assert lines_of(line(2, "step.answered", 3, **told, approve=True))[1] == ["step 1 ask running, approved by ann"]
+    assert lines_of(line(2, "step.answered", 3, **told, approve=True, short=[1]))[0].steps[1].state == (
+        "waiting for money"
+    )
+    view, said = lines_of(line(2, "step.answered", 3, **told, approve=False))
+    assert (view.steps[1].state, said) == ("failed", ["step 1 ask failed in 3.00 s: not approved by ann"])
+
+
 def test_what_ends_with_the_run_is_halted() -> None:
     view = seen(final=True)
     assert view.steps[3].state == "halted"

@@ -99,7 +99,7 @@ async def test_a_run_that_fails_is_exit_code_1_and_says_why(agentflow: Command, 
         (("hello@999",), ("999",)),
         ((str(HELLO), "-i", "nmae=Ann"), ("--input nmae", "it has: ", "name")),
         ((str(HELLO),), ("input.name", "is missing")),
-        ((str(HELLO), "-i", "name=Ann", "--budget", "-1"), ("budget_usd",)),
+        ((str(HELLO), "-i", "name=Ann", "--budget", "-1"), ("--budget: -1.0",)),
         ((str(HELLO), "-i", "name=Ann", "--key", "a b"), ("idempotency-key",)),
     ],
 )

@@ -78,6 +78,30 @@ async def test_what_children_cost_is_said_beside_and_counted_once(world: World) 
     assert (whole["cost_micro"], whole["children_micro"]) == (565 * 11, 0)
 
 
+async def test_a_child_runs_calls_time_and_money_count_once_whatever_is_added_up(world: World) -> None:
+    await fill(world, world.a)
+    for by in ("tenant", "workflow", "step"):
+        items = await costs(world.a, by=by, period="total")
+        sums = {name: sum(item[name] for item in items) for name in ("calls", "seconds", "cost_micro")}
+        assert sums == {"calls": 16, "seconds": 12.0, "cost_micro": 6215}, by
+        assert {price for item in items for price in item["prices"]} == {"v 1"}
+    (tell,) = [item for item in items if item["task"] == "tell"]
+    assert (tell["calls"], tell["seconds"], tell["cost_micro"], tell["children_micro"]) == (0, 0.0, 0, 275)
+
+
+async def test_a_tenants_run_costs_at_the_mean_what_its_own_calls_have_cost(world: World) -> None:
+    async with await psycopg.AsyncConnection.connect(world.database.admin) as conn:
+        for row in (("audit", "find", "llm", 300), ("audit", "tell", "workflow", 100), ("notify", "say", "llm", 100)):
+            workflow, task, kind, micro = row
+            await conn.execute(SPEND, (world.a.id, TODAY, workflow, task, kind, "", "", 0, "", micro, ""))
+        await conn.execute(RUNS, (world.a.id, TODAY, "audit", 1, 400, 0, 0, 0))
+        await conn.execute(RUNS, (world.a.id, TODAY, "notify", 1, 100, 0, 0, 0))
+    means = {item["workflow"]: item["run_mean_micro"] for item in await costs(world.a, by="workflow")}
+    assert means == {"audit": 400, "notify": 100}
+    (whole,) = await costs(world.a, by="tenant")
+    assert (whole["cost_micro"], whole["runs"], whole["run_mean_micro"]) == (400, 2, 200)
+
+
 async def test_tokens_calls_time_runs_and_estimates(world: World) -> None:
     await fill(world, world.a)
     (model, _) = await costs(world.a, by="model", period="total")
@@ -117,6 +141,23 @@ async def test_days_are_the_tenants_own(world: World) -> None:
     item = (await costs(world.a, by="tenant", period="day", **{"from": "2026-11-01", "to": "2199-01-01"}))[-1]
     began = datetime.fromisoformat(item["starts_at"]).astimezone(UTC)
     assert began.hour in (4, 5), "midnight there, in summer or winter"
+
+
+async def test_east_of_utc_a_day_and_a_month_are_told_as_the_tenants_own(world: World) -> None:
+    await fill(world, world.a)
+    async with await psycopg.AsyncConnection.connect(world.database.admin) as conn:
+        await conn.execute("update agentflow.tenants set zone = 'Asia/Tokyo' where tenant_id = %s", (world.a.id,))
+    given = {"by": "tenant", "from": str(LAST_MONTH), "to": str(TODAY + timedelta(days=1))}
+    days = await costs(world.a, period="day", **given)
+    assert [(item["starts_on"], item["ends_on"]) for item in days] == [
+        (str(day), str(day + timedelta(days=1))) for day in (TODAY, LAST_MONTH)
+    ]
+    assert days[0]["starts_at"] == f"{TODAY - timedelta(days=1)}T15:00:00Z"
+    months = await costs(world.a, period="month", **given)
+    assert [item["starts_on"] for item in months] == [f"{TODAY:%Y-%m}-01", f"{LAST_MONTH:%Y-%m}-01"]
+    answer = await world.a.http.get("/v1/costs", params={**given, "period": "month", "format": "csv"})
+    row = next(csv.DictReader(io.StringIO(answer.text)))
+    assert (row["x_StartsOn"], row["x_EndsOn"]) == (months[0]["starts_on"], months[0]["ends_on"])
 
 
 async def test_pages_follow_each_other_without_a_gap(world: World) -> None:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from agentflow.control.waiting import Gone, while_connected
+from agentflow.store.budgets import set_budget
 
 from .world import FAILER, FILES, WAITER, World, problem
 
@@ -233,6 +234,14 @@ async def test_a_budget_in_dollars_is_kept_in_whole_micro_dollars(world: World) 
         request = {"workflow": "echo", "input": {"text": "x"}, "budget_usd": dollars}
         assert (await world.a.http.post("/v1/runs", json=request)).status_code == 202
         assert world.engine.submitted[-1].data["budget_micro"] == micro
+
+
+async def test_a_budget_that_was_set_just_now_can_be_charged(world: World) -> None:
+    body = {"workflow": await world.register(name="charged"), "input": {"text": "hi"}, "budget": "team"}
+    problem(await world.a.http.post("/v1/runs", json=body), 422, "unknown_budget")
+    await set_budget(world.database.admin, world.a.id, "budget:team", "total", limit_micro=1)
+    answer = await world.a.http.post("/v1/runs", json=body)
+    assert (answer.status_code, (await world.finished(answer.json()["id"]))["budget"]) == (202, "team")
 
 
 async def test_when_the_engine_is_full_the_client_is_told_when_to_come_back(world: World) -> None:

@@ -129,12 +129,27 @@ def test_a_run_that_may_be_too_dear_for_any_of_its_accounts_is_not_started() -> 
     most = INPUT + 1000
     assert request(started(document, total(most), total(most, "workflow:w")))["hold_micro"] == most
     for short in (total(most - 1), total(most - 1, "workflow:w"), total(most - 1, "budget:team")):
-        facts = Facts(0, document, 1, lambda _: DEAR, headroom=Headroom({short.scope: [short]}))
+        known_as = {"budget:team": [Account("budget:team", "total", None)], short.scope: [short]}
+        facts = Facts(0, document, 1, lambda _: DEAR, headroom=Headroom(known_as))
         given = {"run": str(RUN), "workflow": "w", "version": 1, "input": {}, "budget_micro": None, "budget": "team"}
         asked = plan.decide(None, Message("run.requested", TENANT, RUN, "requested", given), facts)
         assert asked.run is not None and asked.run.error is not None
         assert asked.run.error["code"] == "estimate_exceeds_budget"
         assert f"{short.who} has {most - 1} left" in asked.run.error["message"]
+
+
+def test_a_run_that_an_event_charges_to_no_budget_there_is_fails() -> None:
+    document = compiled(budget="team")
+    assert planned(document, total(5000, "budget:blue"), budget="blue").run.budget == "blue"
+    for name in ("zzz", "Not A Name", "7"):
+        refused = planned(document, total(5000, "budget:team"), budget=name).run
+        assert (refused.status, refused.error["code"], refused.error["path"]) == (
+            "failed", "unknown_budget", "trigger.budget"
+        )  # fmt: skip
+        assert repr(name) in refused.error["message"]
+        assert "agentflow budgets set" in refused.error["message"]
+    assert refused.budget is None, "no row can have it"
+    assert planned(document).run.budget == "team", "a workflow's own needs no account to be counted for"
 
 
 def test_a_cheaper_model_is_asked_where_the_own_one_does_not_fit() -> None:

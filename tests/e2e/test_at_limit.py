@@ -180,7 +180,7 @@ async def test_a_person_gives_a_run_more_or_does_not(house: House) -> None:
             await waiting(house, run, "approval")
         tasks = {item["run"]: item for item in (await api.get("/v1/tasks")).json()["items"]}
         asked = tasks[str(yes)]
-        assert (asked["use"], asked["out"]) == ("budget", {"approve": "bool"})
+        assert (asked["use"], asked["out"]) == ("budget", {"approve": "bool", "usd": "double"})
         assert asked["input"] == {
             "scope": "run", "period": "total", "limit_micro": 100, "spent_micro": 0, "held_micro": 0,
             "remaining_micro": 100, "resets_at": None, "needed_micro": HOLD, "input": {},
@@ -217,14 +217,25 @@ async def test_runs_are_charged_to_the_budget_they_name(house: House) -> None:
 async def test_an_event_says_which_budget_its_run_is_charged_to(house: House) -> None:
     trigger = {"type": "com.example.asked", "budget": "event.data.team"}
     await house.register({**ASKING, "trigger": trigger, "limits": {**ASKING["limits"], "budget": "usual"}})
+    for name in ("usual", "blue"):
+        await limit(house, 1000, f"budget:{name}")
     async with house.host() as host, door(house, host) as api:
-        for number, team in enumerate(("blue", "", "Not A Name", 7)):
+        for number, team in enumerate(("blue", "", 7, "zzz", "Not A Name")):
             event = {"specversion": "1.0", "id": str(number), "source": "/x", "type": "com.example.asked"}
             headers = {"content-type": "application/cloudevents+json"}
             done = await api.post("/v1/events", json={**event, "data": {"team": team}}, headers=headers)
             assert done.status_code == 202
-        rows = await eventually(lambda: _ended(house, 4))
-    assert sorted(row["budget"] for row in rows) == ["blue", "usual", "usual", "usual"]
+        rows = await eventually(lambda: _ended(house, 5))
+    ran = sorted((row["budget"], row["spent_micro"]) for row in rows if row["status"] == "succeeded")
+    spent = {each["scope"]: each["spent_micro"] for each in await house.rows("select * from budgets")}
+    (_, micro), *_ = ran
+    assert ran == [("blue", micro), ("usual", micro), ("usual", micro)]
+    assert spent == {"budget:blue": micro, "budget:usual": 2 * micro}
+    failed = [row["error"] for row in rows if row["status"] == "failed"]
+    assert [(error["code"], error["path"]) for error in failed] == [("unknown_budget", "trigger.budget")] * 2
+    said = " ".join(error["message"] for error in failed)
+    assert "'zzz'" in said
+    assert "'Not A Name'" in said
 
 
 async def _ended(house: House, count: int) -> Any:

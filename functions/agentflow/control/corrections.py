@@ -86,10 +86,18 @@ async def _of_step(call: Call, asked: shapes.CorrectionRequest) -> dict[str, Any
 
 
 async def _check_scope(call: Call, asked: shapes.CorrectionRequest) -> None:
-    """What is given back of a scope has been spent there."""
-    if asked.amount_micro > 0:
-        return
-    spent = await call.services.store.spent(call.tenant, asked.scope)
+    """There is such a scope: something was spent there, or is to be counted. And what is given back was spent there."""
+    store, scope = call.services.store, asked.scope
+    spent = await store.spent(call.tenant, scope)
+    kind, _, name = scope.partition(":")
+    if spent is None and name and not await store.accounts(call.tenant, [scope]):
+        if kind == "budget":
+            mend = "list them with GET /v1/budgets, or have an administrator set it"
+            raise Rejected(f"there is no budget {name!r}", code="unknown_budget", path="scope", mend=mend)
+        if await store.newest_version(call.tenant, name) is None:
+            mend = "list them with GET /v1/workflows"
+            raise Rejected(f"there is no workflow {name!r}", code="unknown_workflow", path="scope", mend=mend)
+    spent = spent or 0
     if spent + asked.amount_micro < 0:
         said = f"would give back {-asked.amount_micro} micro-dollars of {spent} that were spent"
         raise Rejected(said, code="below_zero", path="amount_micro", mend="give back less")

@@ -32,7 +32,7 @@ COLUMNS = (
     "BilledCost", "EffectiveCost", "ConsumedQuantity", "ConsumedUnit", "x_Workflow", "x_Calls", "x_InputTokens",
     "x_OutputTokens", "x_CacheReadTokens", "x_CacheWriteTokens", "x_ReasoningTokens", "x_Seconds",
     "x_PriceVersions", "x_CorrectedCost", "x_ChildrenCost", "x_Runs", "x_RunsSucceeded", "x_RunMeanCost",
-    "x_EstimatedRuns", "x_EstimatedCost", "x_EstimatedRunsCost",
+    "x_EstimatedRuns", "x_EstimatedCost", "x_EstimatedRunsCost", "x_StartsOn", "x_EndsOn",
 )  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _item(call: Call, by: str, row: Row) -> dict[str, Any]:
         "prices": row["prices"] or [],
         "runs": runs,
         "runs_succeeded": row["succeeded"] if runs is not None else None,
-        "run_mean_micro": round(row["runs_micro"] / runs) if runs else None,
+        "run_mean_micro": max(0, round(row["runs_micro"] / runs)) if runs else None,
         "estimated": _estimated(row) if row["expected_runs"] else None,
     }
 
@@ -169,6 +169,8 @@ def _focus(by: str, item: Row) -> dict[str, Any]:
         "x_EstimatedRuns": _or_empty(estimated.get("runs")),
         "x_EstimatedCost": dollars(estimated["expected_micro"]) if estimated else "",
         "x_EstimatedRunsCost": dollars(estimated["cost_micro"]) if estimated else "",
+        "x_StartsOn": item["starts_on"],
+        "x_EndsOn": item["ends_on"],
     }
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from agentflow.control import shapes
 from agentflow.control.bodies import read_json
-from agentflow.control.budgets import charged, exhausted
+from agentflow.control.budgets import charged, exhausted, named
 from agentflow.control.call import Call, answer
 from agentflow.control.files import check_out
 from agentflow.control.registry import told_models
@@ -129,7 +129,8 @@ async def estimate_run(call: Call) -> Response:
         limit, limit_name = budget, "budget_usd"
     rests_on = await basis(call, plan, version)
     found = estimate(plan, rests_on.tariff, given, limit, limit_name, rests_on.observed)
-    left = [account.left_micro for account in await charged(call, plan)]
+    accounts = await (named(call, plan, asked.budget) if asked.budget else charged(call, plan))
+    left = [account.left_micro for account in accounts]
     remaining = min((each for each in left if each is not None), default=None)
     told = as_json(found) | {"workflow": name, "version": version, "tenant_remaining_micro": remaining}
     return answer(shapes.Estimate, told)

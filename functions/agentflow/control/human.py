@@ -14,6 +14,7 @@ from agentflow.control.call import Call, answer, no_run, page
 from agentflow.control.fitting import misfits
 from agentflow.core.budgets import Account
 from agentflow.core.message import Message
+from agentflow.core.waiting import RUN
 from agentflow.errors import Conflict, Invalid, Problem
 from agentflow.store.control import ACTOR, NO_RUN
 
@@ -43,7 +44,7 @@ async def answer_task(call: Call) -> Response:
         raise Conflict(f"step {step} does not wait for a person (see GET /v1/tasks)", code="not_waiting")
     result = asked.result
     if rows[0]["short"] is not None:
-        result = _approval(result)
+        result = _approval(result, _answers(rows[0]))
     else:
         _, plan = await call.services.registry.plan(call.tenant, rows[0]["workflow"], rows[0]["version"])
         out = plan.tasks[rows[0]["task"]].out
@@ -56,13 +57,19 @@ async def answer_task(call: Call) -> Response:
     return answer(shapes.Noted, {"id": run}, 202, {"location": f"/v1/runs/{run}"})
 
 
-def _approval(result: Any) -> dict[str, Any]:
-    """Whether a run may spend more than a limit says, and how much."""
+def _answers(row: dict[str, Any]) -> dict[str, str]:
+    """What may be said to a step that a limit does not admit. A tenant's accounts are not raised by answers."""
+    scope, *_ = row["short"]
+    return {"approve": "bool", "usd": "double"} if scope == RUN else {"approve": "bool"}
+
+
+def _approval(result: Any, asked: dict[str, str]) -> dict[str, Any]:
+    """Whether a run may spend more than a limit says, and by how much its own is raised at least."""
     approve, usd = result.get("approve"), result.get("usd")
+    mend = f"asked for is {', '.join(f'{name}: {kind}' for name, kind in asked.items())}"
+    mend += "; usd may be left out" if "usd" in asked else "; an account is raised with: agentflow budgets set"
     faults = [
-        Problem(f"result.{name[:64]}", "is not asked for", "asked for is approve: bool, and if need be usd", "unknown")
-        for name in result
-        if name not in ("approve", "usd")
+        Problem(f"result.{name[:64]}", "is not asked for", mend, "unknown") for name in result if name not in asked
     ]
     if not isinstance(approve, bool):
         faults.append(Problem("result.approve", "is no bool", "say whether it may be spent: true or false", "type"))
@@ -76,12 +83,12 @@ def _approval(result: Any) -> dict[str, Any]:
 async def _budget(call: Call, row: dict[str, Any]) -> dict[str, Any]:
     """What a step lacks that a limit does not admit, as a task for a person."""
     scope, period, needed, *_ = row["short"]
-    accounts = [Account("run", "total", row["limit_micro"], row["spent_micro"], row["held_micro"])]
-    if scope != "run":
+    accounts = [Account(RUN, "total", row["limit_micro"], row["spent_micro"], row["held_micro"])]
+    if scope != RUN:
         accounts = await call.services.store.accounts(call.tenant, [scope])
     known = (account.told() for account in accounts if account.period == period)
     asked = {**next(known, {"scope": scope, "period": period}), "needed_micro": needed, "input": row["input"]}
-    return {**row, "use": "budget", "input": asked, "out": {"approve": "bool"}}
+    return {**row, "use": "budget", "input": asked, "out": _answers(row)}
 
 
 async def _described(call: Call, row: dict[str, Any]) -> dict[str, Any]:

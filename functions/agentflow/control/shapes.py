@@ -104,6 +104,7 @@ class EstimateRequest(Request):
     budget_usd: Annotated[
         float | None, Field(ge=0.000001, le=1_000_000, description="As for a run.")
     ] = None
+    budget: Annotated[str | None, Field(pattern=NAME, description="As for a run.")] = None
 
 
 class PlanRequest(RunRequest):
@@ -440,7 +441,13 @@ class HumanTask(Answer):
     task: str
     use: Annotated[str, Field(description="Who or what it is for, as the workflow names it.")]
     input: Json | None
-    out: Annotated[dict[str, str] | None, Field(description="The answer's fields and their types; null: any object.")]
+    out: Annotated[
+        dict[str, str] | None,
+        Field(
+            description="The answer's fields and their types; null: any object. Where `use` is `budget`, `approve` says"
+            " whether the step may be paid for; `usd`, by how much the run's limit is raised at least, may be left out."
+        ),
+    ]
     asked_at: datetime
     due_at: Annotated[datetime | None, Field(description="When it is too late.")]
 
@@ -643,6 +650,8 @@ class Cost(Answer):
 
     starts_at: Annotated[datetime, Field(description="A day or month begins at midnight where the tenant is.")]
     ends_at: datetime
+    starts_on: Annotated[date, Field(description="The first day, as `from` takes it: days are the tenant's own.")]
+    ends_on: Annotated[date, Field(description="The day after the last one, as `to` takes it.")]
     tenant: UUID
     workflow: str | None
     task: Annotated[str | None, Field(description="By step: the task whose steps these were; empty: not known.")]
@@ -664,7 +673,13 @@ class Cost(Answer):
     prices: Annotated[list[str], Field(description="Versions of the price lists that counted.")]
     runs: Annotated[int | None, Field(description="By tenant or workflow: runs that have ended, forks left out.")]
     runs_succeeded: int | None
-    run_mean_micro: Annotated[int | None, Field(description="What a run cost at the mean, with those it has started.")]
+    run_mean_micro: Annotated[
+        int | None,
+        Field(
+            description="What a run cost at the mean: by workflow with those it has started; by tenant without, as they"
+            " are among its runs."
+        ),
+    ]
     estimated: Estimated | None
 
 

@@ -339,11 +339,15 @@ class ControlStore:
         return await self._all(tenant, "list_budgets", scope=after[0], period=after[1], limit=limit)
 
     async def accounts(self, tenant: UUID, scopes: Sequence[str]) -> list[Account]:
-        """The accounts of some scopes. That a tenant has none at all is remembered for a second."""
-        if self._without_budgets.get(tenant, 0.0) > monotonic():
+        """The accounts of some scopes. That a tenant has none at all is remembered for a second, but not said of a
+        named budget: what is charged to one that was set just now must find it."""
+        named = any(scope.startswith("budget:") for scope in scopes)
+        if not named and self._without_budgets.get(tenant, 0.0) > monotonic():
             return []
         rows, any_row = await self._read(tenant, ("read_budgets", {"scopes": list(scopes)}), ("has_budgets", {}))
-        if not any_row:
+        if any_row:
+            self._without_budgets.pop(tenant, None)
+        else:
             if len(self._without_budgets) >= MAX_REMEMBERED:
                 self._without_budgets.clear()
             self._without_budgets[tenant] = monotonic() + REMEMBERED_S
@@ -364,10 +368,10 @@ class ControlStore:
         """The task, kind and model of a step that has ended, or was tried."""
         return await self._one(tenant, "read_step", run=run, step=step)
 
-    async def spent(self, tenant: UUID, scope: str) -> int:
-        """All that the reports know to be spent in a scope."""
+    async def spent(self, tenant: UUID, scope: str) -> int | None:
+        """All that the reports know to be spent in a scope; None: nothing ever was."""
         row = await self._one(tenant, "read_spent", scope=scope)
-        return int(row["spent"]) if row else 0
+        return row["spent"] if row else None
 
     # -- audit -----------------------------------------------------------------------------------------
 

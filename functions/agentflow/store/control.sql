@@ -297,8 +297,8 @@ where born = (select created_at from agentflow.runs where run_id = %(run)s) and 
 limit 1;
 
 -- name: read_spent
--- All that was spent in a scope; child runs count where their own calls do.
-select coalesce(sum(cost_micro), 0)::bigint as spent from agentflow.spend
+-- All that was spent in a scope, null where nothing ever was; child runs count where their own calls do.
+select sum(cost_micro)::bigint as spent from agentflow.spend
 where kind <> 'workflow' and %(scope)s::text in ('tenant', 'workflow:' || workflow, 'budget:' || budget);
 
 -- name: list_prices
@@ -320,15 +320,19 @@ limit %(limit)s;
 
 -- name: list_costs
 -- What was spent in days from "since" to "until", added up by period and by what "by" says; the newest period first. Child
--- runs count where their own calls do: what they have cost is said beside it. Days are the tenant's own.
+-- runs count where their own calls do: what they have cost is said beside it. Days are the tenant's own. What a run has
+-- come to (run_spend) includes its children, which are runs as well: by tenant they are taken off their parents' again.
 with zoned as materialized (
   select zone from agentflow.tenants where tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid
 ), rows as (
-  select day, workflow, task, agent, kind, provider, name, price, budget, calls, input_tokens, output_tokens, cache_read_tokens,
-         cache_write_tokens, reasoning_tokens, ms, case when kind = 'workflow' then 0 else cost_micro end as cost_micro,
+  select day, workflow, task, agent, kind, provider, name, case when kind <> 'workflow' then price end as price, budget,
+         case when kind = 'workflow' then 0 else calls end as calls, input_tokens, output_tokens, cache_read_tokens,
+         cache_write_tokens, reasoning_tokens, case when kind = 'workflow' then 0 else ms end as ms,
+         case when kind = 'workflow' then 0 else cost_micro end as cost_micro,
          case when kind = 'correction' then cost_micro else 0 end as corrected_micro,
-         case when kind = 'workflow' then cost_micro else 0 end as children_micro, 0::bigint as runs,
-         0::bigint as succeeded, 0::bigint as runs_micro, 0::bigint as expected_runs, 0::bigint as expected_micro,
+         case when kind = 'workflow' and %(by)s <> 'tenant' then cost_micro else 0 end as children_micro, 0::bigint as runs,
+         0::bigint as succeeded, case when kind = 'workflow' and %(by)s = 'tenant' then -cost_micro else 0 end as runs_micro,
+         0::bigint as expected_runs, 0::bigint as expected_micro,
          0::bigint as expected_cost_micro
   from agentflow.spend
   where day >= coalesce(%(since)s::date, '-infinity') and day < coalesce(%(until)s::date, 'infinity')
@@ -337,7 +341,7 @@ with zoned as materialized (
                     when 'model' then kind = 'llm' or (kind = 'correction' and provider <> '')
                     when 'tool' then kind = 'tool' or (kind = 'correction' and provider = '' and name <> '')
                     when 'budget' then budget <> '' and kind <> 'workflow'
-                    when 'step' then true when 'workflow' then true
+                    when 'step' then true when 'workflow' then true when 'tenant' then true
                     else kind <> 'workflow' end
   union all
   select day, workflow, '', '', '', '', '', null, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, runs, succeeded, cost_micro, expected_runs,
@@ -372,7 +376,8 @@ with zoned as materialized (
 select a.place::text as place, a.by_workflow, a.by_task, a.by_agent, a.by_provider, a.by_name, a.calls, a.input_tokens,
        a.output_tokens, a.cache_read_tokens, a.cache_write_tokens, a.reasoning_tokens, a.ms, a.cost_micro, a.corrected_micro, a.children_micro,
        a.runs, a.succeeded, a.runs_micro, a.expected_runs, a.expected_micro, a.expected_cost_micro, a.prices,
-       timezone(z.zone, a.since::timestamp) as starts_at, timezone(z.zone, a.until::timestamp) as ends_at
+       a.since as starts_on, a.until as ends_on, timezone(z.zone, a.since::timestamp) as starts_at,
+       timezone(z.zone, a.until::timestamp) as ends_at
 from added a cross join zoned z
 where %(place)s::date is null or a.place < %(place)s
    or (a.place = %(place)s and (a.by_workflow, a.by_task, a.by_agent, a.by_provider, a.by_name)

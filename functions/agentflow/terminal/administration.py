@@ -10,6 +10,7 @@ from uuid import UUID
 from agentflow.config import Settings
 from agentflow.errors import Rejected
 from agentflow.terminal import output
+from agentflow.terminal.amounts import micro
 
 ADMINISTRATOR = "postgres"
 PEPPER = "AGENTFLOW_KEY_PEPPER"
@@ -60,7 +61,7 @@ async def run_create_tenant(
     """Create a tenant and print its id."""
     from agentflow.store.admin import create_tenant
 
-    limit = round(limit_usd * 1_000_000) if limit_usd is not None else None
+    limit = micro(limit_usd, "--limit-usd")
     async with admin_dsn(settings, database) as dsn:
         tenant = await create_tenant(dsn, name, limit_micro=limit)
     if as_json:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 from agentflow.config import Settings
 from agentflow.errors import Rejected
 from agentflow.terminal import output
 from agentflow.terminal.administration import admin_dsn, tenant_named
+from agentflow.terminal.amounts import micro
 from agentflow.terminal.client import all_pages, api
 
 TITLES = ("scope", "period", "limit", "soft", "spent", "held", "remaining", "resets at", "")
+LISTED = "list what there is with: agentflow budgets"
 
 
 async def show_budgets(settings: Settings, scope: str, *, as_json: bool) -> None:
-    """List budgets, or those of one scope."""
+    """List budgets, or those of one scope; ``Rejected`` where that has none."""
+    from agentflow.core.budgets import checked_scope
+
     async with api(settings) as client:
+        scope = checked_scope(scope) if scope else ""
         items = [item for item in await all_pages(client, "/v1/budgets") if scope in ("", item["scope"])]
+    if scope and not items:
+        raise Rejected(f"{scope} has no budget", code="not_found", path="scope", mend=LISTED)
     if as_json:
         output.print_json(items)
     else:
@@ -39,9 +45,10 @@ async def run_set_budget(
     """Set what a scope may spend in a period, and say what is left of it."""
     from agentflow.store.budgets import set_budget
 
+    limit_micro, soft_micro = micro(usd), micro(soft, "--soft")
     async with admin_dsn(settings, database) as dsn:
         row = await set_budget(
-            dsn, tenant_named(tenant), scope, period, limit_micro=micro(usd), soft_micro=micro(soft), thaw=thaw
+            dsn, tenant_named(tenant), scope, period, limit_micro=limit_micro, soft_micro=soft_micro, thaw=thaw
         )
     if as_json:
         resets_at = row["resets_at"]
@@ -63,8 +70,7 @@ async def run_remove_budget(
 
     async with admin_dsn(settings, database) as dsn:
         if not await remove_budget(dsn, tenant_named(tenant), scope, period):
-            mend = "list what there is with: agentflow budgets"
-            raise Rejected(f"{scope} has no budget per {period}", code="not_found", path="scope", mend=mend)
+            raise Rejected(f"{scope} has no budget per {period}", code="not_found", path="scope", mend=LISTED)
     if as_json:
         output.print_json({"scope": scope, "period": period, "removed": True})
     else:
@@ -83,20 +89,6 @@ async def run_set_zone(settings: Settings, database: str, tenant: str, zone: str
         print(f"days and months are those of {zone}")
 
 
-def micro(usd: float | None) -> int | None:
-    """Dollars as whole micro-dollars; ``Rejected`` where they are none, as something so small would become nothing."""
-    if usd is None:
-        return None
-    try:
-        amount = Decimal(str(usd)) * 1_000_000
-        if amount == amount.to_integral_value(ROUND_FLOOR):
-            return int(amount)
-    except (ArithmeticError, ValueError):
-        pass
-    mend = "give dollars with six decimals at most, e.g. 12.50"
-    raise Rejected(f"{usd} is not an amount", code="bad_amount", path="--usd", mend=mend)
-
-
 def dollars(amount: int | None) -> str:
     """Micro-dollars as people read them."""
     if amount is None:
@@ -107,7 +99,7 @@ def dollars(amount: int | None) -> str:
 
 
 def _cells(item: dict[str, Any]) -> list[str]:
-    amounts = ("limit_micro", "soft_micro", "spent_micro", "held_micro", "remaining_micro")
-    resets_at = (item["resets_at"] or "")[:19]
+    names = ("limit_micro", "soft_micro", "spent_micro", "held_micro", "remaining_micro")
+    amounts = [dollars(item[name]) for name in names]
     frozen = "frozen" if item["frozen"] else ""
-    return [item["scope"], item["period"], *(dollars(item[name]) for name in amounts), resets_at, frozen]
+    return [item["scope"], item["period"], *amounts, output.utc(item["resets_at"]), frozen]

@@ -13,16 +13,28 @@ if TYPE_CHECKING:
     from httpx import AsyncClient, Response
 
 KEY_FILE = "api_key"
+URL_FILE = "api_url"
+"""Beside the key, for as long as the embedded stack runs: where its API is."""
+HERE = "http://127.0.0.1:8080"
+AWAY = ("unreachable", "not_agentflow", "unauthorized")
+"""Codes of what one finds where the embedded stack is not any more: nobody, or somebody else."""
 TIMEOUT_S = 30.0
 PAGE = 100
 
 
 @asynccontextmanager
 async def api(settings: Settings) -> AsyncIterator[AsyncClient]:
-    """A client for the API of the settings; ``Rejected`` when there is no key to use."""
+    """A client for the API of the settings, or of the embedded stack in their home; ``Rejected`` when there is no key
+    to use."""
     key = settings.api_key or _local_key(settings)
-    async with connect(settings.api_url, key) as client:
-        yield client
+    left = "" if settings.api_url else local_url(settings)
+    async with connect(settings.api_url or left or HERE, key) as client:
+        try:
+            yield client
+        except (Rejected, RetryLater) as fault:
+            if left and fault.code in AWAY:
+                raise _stale(settings, fault) from None
+            raise
 
 
 @asynccontextmanager
@@ -91,6 +103,23 @@ def refusal(response: Response) -> AgentFlowError:
     if response.status_code == 401:
         mend = "set AGENTFLOW_API_KEY; a key is made with: agentflow key create"
     return Rejected(detail, code=code, mend=mend)
+
+
+def local_url(settings: Settings) -> str:
+    """Where the embedded stack has said that its API is; '' where it has not."""
+    try:
+        return (settings.home / URL_FILE).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _stale(settings: Settings, fault: Rejected | RetryLater) -> Rejected:
+    """The error of an address that the embedded stack has left behind, as it does when it is killed."""
+    said = fault.problem.message if isinstance(fault, Rejected) else str(fault).partition(" (")[0]
+    file = settings.home / URL_FILE
+    mend = "start it again with: agentflow dev, or set AGENTFLOW_API_URL"
+    message = f"{said}; the address is the one that `agentflow dev` has left in {file}, and it is not there any more"
+    return Rejected(message, code=fault.code, mend=mend)
 
 
 def _local_key(settings: Settings) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -49,7 +49,7 @@ async def show_corrections(settings: Settings, *, as_json: bool) -> None:
         output.print_json(items)
         return
     rows = [
-        [each["made_at"][:19], each["run"] or each["scope"], each["step"] or "", _signed(each["amount_micro"]),
+        [output.utc(each["made_at"]), each["run"] or each["scope"], each["step"] or "", _signed(each["amount_micro"]),
          each["reason"], each["by"], each["key"]]
         for each in items
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def exactly(usd: str) -> int:
         micro = Decimal(usd) * 1_000_000
         if micro == micro.to_integral_value() and 0 < abs(micro) <= MOST:
             return int(micro)
-    except InvalidOperation:
+    except ArithmeticError:  # no number, or one beyond what decimals can be
         pass
     mend = "give dollars with six decimals at most, e.g. -12.50 for what was given back"
     raise Rejected(f"{usd[:50]} is not an amount to correct by", code="bad_amount", path="--usd", mend=mend)

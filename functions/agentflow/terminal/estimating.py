@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentflow.config import Settings
 from agentflow.errors import Invalid, Rejected
-from agentflow.terminal import output
+from agentflow.terminal import amounts, output
 from agentflow.terminal.client import api, call
 from agentflow.terminal.inputs import read_inputs
 from agentflow.terminal.loading import compile_file, is_file
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 async def show_estimate(
-    settings: Settings, workflow: str, given: list[str], budget: float | None, *, as_json: bool
+    settings: Settings, workflow: str, given: list[str], budget: float | None, charge_to: str | None, *, as_json: bool
 ) -> None:
     """Print least, expected and most, by task and in all."""
+    amounts.budget(budget)
+    if is_file(workflow) and charge_to is not None:
+        mend = "name a registered workflow, or leave it out"
+        raise Rejected("a file is estimated without any accounts", code="usage", path="--charge-to", mend=mend)
     if is_file(workflow):
         found = _of_file(settings, compile_file(workflow), given, budget)
     else:
@@ -30,6 +34,7 @@ async def show_estimate(
             body: dict[str, Any] = {"input": read_inputs(given, {**plan.vars, **plan.input})}
             body |= {"version": int(version)} if version.isdigit() else {}
             body |= {} if budget is None else {"budget_usd": budget}
+            body |= {} if charge_to is None else {"budget": charge_to}
             found = await call(client, "POST", f"/v1/workflows/{quoted(name)}/estimate", json=body)
     if as_json:
         output.print_json(found)
@@ -39,7 +44,7 @@ async def show_estimate(
 
 def _of_file(settings: Settings, plan: Plan, given: list[str], budget: float | None) -> dict[str, Any]:
     """By the prices of these settings; nobody has seen a run of a file."""
-    from agentflow.control.estimates import as_json, micro
+    from agentflow.control.estimates import as_json
     from agentflow.control.files import check_out
     from agentflow.core.estimate import Tariff, estimate
     from agentflow.core.planner import check_input
@@ -49,14 +54,12 @@ def _of_file(settings: Settings, plan: Plan, given: list[str], budget: float | N
     values, _, _ = check_out(read_inputs(given, types), types)
     if problems := check_input(plan, values):
         raise Invalid(problems, code="invalid_input")
-    if budget is not None and budget <= 0:
-        raise Rejected("is not more than 0", code="usage", path="--budget", mend="give dollars, e.g. 0.05")
     models = ModelCatalogue.from_settings(settings)
     prices = {alias: models.resolve(alias) for alias in plan.aliases}
     tariff = Tariff(prices, {}, {alias: models.window(alias) for alias in plan.aliases})
     limit, name = plan.limits.micro, "limits.usd"
-    if budget is not None and micro(budget) < limit:
-        limit, name = micro(budget), "--budget"
+    if budget is not None and (micro := amounts.budget_micro(budget)) < limit:
+        limit, name = micro, "--budget"
     found = as_json(estimate(plan, tariff, values, limit, name))
     return {"workflow": plan.name, "version": None, **found, "tenant_remaining_micro": None}
 

@@ -7,6 +7,7 @@ from typing import Any
 from agentflow.config import Settings
 from agentflow.errors import Rejected
 from agentflow.terminal import output
+from agentflow.terminal.amounts import budget_micro
 from agentflow.terminal.client import api, call
 from agentflow.terminal.inputs import read_inputs
 from agentflow.terminal.running import follow_to_end, quoted, registered
@@ -25,7 +26,7 @@ async def fork_run(
 ) -> int:
     """Fork a run before its step ``at``; 0 when that was accepted and, followed, succeeded."""
     path = f"/v1/runs/{quoted(run_id)}"
-    body: dict[str, Any] = {"at": at}
+    body: dict[str, Any] = {"at": at} | ({} if budget is None else {"budget_micro": budget_micro(budget)})
     async with api(settings) as client:
         if given:
             old = await call(client, "GET", path)
@@ -33,8 +34,6 @@ async def fork_run(
                 raise Rejected("the run has not been planned yet", code="not_planned", mend="fork it later")
             plan = await registered(client, f"{old['workflow']}@{old['version']}")
             body["set"] = read_inputs(given, {**plan.vars, **plan.input}, option="--set")
-        if budget is not None:
-            body["budget_micro"] = int(budget * 1_000_000)
         headers = {"idempotency-key": key} if key else {}
         accepted = await call(client, "POST", f"{path}/fork", json=body, headers=headers)
         if not wait:

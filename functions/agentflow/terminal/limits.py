@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentflow.config import Settings
 from agentflow.terminal import output
+from agentflow.terminal.amounts import finite
 from agentflow.terminal.client import all_pages, api, call
 from agentflow.terminal.running import quoted
 
@@ -36,7 +37,8 @@ async def set_limit(
     as_json: bool,
 ) -> None:
     """Set a scope's limit, as a whole: what is not given is unlimited."""
-    body = {"concurrency": concurrency, "per_second": per_second, "burst": burst, "weight": weight}
+    rate = finite(per_second, "--per-second")
+    body = {"concurrency": concurrency, "per_second": rate, "burst": burst, "weight": weight}
     async with api(settings) as client:
         made = await call(client, "PUT", f"/v1/limits/{quoted(scope)}", json=body)
     if as_json:

@@ -60,9 +60,12 @@ def estimate(
     ],
     given: Inputs = None,
     budget: Annotated[float | None, typer.Option(help="Most it may spend, in dollars.")] = None,
+    charge_to: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The named budget that it would be charged to, too.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a run may cost, without running it: a file by its plan, a registered one also by what was seen of it."""
     from agentflow.terminal.estimating import show_estimate
 
-    run(show_estimate(settings(), workflow, given or [], budget, as_json=as_json))
+    run(show_estimate(settings(), workflow, given or [], budget, charge_to, as_json=as_json))

@@ -17,8 +17,13 @@ MAX_LINES = 500
 """Most steps kept for showing; older ones count in the totals only."""
 PARTS = "--"
 """Between the names of an agent's task and of a part of it (core.plan, which is too much to import for this)."""
-STYLES = {"running": "cyan", "waiting": "cyan", "succeeded": "green", "failed": "red", "halted": "yellow"}
+SHORT = "waiting for money"
+STYLES = {
+    "running": "cyan", "waiting": "cyan", SHORT: "yellow", "succeeded": "green", "failed": "red", "halted": "yellow",
+}  # fmt: skip
 ENDED = ("run.completed", "run.failed", "run.cancelled")
+TIMERS = ("retry", "wait", "timeout", "budget")
+"""Timers that change what a step does. Others are the run's and the tree's, or of money held for what was halted."""
 
 
 @dataclass(slots=True)
@@ -69,7 +74,7 @@ class Progress:
             lines.append(f"forked from {data['run']} before step {data['at']}")
         elif event.name == "step.completed":
             lines.append(self._completed(data))
-        elif event.name == "timer.fired" and data.get("step"):
+        elif event.name == "timer.fired" and data["kind"] in TIMERS:
             lines.append(self._timer(data))
         elif event.name == "signal.received":
             if data.get("step"):
@@ -77,7 +82,7 @@ class Progress:
             else:
                 lines.append(f"signal {data['name']}")
         elif event.name == "step.answered":
-            lines.append(self._close(data["step"], data["task"], "succeeded") + f", answered by {data['by']}")
+            lines.append(self._answered(data))
         elif event.name == "child.ended" and not data["late"]:
             self.cost_micro += data["cost_micro"]
             lines.append(self._close(data["step"], data["task"], data["status"]) + f", run {data['child']}")
@@ -87,12 +92,16 @@ class Progress:
         elif event.name == "run.cancel_requested":
             lines.append(f"cancel requested: {data['reason']}")
         lines += [self._close(each["step"], each["task"], each["status"]) for each in data.get("ended", ())]
+        short = set(data.get("short", ()))
         for started in data.get("started", ()):
             state = "waiting" if started["kind"] in ("wait", "event", "human") else "running"
             name = named(started["task"], started.get("turn"))
             step = self._step(started["step"], name, started["kind"])
-            step.state, step.began = state, self.seconds
-            lines.append(f"step {step.number} {step.task} ({step.kind}) {state}")
+            step.state, step.began = SHORT if step.number in short else state, self.seconds
+            short.discard(step.number)
+            lines.append(f"step {step.number} {step.task} ({step.kind}) {step.state}")
+        # Others begin again with what has happened, and are no further than they were.
+        lines += [self._goes_on(number, data.get("task", ""), SHORT) for number in sorted(short)]
         return lines
 
     def _completed(self, data: dict[str, Any]) -> str:
@@ -114,11 +123,28 @@ class Progress:
         return f"{line}: {step.fault}" if step.fault else line
 
     def _timer(self, data: dict[str, Any]) -> str:
-        if data["kind"] == "retry":
-            step = self._step(data["step"], data["task"])
-            step.state, step.took, step.attempts = "running", None, data["attempt"] + 1
-            return f"step {step.number} {step.task} running, attempt {step.attempts}"
-        return self._close(data["step"], data["task"], "succeeded" if data["kind"] == "wait" else "failed")
+        number, task, kind = data["step"], data["task"], data["kind"]
+        if kind == "retry":
+            attempt = self._step(number, task).attempts = data["attempt"] + 1
+            return f"{self._goes_on(number, task, 'running')}, attempt {attempt}"
+        if kind == "budget":
+            return self._goes_on(number, task, "running")
+        return self._close(number, task, "succeeded" if kind == "wait" else "failed")
+
+    def _answered(self, data: dict[str, Any]) -> str:
+        """What a person has answered to a task, or to whether a step may spend more: then it is yet to be done."""
+        number, task, approve = data["step"], data["task"], data.get("approve")
+        if approve is None:
+            return f"{self._close(number, task, 'succeeded')}, answered by {data['by']}"
+        if not approve:
+            return f"{self._close(number, task, 'failed')}: not approved by {data['by']}"
+        more = f", the run may spend {dollars(data['limit_micro'])}" if "limit_micro" in data else ""
+        return f"{self._goes_on(number, task, 'running')}, approved by {data['by']}{more}"
+
+    def _goes_on(self, number: int, task: str, state: str) -> str:
+        step = self._step(number, task)
+        step.state, step.took = state, None
+        return f"step {number} {step.task} {state}"
 
     def _close(self, number: int, task: str, state: str, took: float | None = None) -> str:
         step = self._step(number, task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentflow.config import Settings
-from agentflow.terminal import output
+from agentflow.terminal import amounts, output
 from agentflow.terminal.client import api, call
 from agentflow.terminal.inputs import read_inputs
 from agentflow.terminal.loading import compile_file, is_file
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from httpx import AsyncClient
 
     from agentflow.core.plan import Plan
-
-
 
 
 async def run_workflow(
@@ -31,6 +29,7 @@ async def run_workflow(
     as_json: bool,
 ) -> int:
     """Start a run of a file or of a registered workflow; 0 when it was accepted and, followed, succeeded."""
+    amounts.budget(budget)
     local = is_file(workflow)
     async with api(settings) as client:
         plan = compile_file(workflow) if local else await registered(client, workflow)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agentflow.config import Settings
 from agentflow.errors import Rejected
+from agentflow.terminal.client import URL_FILE
 
 CARRIERS = ("relay", "bridge")
 SAMPLE = "incident-triage.yaml"
@@ -34,7 +35,11 @@ async def run_dev(
     log = (settings.home / "agentflow.log").open("a", buffering=1)
     _observe(settings, log)
 
+    left: list[Path] = []
+
     async def then(url: str, key: str) -> int:
+        left.append(settings.home / URL_FILE)
+        left[0].write_text(url + "\n")
         print(await isolation(settings), flush=True)
         code = await run_sample(url, key, folder) if sample else 0
         print(f"API {url}  key in {settings.home / 'api_key'}  log in {log.name}", flush=True)
@@ -43,7 +48,11 @@ async def run_dev(
             print(f"dashboard {url}/#key={key}\nstop with Ctrl-C", flush=True)
         return code
 
-    return await dev(settings, then=then, stay=not leave, output=log)
+    try:
+        return await dev(settings, then=then, stay=not leave, output=log)
+    finally:
+        for file in left:  # none where another one runs here, and this one has not come so far
+            file.unlink(missing_ok=True)
 
 
 async def isolation(settings: Settings) -> str:

@@ -149,7 +149,8 @@ class ParentStep(Payload):
 
 class RunRequested(Payload):
     """Start a run of a workflow; without ``version`` the newest one, or the newest of ``versions`` (from, to).
-    ``budget``: the named budget that it is charged to. ``only_plan``: of a goal, end once there is a plan.
+    ``budget``: the named budget that it is charged to, or what an event says in its place. ``only_plan``: of a goal,
+    end once there is a plan.
     ``expected_micro``: what it is expected to cost."""
 
     run: Uuid
@@ -158,7 +159,7 @@ class RunRequested(Payload):
     versions: Annotated[list[Ordinal | None], Field(min_length=2, max_length=2)] | None = None
     input: Object
     budget_micro: Micro | None = None
-    budget: Name | None = None
+    budget: Annotated[str, Field(max_length=100)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     parent: ParentStep | None = None
     only_plan: bool = False

@@ -258,7 +258,7 @@ async function costs(query) {
   const period = query.get("period") || "day";
   const asked = new URLSearchParams({ by, period, limit: 100 });
   const name = (item) => [item.workflow, item.task, item.agent, item.provider, item.model, item.tool, item.budget].filter(Boolean).join(" / ") || "all";
-  const row = (item) => [item.starts_at.slice(0, 10), name(item), number(dollars(item.cost_micro)), number(count(item.calls)), number(count(item.input_tokens)),
+  const row = (item) => [item.starts_on.slice(0, period === "month" ? 7 : 10), name(item), number(dollars(item.cost_micro)), number(count(item.calls)), number(count(item.input_tokens)),
     number(count(item.output_tokens)), number(count(item.runs)), number(dollars(item.run_mean_micro))];
   return [
     h("h1", {}, "Costs"),

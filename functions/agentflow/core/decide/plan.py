@@ -24,6 +24,9 @@ from agentflow.errors import Rejected
 
 MAX_DEPTH = 10
 """Runs that may wait for each other: a workflow that runs itself by way of others ends here at the latest."""
+UNKNOWN_BUDGET = "unknown_budget"
+LONGEST = 100
+"""Most characters that are kept of what an event says in place of a budget's name."""
 
 
 def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
@@ -32,8 +35,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
         return _route(message, facts)
     if run is None and facts.waits:
         # It is there to be seen, and to be cancelled, while it waits for its turn.
-        return Decision(requested(message, facts), messages=(message,))
-    run = run or requested(message, facts)
+        return Decision(_asked(message, facts), messages=(message,))
+    run = run or _asked(message, facts)
     if run.status != "requested" or (run.slot and message.key != GATED):
         return NOTHING
     plan = facts.plan
@@ -46,6 +49,8 @@ def decide(run: Run | None, message: Message, facts: Facts) -> Decision:
     problems = check_input(plan, given)
     if problems:
         return failed(run, facts, "invalid_input", "; ".join(map(str, problems)), path=problems[0].path)
+    if said := _nobodys(run, message, facts):
+        return failed(run, facts, UNKNOWN_BUDGET, said, path="trigger.budget")
     try:
         models, tools = _pin_models(plan, facts), _pin_tools(plan, facts)
     except Rejected as refusal:
@@ -111,9 +116,20 @@ def _budget(run: Run, plan: Plan) -> str | None:
     return run.budget or plan.limits.budget
 
 
-def _named(budget: str | None) -> str | None:
-    """A budget's name, if it can be one; what an event says may be anything."""
-    return budget if budget is not None and NAME.fullmatch(budget) else None
+def _asked(message: Message, facts: Facts) -> Run:
+    """The run that is asked for. What an event says in place of a budget may be anything: no run has such a name."""
+    run = requested(message, facts)
+    return run if run.budget is None or NAME.fullmatch(run.budget) else run.but(budget=None)
+
+
+def _nobodys(run: Run, message: Message, facts: Facts) -> str:
+    """Why the run cannot be charged to the budget that it is asked for with; '' where it can. Only an event's is still
+    in its request: the API knows those that it lets through, and a child run has its parent's or its workflow's."""
+    budget = message.data.get("budget")
+    if budget is None or run.parent is not None or facts.headroom.of((f"budget:{budget}",)):
+        return ""
+    mend = "send another name, or have an administrator set it: agentflow budgets set budget:NAME"
+    return f"trigger.budget: the event names {budget!r}, and there is no such budget ({mend})"
 
 
 def _pin_models(plan: Plan, facts: Facts) -> dict[str, Price]:
@@ -152,8 +168,8 @@ def _route(message: Message, facts: Facts) -> Decision:
             "input": run_input,
             "budget_micro": None,
         }
-        if (budget := _named(budget_of(plan, event))) is not None:
-            data["budget"] = budget
+        if (budget := budget_of(plan, event)) is not None:
+            data["budget"] = budget[:LONGEST]
         out.append(Message("run.requested", message.tenant, run_id, "requested", data, message.trace))
     for run_id, step in facts.subscribers:
         data = {"run": str(run_id), "name": event["type"], "data": event, "step": step}
