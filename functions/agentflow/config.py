@@ -44,7 +44,9 @@ class Settings:
         "", "file of passwords in the form of PGPASSFILE that others may read, too, as mounted Secrets are"
     )
     nats_url: str = _option(
-        "", "NATS URL, or those of a cluster's servers behind commas; empty: start the embedded nats-server"
+        "",
+        "NATS URL, or those of a cluster's servers behind commas; user and password percent-encoded; empty: start the"
+        " embedded nats-server",
     )
     nats_ca: str = _option("", "file of the certificates that NATS's own has to be signed by; empty: the system's")
     nats_replicas: int = _option(

@@ -248,6 +248,32 @@ def test_a_frozen_account_refuses_everything() -> None:
     assert "workflow:w is frozen" in refused.error["message"]
 
 
+CHILD = {"kind": "workflow", "use": "other", "usd": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "empty", "refused"),
+    [
+        ({"sub": CHILD}, "workflow:w", True),  # where what it holds for the other run counts
+        ({"sub": CHILD}, "tenant", False),  # the other run's own calls count there, and may wait
+        ({"sub": CHILD, "ask": {}}, "tenant", False),
+        ({"sub": CHILD, "ask": {}}, "workflow:w", True),
+        ({"sub": {**CHILD, "at_limit": "wait"}, "ask": {}}, "workflow:w", False),
+    ],
+)
+def test_a_run_that_starts_others_is_refused_only_where_it_could_not(
+    tasks: dict[str, Any], empty: str, refused: bool
+) -> None:
+    asked = {"kind": "llm", "use": "dear", "prompt": "hi", "max_tokens": 100}
+    document = compile_document({
+        "agentflow": "plan/v1", "kind": "bt", "name": "w", "limits": {"steps": 9, "usd": 1},
+        "tasks": {name: task or asked for name, task in tasks.items()}, "root": {"sequence": [*tasks]},
+    })  # fmt: skip
+    run = planned(document, total(0, empty)).run
+    assert run is not None
+    assert run.status == ("failed" if refused else "planned")
+
+
 def test_a_model_that_is_free_is_asked_where_nothing_is_left() -> None:
     assert request(started(compiled({"cheaper": "free"}), total(0)))["hold_micro"] == 0
     for task, name in (({"use": "free"}, "run.planned"), ({"use": "dear"}, "run.failed")):

@@ -17,6 +17,7 @@ from agentflow.core.types import JSON
 
 REFUSE, WARN = "refuse", "warn"
 REJECT = "reject"
+WORKFLOW = "workflow:"
 CODE = "estimate_exceeds_budget"
 
 
@@ -42,19 +43,28 @@ class Worst(NamedTuple):
 
 def exhausted(plan: Plan, tariff: Tariff, accounts: Iterable[Account]) -> Account | None:
     """The account that has nothing left for any call of the run that costs money. None where there is none, and where a
-    task waits for headroom or asks a person."""
+    task waits for headroom or asks a person, as a run that it starts may do for itself."""
     empty = next((account for account in accounts if not account.admits(1)), None)
     if empty is None:
         return None
     costly = [task for name in starts(plan, tariff.tools) if _costs(plan, task := plan.tasks[name], tariff)]
-    rejects = all((task.at_limit or plan.limits.at_limit) == REJECT for task in costly)
+    rejects = all(_rejects(plan, task, empty) for task in costly)
     return empty if costly and rejects else None
+
+
+def _rejects(plan: Plan, task: Task, empty: Account) -> bool:
+    """Whether a start of the task is refused where an account is empty. What is held for a run that it starts counts
+    for this workflow's account alone; the others are charged with that run's own calls."""
+    charged = task.kind != "workflow" or empty.scope.startswith(WORKFLOW)
+    return charged and (task.at_limit or plan.limits.at_limit) == REJECT
 
 
 def _costs(plan: Plan, task: Task, tariff: Tariff) -> bool:
     """Whether a start of the task holds something at these prices."""
     if task.kind == "tool":
         return tool_hold(tariff.tool(plan, task), task) > 0
+    if task.kind == "workflow":
+        return True  # its usd is held, whatever prices are
     asking = plan.tasks[part_name(task.name, TURN)] if task.agent is not None else task
     return not any(is_free(tariff.models[alias]) for alias in asking.aliases)
 
