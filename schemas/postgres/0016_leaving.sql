@@ -12,8 +12,9 @@ set search_path = agentflow, pg_temp
 as $$
 declare
   free bigint := new.limit_micro - new.spent_micro - new.held_micro;  -- null: no limit
-  refused bigint := coalesce(nullif(new.short_micro, 0), old.short_micro);
-  restored boolean := coalesce(free >= refused, true);
+  -- Null where it was looked at again while it was frozen or over its limit: what was refused is not known any more.
+  refused bigint := coalesce(nullif(new.short_micro, 0), nullif(old.short_micro, 0));
+  restored boolean := refused is not null and coalesce(free >= refused, true);
   remaining bigint := free;
   waiting record;
   short bigint := case when not restored then refused end;

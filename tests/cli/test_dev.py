@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentflow.runtime.serve import http_server
-from agentflow.terminal.client import URL_FILE
+from agentflow.terminal.client import KEY_FILE, URL_FILE
 
 from .conftest import Served, run
 from .test_main import one_line
@@ -65,6 +65,11 @@ async def test_an_address_that_was_left_behind_is_told_as_such(
         file.write_text(f"http://127.0.0.1:{port}\n")
         one_line(await run("runs"), "not as AgentFlow does", *mend)
     file.write_text(served.url)
+    refused = await run("runs")
+    one_line(refused, "the API key is not valid (set AGENTFLOW_API_KEY")
+    assert "has left" not in refused.err, "the key is not the one that was left there"
+    environment.delenv("AGENTFLOW_API_KEY")
+    (file.parent / KEY_FILE).write_text("af_x")
     one_line(await run("runs"), *mend)
     file.unlink()
     environment.setenv("AGENTFLOW_API_URL", served.url)

@@ -101,6 +101,15 @@ def test_a_step_that_is_short_waits_for_money_and_then_runs() -> None:
     assert (view.steps[1].state, view.steps[1].took) == ("waiting for money", None)
 
 
+def test_a_step_that_is_refused_when_it_is_woken_has_failed() -> None:
+    fault = {"code": "budget_exhausted", "message": "no more"}
+    told = {"step": 1, "attempt": 1, "task": "ask", "error": fault}
+    for event in (line(2, "timer.fired", 3, **told, kind="budget"),
+                  line(2, "step.answered", 3, **told, by="ann", approve=True)):  # fmt: skip
+        view, said = lines_of(event)
+        assert (view.steps[1].state, said) == ("failed", ["step 1 ask failed in 3.00 s: budget_exhausted: no more"])
+
+
 def test_what_is_held_for_a_halted_call_says_nothing_of_its_step() -> None:
     for more in ({}, {"released": 7}):
         view, said = lines_of(line(2, "timer.fired", 3, kind="hold", step=1, attempt=1, **more))

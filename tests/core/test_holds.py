@@ -11,6 +11,7 @@ from agentflow.core import spending
 from agentflow.core.budgets import Account, Headroom, scopes
 from agentflow.core.decide import account_cost, dispatch, plan, record
 from agentflow.core.decision import (
+    Decided,
     Decision,
     Facts,
     LedgerEntry,
@@ -393,6 +394,22 @@ def test_who_is_woken_and_takes_nothing_leaves_it_to_the_next() -> None:
         known(FOUR, account),
     )  # fmt: skip
     assert [row for row in halted.rows if isinstance(row, Left)] == [Left("tenant")]
+
+
+def test_a_step_whose_shortage_a_former_version_has_dropped_is_begun() -> None:
+    """It keeps what a step waits for, and not how much that is."""
+    run, _ = one_has_ended()
+    state = {name: value for name, value in run.state_json().items() if name != "short"}
+    read = run.but(**unpack_state(state, run.steps))
+    assert {step: shortage.needed_micro for step, shortage in read.short.items()} == {2: 0, 3: 0, 4: 0}
+    assert request(fires(read, 2))["step"] == 2
+
+
+def test_who_is_refused_in_the_end_is_told_why_in_the_history() -> None:
+    run, _ = one_has_ended()
+    poor = run.but(spent_micro=run.limit_micro)
+    (line,) = [row for row in fires(poor, 2).rows if isinstance(row, Decided)]
+    assert line.data["error"]["code"] == "budget_exhausted"
 
 
 def test_who_gets_what_it_has_waited_for_leaves_nothing() -> None:

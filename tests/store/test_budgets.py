@@ -399,6 +399,29 @@ async def test_who_leaves_while_nothing_is_free_is_no_news(money: Money) -> None
     assert await money.told() == [("budget.restored", "tenant")]
 
 
+@pytest.mark.parametrize("way", ["lowered", "frozen"])
+async def test_who_leaves_an_account_that_admits_nothing_makes_no_news_later(money: Money, way: str) -> None:
+    await money.limit("tenant", 100)
+    run = await money.enter(await money.start(), hold(1, 90))
+    rows = [Waiting(step, 1, "tenant", "total", 60, 3_600_000, BORN + step) for step in (2, 3)]
+    run = await money.enter(run, *rows, Refused("tenant", 60))
+    if way == "lowered":
+        await money.limit("tenant", 80)
+    else:
+        await money.sql("update budgets set frozen = true")
+    run = await money.enter(run, TimerCleared("budget:2"), Left("tenant"))
+    if way == "lowered":
+        run = await money.enter(run, settle(1, 90, 80))  # nothing is left, and no more than that
+    else:
+        await money.limit("tenant", 100, thaw=True)  # ten are left
+    assert await money.told() == []
+    due = "select step from timers where fire_at <= clock_timestamp() order by step"
+    assert await money.sql(due) == []
+    await money.limit("tenant", 200)
+    assert await money.sql(due) == [{"step": 3}]
+    assert await money.told() == [("budget.restored", "tenant")]
+
+
 async def test_of_a_timer_that_is_set_several_times_in_a_transaction_the_last_counts(money: Money) -> None:
     """As where two settlements wake the same step."""
     await money.limit("tenant", 100)

@@ -676,8 +676,8 @@ class Cost(Answer):
     run_mean_micro: Annotated[
         int | None,
         Field(
-            description="What a run cost at the mean: by workflow with those it has started; by tenant without, as they"
-            " are among its runs."
+            description="What a run cost at the mean: by workflow with those it has started; by tenant what was spent,"
+            " for each run that has ended, as they are among its runs."
         ),
     ]
     estimated: Estimated | None

@@ -11,7 +11,7 @@ from immutables import Map
 
 from agentflow.core.planner import PlanState
 from agentflow.core.price import Price, ToolPrice
-from agentflow.core.waiting import NOBODY, Shortage, Waiting
+from agentflow.core.waiting import NOBODY, RUN, Shortage, Waiting
 
 JSON = Any
 
@@ -246,11 +246,14 @@ def unpack_state(state: Mapping[str, JSON], steps: int) -> dict[str, Any]:
     fields["starts"] = state.get("starts", NONE)
     fields["expected_micro"] = state.get("expected")
     fields["corrections"] = state.get("corrections", 0)
+    short = NOBODY
     if "short" in state:
-        short = NOBODY
         for step, shortage in state["short"].items():
             short = short.set(int(step), Shortage(*shortage[:_SHORT]))
-        fields["short"] = short
+    for step, opened in fields.get("open", EMPTY).items():
+        if opened.waits in ("budget", "approval") and step not in short:  # a version that knew neither wrote it since
+            short = short.set(step, Shortage(RUN, "total", 0))
+    fields["short"] = short
     return fields
 
 

@@ -320,8 +320,8 @@ limit %(limit)s;
 
 -- name: list_costs
 -- What was spent in days from "since" to "until", added up by period and by what "by" says; the newest period first. Child
--- runs count where their own calls do: what they have cost is said beside it. Days are the tenant's own. What a run has
--- come to (run_spend) includes its children, which are runs as well: by tenant they are taken off their parents' again.
+-- runs count where their own calls do: what they have cost is said beside it. Days are the tenant's own. What runs have
+-- come to (run_spend) includes their children, which are runs as well: by tenant it is what was spent.
 with zoned as materialized (
   select zone from agentflow.tenants where tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid
 ), rows as (
@@ -331,7 +331,7 @@ with zoned as materialized (
          case when kind = 'workflow' then 0 else cost_micro end as cost_micro,
          case when kind = 'correction' then cost_micro else 0 end as corrected_micro,
          case when kind = 'workflow' and %(by)s <> 'tenant' then cost_micro else 0 end as children_micro, 0::bigint as runs,
-         0::bigint as succeeded, case when kind = 'workflow' and %(by)s = 'tenant' then -cost_micro else 0 end as runs_micro,
+         0::bigint as succeeded, case when kind <> 'workflow' and %(by)s = 'tenant' then cost_micro else 0 end as runs_micro,
          0::bigint as expected_runs, 0::bigint as expected_micro,
          0::bigint as expected_cost_micro
   from agentflow.spend
@@ -344,8 +344,8 @@ with zoned as materialized (
                     when 'step' then true when 'workflow' then true when 'tenant' then true
                     else kind <> 'workflow' end
   union all
-  select day, workflow, '', '', '', '', '', null, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, runs, succeeded, cost_micro, expected_runs,
-         expected_micro, expected_cost_micro
+  select day, workflow, '', '', '', '', '', null, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, runs, succeeded,
+         case when %(by)s = 'tenant' then 0 else cost_micro end, expected_runs, expected_micro, expected_cost_micro
   from agentflow.run_spend
   where %(by)s in ('tenant', 'workflow') and task = ''
     and day >= coalesce(%(since)s::date, '-infinity') and day < coalesce(%(until)s::date, 'infinity')

@@ -32,7 +32,7 @@ async def api(settings: Settings) -> AsyncIterator[AsyncClient]:
         try:
             yield client
         except (Rejected, RetryLater) as fault:
-            if left and fault.code in AWAY:
+            if left and fault.code in AWAY and not (settings.api_key and fault.code == "unauthorized"):
                 raise _stale(settings, fault) from None
             raise
 

@@ -43,7 +43,8 @@ async def show_costs(
 
 
 def _row(item: dict[str, Any], names: list[str], period: str, *, runs: bool) -> list[Any]:
-    row = [item["starts_on"][: 7 if period == "month" else 10], *(item[name] or "" for name in names)]
+    begins = item.get("starts_on", item["starts_at"])  # an API of before gives the instant alone
+    row = [begins[: 7 if period == "month" else 10], *(item[name] or "" for name in names)]
     row += [dollars(item["cost_micro"]), f"{item['calls']:,}", f"{item['input_tokens']:,}"]
     row += [f"{item['output_tokens']:,}", f"{item['seconds']:,.1f} s"]
     if runs:

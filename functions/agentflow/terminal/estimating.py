@@ -82,7 +82,8 @@ def _show(found: dict[str, Any]) -> None:
         print(f"the most is {found['bounded_by']}, {limit}: the plan has no bound of its own")
     else:
         print(f"the most is {found['bounded_by']}, {limit}: the plan may come to {dollars(most)}")
-    print(found["on_top"])
+    if on_top := found.get("on_top"):  # not from an API of before
+        print(on_top)
     for each in found["unbounded"]:
         print(f"  {each['path']}: {each['message']} ({each['mend']})")
     if (left := found["tenant_remaining_micro"]) is not None:

@@ -128,7 +128,7 @@ class Progress:
             attempt = self._step(number, task).attempts = data["attempt"] + 1
             return f"{self._goes_on(number, task, 'running')}, attempt {attempt}"
         if kind == "budget":
-            return self._goes_on(number, task, "running")
+            return self._refused(data) or self._goes_on(number, task, "running")
         return self._close(number, task, "succeeded" if kind == "wait" else "failed")
 
     def _answered(self, data: dict[str, Any]) -> str:
@@ -138,8 +138,17 @@ class Progress:
             return f"{self._close(number, task, 'succeeded')}, answered by {data['by']}"
         if not approve:
             return f"{self._close(number, task, 'failed')}: not approved by {data['by']}"
+        if refused := self._refused(data):
+            return refused
         more = f", the run may spend {dollars(data['limit_micro'])}" if "limit_micro" in data else ""
         return f"{self._goes_on(number, task, 'running')}, approved by {data['by']}{more}"
+
+    def _refused(self, data: dict[str, Any]) -> str:
+        """The end of a step that has waited for money, and may not have it; '' where it may."""
+        if (error := data.get("error")) is None:
+            return ""
+        fault = self._step(data["step"], data["task"]).fault = f"{error['code']}: {error['message']}"
+        return f"{self._close(data['step'], data['task'], 'failed')}: {fault}"
 
     def _goes_on(self, number: int, task: str, state: str) -> str:
         step = self._step(number, task)

@@ -160,7 +160,9 @@ def _try_again(turn: Turn, step: int, opened: OpenStep, name: str, line: Mapping
     fault = begin(turn, step, turn.plan.tasks[opened.task], opened.input or {}, opened.attempt, waited_for)
     if f"{step}.{opened.attempt}" in turn.holds:
         turn.funded(waited_for)
-    if fault or turn.run.short.get(step) != waited_for or name != "timer.fired":
+    if fault:
+        turn.note(name, {**line, "error": {"code": fault[0], "message": fault[1]}})
+    elif turn.run.short.get(step) != waited_for or name != "timer.fired":
         turn.note(name, line)
     else:
         turn.run = before
