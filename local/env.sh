@@ -20,3 +20,7 @@ while IFS= read -r line; do
 done <.env.example >"$file.new"
 mv "$file.new" "$file"
 echo "env.sh: wrote local/$file with new secrets" >&2
+if docker volume inspect "${COMPOSE_PROJECT_NAME:-agentflow}_postgres" >/dev/null 2>&1; then
+    echo "env.sh: there is a database of before, which knows other secrets: copy the local/.env that it was made with" \
+        "here, or remove the data with: make down VOLUMES=1" >&2
+fi
