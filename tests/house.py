@@ -17,8 +17,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from agentflow.bus.jetstream import JetStream
 from agentflow.config import Settings
 from agentflow.core.message import Message
+from agentflow.errors import RetryLater
 from agentflow.runtime.function import NAMES
 from agentflow.runtime.host import Host
 from agentflow.store.admin import create_tenant, issue_key
@@ -111,6 +113,23 @@ class House:
     async def _terminal(self, run: UUID) -> dict[str, Any] | None:
         rows = await self.rows("select * from runs where run_id = %s and finished_at is not null", run)
         return rows[0] if rows else None
+
+
+async def bus_of(url: str, *, within_s: float, **options: Any) -> JetStream:
+    """Our bus, once the servers have found each other."""
+
+    async def made() -> JetStream | None:
+        bus = JetStream(url, **options)
+        try:
+            await bus.open()
+        except RetryLater:
+            await bus.close()
+            return None
+        return bus
+
+    bus = await eventually(made, within_s=within_s)
+    assert isinstance(bus, JetStream)
+    return bus
 
 
 async def eventually(look: Callable[[], Any], *, within_s: float = 60) -> Any:

@@ -19,9 +19,8 @@ from urllib.parse import urlsplit
 import nats.errors
 import nats.js.errors
 import pytest
-from house import eventually
+from house import bus_of, eventually
 
-from agentflow.bus.jetstream import JetStream
 from agentflow.errors import RetryLater
 from agentflow.wire.event import Event
 
@@ -265,17 +264,8 @@ async def test_one_of_three_servers_may_be_lost(
     """The one that our bus is connected to: it goes to another one, with what it knows, and its streams are there."""
     servers, clients = three
     ca = str(tmp_path / "ca.crt")
-
-    async def made() -> JetStream | None:
-        bus = JetStream(f"tls://engine:word-of-engine@localhost:{clients[0]}", ca=ca, replicas=SERVERS)
-        try:
-            await bus.open()
-        except RetryLater:
-            await bus.close()
-            return None
-        return bus
-
-    bus = await eventually(made, within_s=30)
+    url = f"tls://engine:word-of-engine@localhost:{clients[0]}"
+    bus = await bus_of(url, within_s=30, ca=ca, replicas=SERVERS)
     servers[0].send_signal(signal.SIGHUP)  # a renewed certificate is taken, of clients' door and of the peers'
     log = tmp_path / "nats-0" / "log"
     await eventually(lambda: "Reloaded server configuration" in log.read_text(), within_s=10)
