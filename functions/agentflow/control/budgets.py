@@ -37,9 +37,14 @@ async def named(call: Call, plan: Plan, budget: str | None) -> list[Account]:
         return []  # nothing of it costs money
     accounts = await charged(call, plan, budget)
     if budget is not None and all(account.scope != f"budget:{budget}" for account in accounts):
-        mend = "list them with GET /v1/budgets, or have an administrator set it"
-        raise Rejected(f"there is no budget {budget!r}", code="unknown_budget", path="budget", mend=mend)
+        raise unknown_budget(budget, "budget")
     return accounts
+
+
+def unknown_budget(name: str, path: str) -> Rejected:
+    """There is no named budget that ``path`` of a request names."""
+    mend = "list them with GET /v1/budgets, or have an administrator set it"
+    return Rejected(f"there is no budget {name!r}", code="unknown_budget", path=path, mend=mend)
 
 
 def exhausted(account: Account, *, needed_micro: int | None = None, said: str = "") -> Exhausted:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from agentflow.control import cursors, shapes
 from agentflow.control.bodies import SMALL, idempotency_key, read_json, read_query
+from agentflow.control.budgets import unknown_budget
 from agentflow.control.call import Call, answer, page
 from agentflow.core.decide.api import CORRECT
 from agentflow.core.message import Message
@@ -92,8 +93,7 @@ async def _check_scope(call: Call, asked: shapes.CorrectionRequest) -> None:
     kind, _, name = scope.partition(":")
     if spent is None and name and not await store.accounts(call.tenant, [scope]):
         if kind == "budget":
-            mend = "list them with GET /v1/budgets, or have an administrator set it"
-            raise Rejected(f"there is no budget {name!r}", code="unknown_budget", path="scope", mend=mend)
+            raise unknown_budget(name, "scope")
         if await store.newest_version(call.tenant, name) is None:
             mend = "list them with GET /v1/workflows"
             raise Rejected(f"there is no workflow {name!r}", code="unknown_workflow", path="scope", mend=mend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from agentflow.errors import AgentFlowError, Conflict, Invalid, Problem, Rejected, RetryLater
 
 MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="agentflow"'
 
 # Where a code says more about the request than its class of error does.
 STATUS_OF_CODE: Mapping[str, int] = {
@@ -60,7 +61,7 @@ def response(fault: AgentFlowError, *, instance: str, trace_id: str) -> Response
     status, code = status_of(fault), str(getattr(fault, "code", "internal"))
     headers: dict[str, str] = {}
     if status == 401:
-        headers["www-authenticate"] = 'Bearer realm="agentflow"'
+        headers["www-authenticate"] = CHALLENGE
     if isinstance(fault, Invalid):
         errors = list(fault.problems)
         detail = str(errors[0]) if len(errors) == 1 else f"{len(errors)} faults, the first: {errors[0]}"
@@ -87,6 +88,21 @@ def internal(*, instance: str, trace_id: str) -> Response:
     return write(500, "internal", "an error on our side", instance=instance, trace_id=trace_id, mend=mend)
 
 
+def document(
+    status: int, code: str, detail: str, *, mend: str = "", errors: Sequence[Problem] = ()
+) -> dict[str, Any]:
+    """What every problem document says."""
+    return {
+        "type": f"urn:agentflow:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "mend": mend,
+        "errors": [{"path": e.path, "message": e.message, "mend": e.mend, "code": e.code} for e in errors],
+    }
+
+
 def write(
     status: int,
     code: str,
@@ -99,23 +115,11 @@ def write(
     headers: Mapping[str, str] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Response:
-    """The problem document as a response."""
-    document = {
-        "type": f"urn:agentflow:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "mend": mend,
-        "instance": instance,
-        "trace_id": trace_id,
-        "errors": [
-            {"path": e.path, "message": e.message, "mend": e.mend, "code": e.code} for e in errors or []
-        ],
-        **(more or {}),
-    }
+    """The problem document of a request as a response."""
+    whole = document(status, code, detail, mend=mend, errors=errors or ())
+    whole |= {"instance": instance, "trace_id": trace_id, **(more or {})}
     try:
-        body = orjson.dumps(document)
+        body = orjson.dumps(whole)
     except TypeError:  # a lone surrogate, quoted from the request
-        body = json.dumps(document).encode()
+        body = json.dumps(whole).encode()
     return Response(body, status, dict(headers or {}), media_type=MEDIA_TYPE)

@@ -17,7 +17,7 @@ import orjson
 import structlog
 
 from agentflow.config import Settings
-from agentflow.errors import Rejected
+from agentflow.errors import Problem, Rejected
 from agentflow.observe import metrics
 
 log = structlog.get_logger(__name__)
@@ -80,15 +80,13 @@ class Lock:
 
 async def unauthorized(send: Any, setting: str, mend: str) -> None:
     """Answer 401 with a problem document (RFC 9457) that names the setting, and the mend."""
+    from agentflow.control.problems import CHALLENGE, MEDIA_TYPE, document
+
     code, message = "unauthorized", "the request came without a key, or with another one"
-    document = {
-        "type": f"urn:agentflow:problem:{code}", "title": "Unauthorized", "status": 401, "detail": message,
-        "code": code, "mend": mend, "errors": [{"path": setting, "message": message, "mend": mend, "code": code}],
-    }  # fmt: skip
-    body = orjson.dumps(document)
+    body = orjson.dumps(document(401, code, message, mend=mend, errors=[Problem(setting, message, mend, code)]))
     headers = [
-        (b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()),
-        (b"www-authenticate", b'Bearer realm="agentflow"'),
+        (b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()),
+        (b"www-authenticate", CHALLENGE.encode()),
     ]  # fmt: skip
     await send({"type": "http.response.start", "status": 401, "headers": headers})
     await send({"type": "http.response.body", "body": body})
